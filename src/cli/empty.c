@@ -1,0 +1,1 @@
+typedef int cst_cli_empty; /* removed when the layer has its first source */

@@ -1,0 +1,72 @@
+/* Reading object bytes from the origin: ranges, single flight, prefetch windows and the memory budget.
+ *
+ * A cst_fetch_object is one immutable version (key, ETag, size) of an object; its blocks are shared by all who read it, so
+ * a byte range is fetched once however many ask. A cst_fetch_stream is one open handle's read position memory. All buffers come
+ * out of one hard budget: a range is asked for only after its bytes are reserved; a READ that must wait for memory holds none;
+ * demand goes before prefetch, first come first served; idle blocks (LRU) are given up first.
+ *
+ * Thread safe. Callbacks come on a loop thread or, when everything is in memory, on the caller's before cst_fetch_read() returns. */
+#pragma once
+
+#include "object/object.h"
+
+struct cst_fetch;
+struct cst_fetch_object;
+struct cst_fetch_stream;
+
+struct cst_fetch_config {
+	struct cst_bucket *bucket; /* borrowed */
+	uint64_t memory;	   /* bytes, hard; the floor is 64 MiB */
+	uint64_t window_max;	   /* bytes of prefetch for one stream; 0: a third of memory */
+	unsigned range_size;	   /* bytes of one streaming request; 0: 8 MiB */
+	unsigned max_requests;	   /* GETs in flight over all objects; 0: 64 */
+	bool prefetch;
+};
+struct cst_fetch *cst_fetch_new(const struct cst_fetch_config *config, struct cst_error *err);
+/* All objects and reads must be gone. */
+void cst_fetch_free(struct cst_fetch *f);
+
+/* key and etag are copied. An empty etag means "unknown": the first answer's is adopted. */
+struct cst_fetch_object *cst_fetch_object_new(struct cst_fetch *f, struct cst_slice key, const char *etag, uint64_t size);
+struct cst_fetch_object *cst_fetch_object_ref(struct cst_fetch_object *o);
+void cst_fetch_object_unref(struct cst_fetch_object *o);
+/* True once a GET has found another version in the store (If-Match failed or NoSuchKey): uncached reads give -ESTALE. */
+bool cst_fetch_object_is_stale(const struct cst_fetch_object *o);
+
+struct cst_fetch_stream *cst_fetch_stream_new(struct cst_fetch_object *o);
+void cst_fetch_stream_free(struct cst_fetch_stream *s); /* reads under way go on */
+
+#define CST_FETCH_IOV_MAX 8
+/* Embedded in the caller's request; the caller fills offset, length, done and arg. */
+struct cst_fetch_read {
+	uint64_t offset;
+	uint32_t length; /* at most 4 MiB; clipped at the object's end */
+	/* rc ≥ 0: bytes in iov[0..iov_count), valid until cst_fetch_read_release(). -errno: -ESTALE, -EIO, -EACCES, -ENOENT,
+	 * -ETIMEDOUT, -EINTR (cancelled); err is then set. */
+	void (*done)(struct cst_fetch_read *r, int rc, const struct cst_error *err);
+	void *arg;
+	struct iovec iov[CST_FETCH_IOV_MAX];
+	int iov_count;
+	/* private */
+	struct cst_fetch_object *object;
+	struct cst_fetch_stream *stream;
+	void *blocks[CST_FETCH_IOV_MAX];
+	int block_count;
+	int pending;
+	int result;
+	bool finished, cancelled, queued, waiting;
+	TAILQ_ENTRY(cst_fetch_read) link;
+	int64_t started;
+};
+void cst_fetch_read(struct cst_fetch_stream *s, struct cst_fetch_read *r);
+/* Asks for an early end: done comes with -EINTR unless it has come. Any thread. What other readers share goes on. */
+void cst_fetch_read_cancel(struct cst_fetch_read *r);
+/* Gives the blocks back; after done, exactly once, also after errors. */
+void cst_fetch_read_release(struct cst_fetch_read *r);
+
+struct cst_fetch_stats {
+	uint64_t memory_limit, memory_used, memory_peak;
+	uint64_t bytes_read, bytes_fetched, hits, misses, prefetched_ranges, waits_for_memory;
+	unsigned requests_in_flight, reads_waiting;
+};
+void cst_fetch_stats(struct cst_fetch *f, struct cst_fetch_stats *stats);

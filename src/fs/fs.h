@@ -1,0 +1,130 @@
+/* The file system: what a mount shows of a bucket prefix. Knows nothing of FUSE: the host (src/fuse, or a test) calls
+ * cst_fs_*() with a call object and answers come through the reply functions of struct cst_fs_host; the host also carries
+ * invalidations to the kernel.
+ *
+ * Every operation is asynchronous: it may reply before it returns (what is known locally) or later from a loop thread. Exactly one
+ * reply per call. Operations never block, and a slow object never delays another. Any thread may call.
+ *
+ * Rules of node ids, versions and handles: meta/inode.h and doc/inode-states.md. */
+#pragma once
+
+#include "base/error.h"
+#include "fetch/fetch.h"
+
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+
+struct cst_fs;
+
+#define CST_FS_ROOT UINT64_C(1)
+#define CST_NAME_MAX 255
+
+struct cst_fs_attr {
+	struct stat st; /* st_ino is not the node id */
+	int64_t ttl;	/* ns the kernel may keep it */
+};
+struct cst_fs_entry {
+	uint64_t node; /* 0: a negative entry */
+	uint64_t generation;
+	int64_t entry_ttl; /* ns */
+	struct cst_fs_attr attr;
+};
+struct cst_fs_dirent {
+	uint64_t ino;
+	uint64_t next; /* the offset that continues after this entry */
+	uint32_t type; /* DT_* */
+	struct cst_slice name;
+	const struct cst_fs_entry *entry; /* readdirplus; node 0: not instantiated */
+};
+enum { /* open flags to the host */
+	CST_FS_KEEP_CACHE = 1,
+	CST_FS_DIRECT_IO = 2,
+	CST_FS_CACHE_DIR = 4,
+};
+
+/* One request. Embedded in the host's own; the host fills uid, gid, pid, umask. */
+struct cst_fs_call {
+	uint32_t uid, gid, pid;
+	/* Set by the file system while the call waits; the host calls it at most once, on INTERRUPT, under `lock`. The call is then
+	 * answered -EINTR soon (or with its result). */
+	int lock; /* a spin lock: cst_fs_call_lock/unlock */
+	void (*cancel)(struct cst_fs_call *call);
+	void *private_data; /* the file system's */
+};
+
+/* What the host provides. A reply consumes the call. `rc` are negative errno. Data is copied (written to the kernel) before the
+ * function returns. */
+struct cst_fs_host {
+	void (*error)(struct cst_fs_call *call, int rc); /* 0 is a plain success */
+	/* Returns 0, or -ENOENT when nobody took the answer (interrupted): the caller then undoes the lookup count. */
+	int (*entry)(struct cst_fs_call *call, const struct cst_fs_entry *entry);
+	void (*attr)(struct cst_fs_call *call, const struct cst_fs_attr *attr);
+	int (*opened)(struct cst_fs_call *call, uint64_t fh, unsigned flags); /* as entry: undo on -ENOENT */
+	void (*data)(struct cst_fs_call *call, const struct iovec *iov, int count);
+	void (*text)(struct cst_fs_call *call, struct cst_slice text); /* readlink */
+	void (*statfs)(struct cst_fs_call *call, const struct statvfs *st);
+	void (*xattr)(struct cst_fs_call *call, struct cst_slice value); /* get and list; the host handles size 0 and ERANGE */
+	/* Directory entries: add returns 0, or -ENOSPC when the caller's buffer is full (stop; that entry was not taken). Then one
+	 * dirents_end. It returns 0 or -ENOENT as entry does (undo every instantiated entry). */
+	int (*dirent)(struct cst_fs_call *call, const struct cst_fs_dirent *entry);
+	int (*dirents_end)(struct cst_fs_call *call);
+	/* Tell the kernel; any thread, may block on the kernel, never called while a lock of the file system is held. */
+	void (*invalidate_node)(void *host, uint64_t node, int64_t offset, int64_t length); /* offset -1: attributes only */
+	void (*expire_name)(void *host, uint64_t parent, struct cst_slice name);
+	void *host;
+};
+
+enum cst_fs_attributes { CST_FS_ATTRIBUTES_LIST, CST_FS_ATTRIBUTES_OBJECT };
+
+struct cst_fs_config {
+	struct cst_bucket *bucket; /* borrowed */
+	struct cst_fetch *fetch;   /* borrowed */
+	const char *prefix;	   /* "" or "a/b/" (with the slash) */
+	enum cst_fs_attributes attributes;
+	uint32_t uid, gid;
+	uint32_t file_mode, dir_mode; /* permission bits of objects and prefixes without their own */
+	uint32_t umask;		      /* taken away from all but the mountpoint */
+	uint32_t mountpoint_umask;    /* mp_umask */
+	bool uid_given, gid_given;    /* the option overrides what the object says */
+	bool umask_given, mountpoint_umask_given, file_mode_given, dir_mode_given;
+	int64_t attr_ttl, entry_ttl, negative_ttl; /* ns, told to the kernel */
+	int64_t list_ttl;			   /* ns a listing answers lookups */
+	bool kernel_cache;	 /* keep the page cache over opens */
+	bool auto_cache;	 /* keep it while size, mtime and ETag are the same */
+	bool direct_io;
+	bool cache_dirs;	 /* kernel_readdir_cache_timeout > 0 */
+	bool readdirplus;
+	bool symlinks;		 /* OSS symlink objects appear as symbolic links; off: as the file they point to */
+	bool read_only;		 /* always true in this version */
+};
+struct cst_fs *cst_fs_new(const struct cst_fs_config *config, const struct cst_fs_host *host, struct cst_error *err);
+/* No call may be under way. */
+void cst_fs_free(struct cst_fs *fs);
+
+void cst_fs_lookup(struct cst_fs *fs, struct cst_fs_call *call, uint64_t parent, const char *name);
+void cst_fs_forget(struct cst_fs *fs, uint64_t node, uint64_t count); /* no reply */
+void cst_fs_getattr(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node);
+void cst_fs_readlink(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node);
+void cst_fs_open(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node, uint32_t flags);
+void cst_fs_read(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node, uint64_t fh, uint64_t offset, uint32_t size);
+void cst_fs_release(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node, uint64_t fh);
+void cst_fs_opendir(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node);
+void cst_fs_readdir(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node, uint64_t fh, uint64_t offset, bool plus);
+void cst_fs_releasedir(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node, uint64_t fh);
+void cst_fs_statfs(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node);
+void cst_fs_access(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node, uint32_t mask);
+void cst_fs_getxattr(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node, const char *name);
+void cst_fs_listxattr(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node);
+/* Everything that would write: -EROFS, logged once with the option that would allow it (none yet). `what` is the operation's name. */
+void cst_fs_refuse_write(struct cst_fs *fs, struct cst_fs_call *call, const char *what);
+
+void cst_fs_call_lock(struct cst_fs_call *call);
+void cst_fs_call_unlock(struct cst_fs_call *call);
+/* Host, on INTERRUPT: runs call->cancel if the call still waits. */
+void cst_fs_call_interrupt(struct cst_fs_call *call);
+
+struct cst_fs_stats {
+	uint64_t inodes, open_files, open_dirs, cached_dirs, skipped_names;
+	uint64_t lookups, lookups_local, reads, bytes_read;
+};
+void cst_fs_stats(struct cst_fs *fs, struct cst_fs_stats *stats);

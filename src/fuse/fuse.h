@@ -1,0 +1,51 @@
+/* The kernel's side of a mount: /dev/fuse descriptors, the protocol, mount(2) or fusermount3.
+ *
+ * One cst_fuse is one mount. cst_fuse_mount() opens and mounts; cst_fuse_run() reads requests with one thread per core, each on
+ * its own cloned descriptor, until the mount is gone. Requests are answered asynchronously through struct cst_fs_host. Facts about the
+ * protocol: linux/Documentation/filesystems/fuse*, include/uapi/linux/fuse.h (7.45); ours is fuse/abi.h. */
+#pragma once
+
+#include "fs/fs.h"
+
+struct cst_fuse;
+
+struct cst_fuse_config {
+	const char *mountpoint;
+	const char *fsname;	 /* source column of /proc/mounts: "oss://bucket/prefix" */
+	const char *subtype;	 /* "cistern" */
+	bool allow_other;	 /* refused for users without user_allow_other in /etc/fuse.conf */
+	bool allow_root;
+	bool default_permissions;
+	bool nonempty;		 /* allow mounting over a directory with entries */
+	unsigned long mount_flags; /* MS_* as from ro, nosuid, nodev, noexec, noatime, nodiratime, dirsync, sync */
+	unsigned threads;	 /* 0: one per core */
+	unsigned max_background; /* 0: from memory */
+	uint64_t memory;	 /* the mount's budget, to derive max_background (32…256) */
+	uint32_t max_read;	 /* bytes; 0: 1 MiB */
+	uint32_t read_ahead_kb;	 /* written to the mount's bdi; 0: leave */
+	bool readdirplus;
+};
+
+/* Checks the mountpoint, opens /dev/fuse, mounts. Error texts are for people (missing, not a directory, not empty, already
+ * mounted, /dev/fuse missing, not permitted). */
+struct cst_fuse *cst_fuse_mount(const struct cst_fuse_config *config, struct cst_error *err);
+/* The vtable for cst_fs_new(). */
+const struct cst_fs_host *cst_fuse_host(struct cst_fuse *fuse);
+/* Starts the readers; returns after INIT was negotiated. */
+int cst_fuse_start(struct cst_fuse *fuse, struct cst_fs *fs, struct cst_error *err);
+/* Waits until the mount has gone (umount, abort) or cst_fuse_stop() was called. Returns 0. */
+int cst_fuse_wait(struct cst_fuse *fuse);
+/* Unmounts (lazily when busy) and lets cst_fuse_wait() return. Async-signal-unsafe: call from a thread that sigwaits. */
+void cst_fuse_stop(struct cst_fuse *fuse);
+/* Ends outstanding calls and frees; after cst_fuse_wait(). */
+void cst_fuse_free(struct cst_fuse *fuse);
+
+struct cst_fuse_stats {
+	uint32_t kernel_major, kernel_minor; /* negotiated protocol */
+	uint32_t max_background, max_write, read_ahead_kb;
+	uint64_t requests, in_flight, interrupts;
+};
+void cst_fuse_stats(const struct cst_fuse *fuse, struct cst_fuse_stats *stats);
+
+/* umount(2) or fusermount3 -u; `lazy` detaches a busy one. 0 or -errno. */
+int cst_fuse_unmount(const char *mountpoint, bool lazy, struct cst_error *err);

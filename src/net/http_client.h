@@ -1,0 +1,99 @@
+/* HTTP/1.1 client for the data path: calls run on event loops, connections are kept in a pool per endpoint and loop,
+ * response bodies are received straight into the caller's memory.
+ *
+ * A call is started from any thread, runs on one loop (the starter's own if it is a loop thread of the client's group,
+ * else the next one), and its callbacks run on that loop's thread; they must not block. on_done is called exactly once,
+ * also after cst_http_cancel(). Nothing of the request is copied except what cst_http_start() documents: all pointers
+ * stay valid until on_done.
+ *
+ * A connection taken from the pool that turns out to be closed before any byte of the answer is replaced by a new one
+ * without telling the caller, when the request is repeatable (no body or body in memory, and method GET/HEAD/PUT/DELETE).
+ * All other failures are the caller's to retry. Names are resolved off the loop, cached 60 s (then refreshed, old answers
+ * serve on failure), and every address is used in turn; a refused or unreachable address is avoided for 10 s.
+ * Source: RFC 9110, RFC 9112; proxies: the curl conventions of http_proxy, https_proxy, HTTPS_PROXY, no_proxy, NO_PROXY. */
+#pragma once
+
+#include "net/http_parser.h"
+#include "net/loop.h"
+#include "net/tls.h"
+
+#include <sys/uio.h>
+
+struct cst_http_client;
+struct cst_http_call;
+
+struct cst_http_client_config {
+	struct cst_loop_group *loops; /* borrowed; NULL: the client makes one loop of its own */
+	const char *ca_file;	      /* NULL: system CAs */
+	unsigned max_connections;     /* per endpoint, over all loops; 0: 128. More calls wait in order. */
+	int receive_buffer;	      /* SO_RCVBUF, bytes; 0: 1 MiB (bounded so that sockets stay inside the budget) */
+	int64_t connect_timeout;      /* ns, resolving + TCP + TLS; 0: 10 s */
+	int64_t idle_timeout;	      /* ns a pooled connection is kept; 0: 50 s */
+	bool use_proxy_env;	      /* read the proxy variables */
+	const char *user_agent;	      /* NULL: "cistern/VERSION" */
+};
+struct cst_http_client *cst_http_client_new(const struct cst_http_client_config *config, struct cst_error *err);
+/* Cancels what runs, waits for the callbacks. Not from a loop thread. */
+void cst_http_client_free(struct cst_http_client *client);
+
+/* Scheme, host and port. `host` is a name or an IP literal, IPv6 without brackets. */
+struct cst_http_origin {
+	bool tls;
+	char host[256];
+	uint16_t port;
+	/* Connect there instead of resolving `host` (tests, --resolve); empty: resolve. */
+	char connect_to[64];
+};
+
+struct cst_http_response {
+	int status;
+	const struct cst_http_head *head; /* valid inside the callback only */
+	int64_t content_length;		  /* -1: unknown until the end */
+	struct sockaddr_storage *peer;
+};
+
+struct cst_http_request {
+	const struct cst_http_origin *origin;
+	const char *method;
+	const char *target; /* "/path?query", already percent-encoded */
+	/* Extra header lines, each "Name: value\r\n". Host, User-Agent, Content-Length and Connection are added. */
+	struct cst_slice headers;
+	const char *host_header; /* NULL: from origin */
+
+	/* Request body in memory (may be NULL). */
+	const struct iovec *body;
+	int body_count;
+
+	/* Where a 2xx body goes. Exactly `into_len` bytes at most; a longer body fails the call with -EMSGSIZE. NULL: on_body. */
+	const struct iovec *into;
+	int into_count;
+
+	int64_t deadline;	 /* cst_now() clock; 0: none. The whole call, waiting for a connection included. */
+	int64_t first_byte_timeout; /* ns from the request sent to the head read; 0: 30 s */
+	int64_t stall_timeout;	 /* ns without a byte of progress; 0: 30 s */
+
+	/* The head has been read; status and headers. Return 0 to go on, or -errno to end the call with it. May be NULL. */
+	int (*on_head)(void *arg, const struct cst_http_response *response);
+	/* A piece of the body when `into` does not take it (no `into`, or status is not 2xx). Same return. May be NULL: dropped. */
+	int (*on_body)(void *arg, struct cst_slice piece);
+	/* rc: 0 = complete response whatever its status; -errno: no complete response (err says why: -ETIMEDOUT, -ECONNREFUSED,
+	 * -ECONNRESET, -EPIPE = body shorter than promised, -EBADMSG = not HTTP, -ECANCELED, -EHOSTUNREACH = name not resolved,
+	 * -EPROTO = TLS). received: body bytes stored or passed. After it the call is gone. */
+	void (*on_done)(void *arg, int rc, size_t received, const struct cst_error *err);
+	void *arg;
+};
+
+struct cst_http_call *cst_http_start(struct cst_http_client *client, const struct cst_http_request *request);
+/* Ends a call soon; any thread; the handle must not have been released. on_done still comes (-ECANCELED, or the real outcome
+ * if that was first). Safe against a call that is just finishing: handles are reference counted and stay valid until
+ * cst_http_release(). */
+void cst_http_cancel(struct cst_http_call *call);
+/* Every cst_http_start() is paired with one release, at any time, any thread (also from within on_done). */
+void cst_http_release(struct cst_http_call *call);
+
+/* For `stats` and tests. */
+struct cst_http_client_stats {
+	uint64_t connects, tls_handshakes, calls, reused, bytes_in, bytes_out;
+	unsigned open, idle, waiting;
+};
+void cst_http_client_stats(const struct cst_http_client *client, struct cst_http_client_stats *stats);

@@ -1,0 +1,1 @@
+typedef int cst_store_empty; /* removed when the layer has its first source */
