@@ -49,3 +49,7 @@ struct cst_http_chunked {
 /* Consumes a prefix of `data`: returns the bytes consumed (> 0 unless data is empty or done), with *content set to the
  * content bytes among them (maybe none), or -EBADMSG. Trailer fields are read over. */
 ssize_t cst_http_chunked_feed(struct cst_http_chunked *c, struct cst_slice data, struct cst_slice *content);
+/* How many content bytes come next at once (0: framing comes first). A caller may receive them straight into place, then
+ * tell how many it got with cst_http_chunked_took(). */
+uint64_t cst_http_chunked_next(const struct cst_http_chunked *c);
+void cst_http_chunked_took(struct cst_http_chunked *c, uint64_t len);
