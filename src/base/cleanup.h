@@ -16,17 +16,15 @@
 #define CST_MUST_USE __attribute__((warn_unused_result))
 #define CST_ARRAY_LEN(a) (sizeof(a) / sizeof((a)[0]))
 #define cst_container_of(ptr, type, member) ((type *)(void *)((char *)(ptr)-offsetof(type, member)))
-#define cst_min(a, b)                      \
-	({                                 \
-		__typeof__(a) _a = (a);    \
-		__typeof__(b) _b = (b);    \
-		_a < _b ? _a : _b;         \
-	})
-#define cst_max(a, b)                      \
-	({                                 \
-		__typeof__(a) _a = (a);    \
-		__typeof__(b) _b = (b);    \
-		_a > _b ? _a : _b;         \
+/* Each evaluates its arguments once; the counter keeps nested uses from shadowing each other. */
+#define cst_min(a, b) cst_pick_(<, a, b, __COUNTER__)
+#define cst_max(a, b) cst_pick_(>, a, b, __COUNTER__)
+#define cst_pick_(op, a, b, n) cst_pick__(op, a, b, n)
+#define cst_pick__(op, a, b, n)                          \
+	({                                               \
+		__typeof__(a) _a##n = (a);               \
+		__typeof__(b) _b##n = (b);               \
+		_a##n op _b##n ? _a##n : _b##n;          \
 	})
 
 static inline void cst_free_ptr(void *p)

@@ -17,13 +17,13 @@ struct cst_fetch_stream;
 struct cst_fetch_config {
 	struct cst_bucket *bucket; /* borrowed */
 	uint64_t memory;	   /* bytes, hard; the floor is 64 MiB */
-	uint64_t window_max;	   /* bytes of prefetch for one stream; 0: a third of memory */
+	uint64_t window_max;	   /* bytes of prefetch for one stream; 0: half of memory */
 	unsigned range_size;	   /* bytes of one streaming request; 0: 8 MiB */
-	unsigned max_requests;	   /* GETs in flight over all objects; 0: 64 */
+	unsigned max_prefetch;	   /* prefetching GETs in flight over all objects; 0: 64. Demand has no such limit. */
 	bool prefetch;
 };
 struct cst_fetch *cst_fetch_new(const struct cst_fetch_config *config, struct cst_error *err);
-/* All objects and reads must be gone. */
+/* All objects must have been given up and all reads released; waits for cancelled GETs to end (the bucket must still work). */
 void cst_fetch_free(struct cst_fetch *f);
 
 /* key and etag are copied. An empty etag means "unknown": the first answer's is adopted. */
@@ -36,27 +36,38 @@ bool cst_fetch_object_is_stale(const struct cst_fetch_object *o);
 struct cst_fetch_stream *cst_fetch_stream_new(struct cst_fetch_object *o);
 void cst_fetch_stream_free(struct cst_fetch_stream *s); /* reads under way go on */
 
-#define CST_FETCH_IOV_MAX 8
+#define CST_FETCH_READ_MAX (1u << 20) /* bytes; the kernel asks for no more */
+#define CST_FETCH_IOV_MAX 9	      /* 128 KiB blocks that a read of that size may touch */
+
+struct cst_fetch_read;
+struct cst_fetch_block;
+/* One block that a read uses. Private. */
+struct cst_fetch_slot {
+	struct cst_fetch_read *read;
+	struct cst_fetch_block *block;
+	bool waiting;
+	TAILQ_ENTRY(cst_fetch_slot) link;
+};
+
 /* Embedded in the caller's request; the caller fills offset, length, done and arg. */
 struct cst_fetch_read {
 	uint64_t offset;
-	uint32_t length; /* at most 4 MiB; clipped at the object's end */
+	uint32_t length; /* at most CST_FETCH_READ_MAX; clipped at the object's end */
 	/* rc ≥ 0: bytes in iov[0..iov_count), valid until cst_fetch_read_release(). -errno: -ESTALE, -EIO, -EACCES, -ENOENT,
 	 * -ETIMEDOUT, -EINTR (cancelled); err is then set. */
 	void (*done)(struct cst_fetch_read *r, int rc, const struct cst_error *err);
 	void *arg;
 	struct iovec iov[CST_FETCH_IOV_MAX];
 	int iov_count;
-	/* private */
+
+	/* private, under the lock of the cst_fetch */
 	struct cst_fetch_object *object;
-	struct cst_fetch_stream *stream;
-	void *blocks[CST_FETCH_IOV_MAX];
-	int block_count;
-	int pending;
+	struct cst_fetch_slot slots[CST_FETCH_IOV_MAX];
+	int slot_count, pending;
 	int result;
-	bool finished, cancelled, queued, waiting;
+	enum { CST_FETCH_READ_NEW, CST_FETCH_READ_QUEUED, CST_FETCH_READ_WAITING, CST_FETCH_READ_DONE } state;
+	bool whole; /* the range around it may be extended: sequential or a small object */
 	TAILQ_ENTRY(cst_fetch_read) link;
-	int64_t started;
 };
 void cst_fetch_read(struct cst_fetch_stream *s, struct cst_fetch_read *r);
 /* Asks for an early end: done comes with -EINTR unless it has come. Any thread. What other readers share goes on. */

@@ -1,0 +1,173 @@
+#include "fetch/internal.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+
+static struct cst_fetch_block **bucket(struct cst_fetch *f, const struct cst_fetch_object *o, uint64_t index)
+{
+	uint64_t h = ((uintptr_t)o >> 4) * UINT64_C(0x9e3779b97f4a7c15) + index * UINT64_C(0xc2b2ae3d27d4eb4f);
+	return &f->hash[(h >> 32) & f->hash_mask];
+}
+
+int arena_init(struct cst_fetch *f, struct cst_error *err)
+{
+	f->block_count = (unsigned)(f->config.memory / BLOCK_SIZE);
+	size_t size = (size_t)f->block_count * BLOCK_SIZE;
+	/* Pages come with use: an idle mount costs nothing. */
+	f->arena = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (f->arena == MAP_FAILED) {
+		int code = errno;
+		f->arena = NULL;
+		cst_error_set(err, code, "can't reserve %zu MiB for data", size >> 20);
+		cst_error_why(err, "%s", strerror(code));
+		cst_error_hint(err, "set a smaller --memory, or raise the limit on address space (ulimit -v)");
+		return -code;
+	}
+	madvise(f->arena, size, MADV_HUGEPAGE); /* a matter of speed only */
+	madvise(f->arena, size, MADV_DONTDUMP); /* user data stays out of core dumps, which it would make huge */
+
+	unsigned buckets = 1;
+	while (buckets < f->block_count * 2)
+		buckets *= 2;
+	f->hash_mask = buckets - 1;
+	f->hash = cst_xcalloc(buckets, sizeof(f->hash[0]));
+	f->blocks = cst_xcalloc(f->block_count, sizeof(f->blocks[0]));
+	TAILQ_INIT(&f->free);
+	TAILQ_INIT(&f->used);
+	TAILQ_INIT(&f->unread);
+	for (unsigned i = 0; i < f->block_count; i++) {
+		f->blocks[i].data = f->arena + (size_t)i * BLOCK_SIZE;
+		TAILQ_INIT(&f->blocks[i].waiters);
+		TAILQ_INSERT_TAIL(&f->free, &f->blocks[i], queue);
+	}
+	f->free_count = f->block_count;
+	return 0;
+}
+
+void arena_fini(struct cst_fetch *f)
+{
+	if (f->arena)
+		munmap(f->arena, (size_t)f->block_count * BLOCK_SIZE);
+	free(f->blocks);
+	free(f->hash);
+}
+
+struct cst_fetch_block *block_find_locked(struct cst_fetch *f, const struct cst_fetch_object *o, uint64_t index)
+{
+	struct cst_fetch_block *b = *bucket(f, o, index);
+	while (b && (b->object != o || b->index != index))
+		b = b->hash_next;
+	return b;
+}
+
+unsigned blocks_available_locked(const struct cst_fetch *f, bool demand)
+{
+	return f->free_count + f->used_count + (demand ? f->unread_count : 0);
+}
+
+/* Leaves the queue that a READY block without references is in. */
+static void dequeue_locked(struct cst_fetch *f, struct cst_fetch_block *b)
+{
+	CST_ASSERT(b->state == BLOCK_READY && b->refs == 0);
+	if (b->unread) {
+		TAILQ_REMOVE(&f->unread, b, queue);
+		f->unread_count--;
+	} else {
+		TAILQ_REMOVE(&f->used, b, queue);
+		f->used_count--;
+	}
+}
+
+static void enqueue_locked(struct cst_fetch *f, struct cst_fetch_block *b)
+{
+	if (b->unread) {
+		TAILQ_INSERT_TAIL(&f->unread, b, queue);
+		f->unread_count++;
+	} else {
+		TAILQ_INSERT_TAIL(&f->used, b, queue);
+		f->used_count++;
+	}
+}
+
+static void clear_unread_locked(struct cst_fetch *f, struct cst_fetch_block *b)
+{
+	if (b->unread) {
+		b->unread = false;
+		f->prefetch_blocks--;
+	}
+}
+
+void block_free_locked(struct cst_fetch *f, struct cst_fetch_block *b)
+{
+	CST_ASSERT(b->refs == 0 && TAILQ_EMPTY(&b->waiters));
+	if (b->state == BLOCK_READY)
+		dequeue_locked(f, b);
+	clear_unread_locked(f, b);
+
+	struct cst_fetch_block **at = bucket(f, b->object, b->index);
+	while (*at != b)
+		at = &(*at)->hash_next;
+	*at = b->hash_next;
+	TAILQ_REMOVE(&b->object->blocks, b, sibling);
+	b->object = NULL;
+	b->state = BLOCK_FREE;
+	/* Last in, first out: what was touched is used again before fresh pages. */
+	TAILQ_INSERT_HEAD(&f->free, b, queue);
+	f->free_count++;
+}
+
+struct cst_fetch_block *block_take_locked(struct cst_fetch *f, struct cst_fetch_object *o, uint64_t index, bool prefetch)
+{
+	if (f->free_count == 0) {
+		struct cst_fetch_block *victim = TAILQ_FIRST(&f->used);
+		if (!victim && !prefetch)
+			victim = TAILQ_FIRST(&f->unread);
+		CST_ASSERT(victim != NULL);
+		block_free_locked(f, victim);
+	}
+	struct cst_fetch_block *b = TAILQ_FIRST(&f->free);
+	TAILQ_REMOVE(&f->free, b, queue);
+	f->free_count--;
+	f->block_peak = cst_max(f->block_peak, f->block_count - f->free_count);
+
+	b->object = o;
+	b->index = index;
+	b->state = BLOCK_FETCHING;
+	b->unread = prefetch;
+	f->prefetch_blocks += prefetch;
+	struct cst_fetch_block **at = bucket(f, o, index);
+	b->hash_next = *at;
+	*at = b;
+	TAILQ_INSERT_TAIL(&o->blocks, b, sibling);
+	return b;
+}
+
+void block_ref_locked(struct cst_fetch *f, struct cst_fetch_block *b)
+{
+	if (b->refs == 0 && b->state == BLOCK_READY)
+		dequeue_locked(f, b);
+	b->refs++;
+	clear_unread_locked(f, b);
+}
+
+void block_unref_locked(struct cst_fetch *f, struct cst_fetch_block *b)
+{
+	CST_ASSERT(b->refs > 0);
+	if (--b->refs > 0 || b->state != BLOCK_READY)
+		return;
+	enqueue_locked(f, b);
+	if (b->object->users == 0)
+		block_free_locked(f, b);
+}
+
+void block_ready_locked(struct cst_fetch *f, struct cst_fetch_block *b)
+{
+	CST_ASSERT(b->state == BLOCK_FETCHING);
+	b->state = BLOCK_READY;
+	if (b->refs > 0)
+		return;
+	enqueue_locked(f, b);
+	if (b->object->users == 0)
+		block_free_locked(f, b);
+}

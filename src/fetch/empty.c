@@ -1,1 +1,0 @@
-typedef int cst_fetch_empty; /* removed when the layer has its first source */

@@ -1,0 +1,104 @@
+/* Access patterns and prefetch.
+ *
+ * The kernel's own readahead sends several READs at once and two reader threads may swap them, so "sequential" means close to the
+ * furthest byte read, not exactly after it. A run that starts at the object's beginning counts as sequential from its first read
+ * (that is how files are copied and models loaded); elsewhere a second read in sequence is needed.
+ *
+ * The window (bytes kept asked for ahead of the reader) starts at 4 MiB and quadruples each time the reader has gone through a
+ * quarter of it, so that at 20 ms a request and 90 MiB/s a connection a stream reaches network speed after three round trips and a
+ * short file costs little. Ranges grow with it, from 1 MiB to the configured size: many small ones at first fill the window
+ * soonest, few large ones later cost the fewest requests. */
+#include "fetch/internal.h"
+
+#define NEAR_LEAST (64u << 10)
+#define WINDOW_FIRST (4u << 20)
+#define BLOCKS_PER_MIB ((1u << 20) / BLOCK_SIZE)
+
+struct cst_fetch_stream *cst_fetch_stream_new(struct cst_fetch_object *o)
+{
+	struct cst_fetch_stream *s = CST_NEW(struct cst_fetch_stream);
+	s->magic = STREAM_MAGIC;
+	s->object = cst_fetch_object_ref(o);
+	return s;
+}
+
+void cst_fetch_stream_free(struct cst_fetch_stream *s)
+{
+	if (!s)
+		return;
+	CST_CHECK(s, STREAM_MAGIC);
+	s->magic = 0;
+	cst_fetch_object_unref(s->object);
+	free(s);
+}
+
+void stream_note_locked(struct cst_fetch_stream *s, struct cst_fetch_read *r)
+{
+	uint64_t end = r->offset + r->length;
+	/* Swapped READs come from the kernel's readahead, which makes them large; small random reads must not look close. */
+	uint64_t near_by = cst_max(4 * (uint64_t)r->length, (uint64_t)NEAR_LEAST);
+	bool near = r->offset + near_by >= s->next && r->offset <= s->next + near_by;
+	/* At the very start `next` is 0: a first read further in is near only by accident. */
+	bool follows = s->run ? near : r->offset == 0;
+	if (follows) {
+		s->run += r->length;
+		s->next = cst_max(s->next, end);
+	} else {
+		s->run = r->offset == 0 ? r->length : 0;
+		s->next = end;
+		s->window = 0;
+		s->prefetched = end;
+		if (s->run == 0)
+			s->run = 1; /* the next one nearby continues it */
+	}
+	bool sequential = s->run > r->length || r->offset == 0;
+	r->whole = sequential || s->object->size <= CST_FETCH_READ_MAX;
+	if (sequential && r->offset == 0 && s->window == 0)
+		s->prefetched = cst_max(s->prefetched, end);
+}
+
+/* The stream has proved itself when it went past its first MiB; before that its prefetch could only be a guess, and slow objects
+ * would fill the slots for prefetching with guesses. */
+static void grow_locked(struct cst_fetch_stream *s)
+{
+	const struct cst_fetch *f = s->object->fetch;
+	uint64_t most = f->config.window_max;
+	if (s->run <= CST_FETCH_READ_MAX)
+		return;
+	if (s->window == 0) {
+		s->window = cst_min((uint64_t)WINDOW_FIRST, most);
+		s->grow_at = s->next + s->window / 4;
+	} else if (s->next >= s->grow_at && s->window < most) {
+		s->window = cst_min(s->window * 4, most);
+		s->grow_at = s->next + s->window / 4;
+	}
+}
+
+void stream_prefetch_locked(struct cst_fetch_stream *s, struct todo *todo)
+{
+	struct cst_fetch_object *o = s->object;
+	struct cst_fetch *f = o->fetch;
+	if (!f->config.prefetch || o->stale)
+		return;
+	grow_locked(s);
+	if (s->window == 0)
+		return;
+
+	uint64_t mib = 1u << 20;
+	uint64_t range = cst_min(cst_max(s->window / 4 & ~(mib - 1), mib), (uint64_t)f->config.range_size);
+	uint64_t target = cst_min(s->next + s->window, o->size);
+	if (s->prefetched < s->next)
+		s->prefetched = s->next;
+	while (s->prefetched < target) {
+		/* Ranges end on multiples of their size, so that streams over one object ask for the same ones. */
+		uint64_t end = cst_min((s->prefetched / range + 1) * range, o->size);
+		if (end > target && end != o->size)
+			return;
+		unsigned blocks = (unsigned)((end - 1) / BLOCK_SIZE - s->prefetched / BLOCK_SIZE + 1);
+		if (f->prefetch_ranges >= f->config.max_prefetch || !TAILQ_EMPTY(&f->waiting) ||
+		    blocks_available_locked(f, false) < blocks || f->prefetch_blocks + blocks > f->block_count / 4 * 3)
+			return;
+		ranges_make_locked(o, s->prefetched / BLOCK_SIZE, (end - 1) / BLOCK_SIZE, RANGE_BLOCKS_MAX, true, todo);
+		s->prefetched = end;
+	}
+}
