@@ -55,7 +55,8 @@ unsigned ranges_make_locked(struct cst_fetch_object *o, uint64_t first, uint64_t
 			i++;
 			continue;
 		}
-		STAILQ_INSERT_TAIL(&todo->ranges, range_new_locked(o, i, count, prefetch), link);
+		struct range *r = range_new_locked(o, i, count, prefetch);
+		STAILQ_INSERT_TAIL(&todo->ranges, r, link);
 		made++;
 		i += count;
 	}

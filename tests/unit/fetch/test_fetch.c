@@ -1,0 +1,563 @@
+/* fetch against an object layer made here: GETs wait in a list until the test answers them, so every order of events is chosen. */
+#include "fetch/fetch.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <string.h>
+#include <cmocka.h>
+
+#define MIB (1u << 20)
+
+struct cst_object_op {
+	struct cst_object_get get;
+	struct iovec into[256];
+	cst_object_get_fn fn;
+	void *arg;
+	bool cancelled;
+	char key[64];
+	char if_match[CST_ETAG_MAX];
+	TAILQ_ENTRY(cst_object_op) link;
+};
+
+static struct {
+	pthread_mutex_t lock;
+	TAILQ_HEAD(, cst_object_op) ops;
+	unsigned count, total;
+	uint64_t bytes;
+	uint64_t size;
+	char etag[CST_ETAG_MAX];
+} store = {PTHREAD_MUTEX_INITIALIZER, TAILQ_HEAD_INITIALIZER(store.ops), 0, 0, 0, 0, ""};
+
+static char pattern(uint64_t offset)
+{
+	return (char)(offset * 2654435761u >> 13 ^ offset >> 20);
+}
+
+struct cst_object_op *cst_object_get(struct cst_bucket *b, const struct cst_object_get *get, cst_object_get_fn fn, void *arg)
+{
+	(void)b;
+	struct cst_object_op *op = CST_NEW(struct cst_object_op);
+	op->get = *get;
+	assert_true(get->into_count <= 256 && get->key.len < sizeof(op->key));
+	memcpy(op->into, get->into, (size_t)get->into_count * sizeof(op->into[0]));
+	memcpy(op->key, get->key.data, get->key.len);
+	snprintf(op->if_match, sizeof(op->if_match), "%s", get->if_match ? get->if_match : "");
+	op->fn = fn;
+	op->arg = arg;
+	pthread_mutex_lock(&store.lock);
+	TAILQ_INSERT_TAIL(&store.ops, op, link);
+	store.count++;
+	store.total++;
+	store.bytes += get->length;
+	pthread_mutex_unlock(&store.lock);
+	return op;
+}
+void cst_object_cancel(struct cst_object_op *op)
+{
+	op->cancelled = true;
+}
+void cst_object_release(struct cst_object_op *op)
+{
+	free(op);
+}
+
+/* Answers one waiting GET as the store would. */
+static void answer_op(struct cst_object_op *op, int rc)
+{
+	pthread_mutex_lock(&store.lock);
+	TAILQ_REMOVE(&store.ops, op, link);
+	store.count--;
+	pthread_mutex_unlock(&store.lock);
+	struct cst_object_info info = {.size = store.size};
+	memcpy(info.etag, store.etag, sizeof(info.etag));
+	struct cst_error err = CST_ERROR_INIT;
+	if (op->cancelled)
+		rc = -ECANCELED;
+	if (rc == 0 && op->if_match[0] && strcmp(op->if_match, store.etag) != 0)
+		rc = -ESTALE;
+	size_t got = 0;
+	if (rc == 0) {
+		uint64_t offset = op->get.offset;
+		for (int i = 0; i < op->get.into_count; i++)
+			for (size_t k = 0; k < op->into[i].iov_len && offset < store.size && got < op->get.length; k++, offset++, got++)
+				((char *)op->into[i].iov_base)[k] = pattern(offset);
+	} else {
+		cst_error_set(&err, -rc, "can't read %s", op->key);
+		cst_error_why(&err, "told so");
+	}
+	op->fn(op->arg, rc, got, &info, rc < 0 ? &err : NULL);
+}
+
+static void answer(int rc)
+{
+	struct cst_object_op *op = TAILQ_FIRST(&store.ops);
+	assert_non_null(op);
+	answer_op(op, rc);
+}
+
+static void answer_all(void)
+{
+	while (!TAILQ_EMPTY(&store.ops))
+		answer(0);
+}
+
+struct reader {
+	struct cst_fetch_read read;
+	int rc, calls;
+	int code; /* of the error */
+	char why[640];
+};
+
+static void read_done(struct cst_fetch_read *r, int rc, const struct cst_error *err)
+{
+	struct reader *reader = r->arg;
+	reader->rc = rc;
+	reader->calls++;
+	reader->code = err ? err->code : 0;
+	snprintf(reader->why, sizeof(reader->why), "%s", err ? err->why : "");
+	if (rc >= 0) {
+		uint64_t offset = r->offset;
+		size_t sum = 0;
+		for (int i = 0; i < r->iov_count; i++) {
+			const char *bytes = r->iov[i].iov_base;
+			for (size_t k = 0; k < r->iov[i].iov_len; k++, offset++)
+				if (bytes[k] != pattern(offset))
+					fail_msg("wrong byte at %llu", (unsigned long long)offset);
+			sum += r->iov[i].iov_len;
+		}
+		assert_int_equal(sum, rc);
+	} else {
+		assert_non_null(err);
+	}
+}
+
+static void start_read(struct reader *reader, struct cst_fetch_stream *s, uint64_t offset, uint32_t length)
+{
+	*reader = (struct reader){.read = {.offset = offset, .length = length, .done = read_done, .arg = reader}};
+	cst_fetch_read(s, &reader->read);
+}
+
+static struct cst_fetch *make(uint64_t memory)
+{
+	struct cst_fetch_config config = {.bucket = (struct cst_bucket *)&store, .memory = memory, .prefetch = true};
+	struct cst_error err = CST_ERROR_INIT;
+	struct cst_fetch *f = cst_fetch_new(&config, &err);
+	assert_non_null(f);
+	store.count = store.total = 0;
+	store.bytes = 0;
+	strcpy(store.etag, "v1");
+	return f;
+}
+
+static struct cst_fetch_object *object(struct cst_fetch *f, uint64_t size)
+{
+	store.size = size;
+	return cst_fetch_object_new(f, CST_SLICE("key"), "v1", size);
+}
+
+static void end(struct cst_fetch *f, struct cst_fetch_object *o, struct cst_fetch_stream *s)
+{
+	cst_fetch_stream_free(s);
+	cst_fetch_object_unref(o);
+	answer_all();
+	struct cst_fetch_stats stats;
+	cst_fetch_stats(f, &stats);
+	assert_int_equal(stats.memory_used, 0);
+	assert_int_equal(stats.requests_in_flight, 0);
+	cst_fetch_free(f);
+}
+
+static void small_object_is_one_request(void **state)
+{
+	(void)state;
+	struct cst_fetch *f = make(64 * MIB);
+	struct cst_fetch_object *o = object(f, 100 << 10);
+	struct cst_fetch_stream *s = cst_fetch_stream_new(o);
+	struct reader a, b, c;
+	start_read(&a, s, 0, 4096);
+	start_read(&b, s, 4096, 65536);
+	assert_int_equal(store.total, 1);
+	assert_int_equal(store.bytes, 100 << 10);
+	answer(0);
+	assert_int_equal(a.rc, 4096);
+	assert_int_equal(b.rc, 65536);
+	start_read(&c, s, 90 << 10, MIB); /* clipped, from memory */
+	assert_int_equal(c.rc, 10 << 10);
+	assert_int_equal(store.total, 1);
+	struct reader beyond;
+	start_read(&beyond, s, 200 << 10, 10);
+	assert_int_equal(beyond.rc, 0);
+	struct reader *all[] = {&a, &b, &c, &beyond};
+	for (size_t i = 0; i < CST_ARRAY_LEN(all); i++) {
+		assert_int_equal(all[i]->calls, 1);
+		cst_fetch_read_release(&all[i]->read);
+	}
+	end(f, o, s);
+}
+
+static void random_reads_stay_small(void **state)
+{
+	(void)state;
+	struct cst_fetch *f = make(64 * MIB);
+	struct cst_fetch_object *o = object(f, 1024ull * MIB);
+	struct cst_fetch_stream *s = cst_fetch_stream_new(o);
+	uint64_t place = 12345;
+	for (int i = 0; i < 50; i++) {
+		struct reader r;
+		uint64_t before = store.bytes;
+		place = place * 6364136223846793005u + 1442695040888963407u;
+		start_read(&r, s, (place >> 33) % (1023ull * MIB) & ~4095ull, 4096);
+		assert_true(store.bytes - before <= 128 << 10);
+		answer_all();
+		assert_int_equal(r.rc, 4096);
+		cst_fetch_read_release(&r.read);
+	}
+	end(f, o, s);
+}
+
+/* Reads 256 MiB in sequence: few requests, nothing fetched twice, the budget holds. */
+static void sequential(void **state)
+{
+	(void)state;
+	const uint64_t size = 256ull * MIB;
+	struct cst_fetch *f = make(64 * MIB);
+	struct cst_fetch_object *o = object(f, size);
+	struct cst_fetch_stream *s = cst_fetch_stream_new(o);
+	unsigned most_at_once = 0;
+	for (uint64_t offset = 0; offset < size; offset += MIB) {
+		struct reader r;
+		start_read(&r, s, offset, MIB);
+		most_at_once = cst_max(most_at_once, store.count);
+		answer_all();
+		assert_int_equal(r.rc, MIB);
+		cst_fetch_read_release(&r.read);
+	}
+	assert_int_equal(store.bytes, size);
+	assert_true(store.total <= 256 / 8 + 24);
+	assert_true(most_at_once >= 3);
+	struct cst_fetch_stats stats;
+	cst_fetch_stats(f, &stats);
+	assert_true(stats.memory_peak <= 64 * MIB);
+	assert_int_equal(stats.bytes_read, size);
+	end(f, o, s);
+}
+
+/* READs swapped by two reader threads are still one sequence. */
+static void swapped_reads_are_sequential(void **state)
+{
+	(void)state;
+	struct cst_fetch *f = make(64 * MIB);
+	struct cst_fetch_object *o = object(f, 128ull * MIB);
+	struct cst_fetch_stream *s = cst_fetch_stream_new(o);
+	for (uint64_t i = 0; i < 128; i += 2) {
+		struct reader a, b;
+		start_read(&a, s, (i + 1) * MIB, MIB);
+		start_read(&b, s, i * MIB, MIB);
+		answer_all();
+		assert_int_equal(a.rc, MIB);
+		assert_int_equal(b.rc, MIB);
+		cst_fetch_read_release(&a.read);
+		cst_fetch_read_release(&b.read);
+	}
+	assert_true(store.total <= 128 / 8 + 24);
+	end(f, o, s);
+}
+
+static void budget_is_hard_and_fair(void **state)
+{
+	(void)state;
+	struct cst_fetch *f = make(64 * MIB);
+	struct cst_fetch_object *o = object(f, 1024ull * MIB);
+	static struct reader r[100];
+	struct cst_fetch_stream *s[100];
+	/* 100 handles each want 1 MiB at places far apart; 64 fit. */
+	for (size_t i = 0; i < 100; i++) {
+		s[i] = cst_fetch_stream_new(o);
+		start_read(&r[i], s[i], i * 10 * MIB, MIB);
+	}
+	struct cst_fetch_stats stats;
+	cst_fetch_stats(f, &stats);
+	assert_int_equal(stats.memory_used, 64 * MIB);
+	assert_int_equal(stats.reads_waiting, 36);
+	assert_int_equal(store.count, 64);
+	/* What is done but not released still holds its memory. */
+	answer_all();
+	assert_int_equal(r[63].calls, 1);
+	assert_int_equal(r[64].calls, 0);
+	/* First come, first served. */
+	cst_fetch_read_release(&r[10].read);
+	assert_int_equal(store.count, 1);
+	answer_all();
+	assert_int_equal(r[64].calls, 1);
+	assert_int_equal(r[65].calls, 0);
+	cst_fetch_read_cancel(&r[65].read);
+	assert_int_equal(r[65].rc, -EINTR);
+	for (size_t i = 0; i < 100; i++)
+		if (i != 10) {
+			answer_all();
+			assert_int_equal(r[i].calls, 1);
+			cst_fetch_read_release(&r[i].read);
+		}
+	cst_fetch_stats(f, &stats);
+	assert_true(stats.memory_peak <= 64 * MIB);
+	for (size_t i = 0; i < 100; i++)
+		cst_fetch_stream_free(s[i]);
+	end(f, o, NULL);
+}
+
+/* 64 readers whose GETs never come back leave a 65th its own. */
+static void stalled_readers_stop_nobody(void **state)
+{
+	(void)state;
+	struct cst_fetch *f = make(512ull * MIB);
+	struct cst_fetch_object *o[65];
+	struct cst_fetch_stream *s[65];
+	static struct reader first[65], second[65];
+	store.size = 100 * MIB;
+	for (size_t i = 0; i < 65; i++) {
+		char key[8];
+		snprintf(key, sizeof(key), "k%zu", i);
+		o[i] = cst_fetch_object_new(f, cst_slice_of(key), "v1", store.size);
+		s[i] = cst_fetch_stream_new(o[i]);
+		start_read(&first[i], s[i], 0, MIB);
+		start_read(&second[i], s[i], MIB, MIB);
+	}
+	struct cst_object_op *op, *next;
+	for (op = TAILQ_FIRST(&store.ops); op; op = next) {
+		next = TAILQ_NEXT(op, link);
+		if (strcmp(op->key, "k64") == 0)
+			answer_op(op, 0);
+	}
+	assert_int_equal(first[64].rc, MIB);
+	assert_int_equal(second[64].rc, MIB);
+	assert_int_equal(first[0].calls, 0);
+	answer_all();
+	for (size_t i = 0; i < 65; i++) {
+		cst_fetch_read_release(&first[i].read);
+		cst_fetch_read_release(&second[i].read);
+		cst_fetch_stream_free(s[i]);
+		cst_fetch_object_unref(o[i]);
+	}
+	answer_all();
+	cst_fetch_free(f);
+}
+
+static void changed_object_is_stale(void **state)
+{
+	(void)state;
+	struct cst_fetch *f = make(64 * MIB);
+	struct cst_fetch_object *o = object(f, 64 * MIB);
+	struct cst_fetch_stream *s = cst_fetch_stream_new(o);
+	struct reader a, b, c, d;
+	start_read(&a, s, 0, MIB);
+	answer(0);
+	assert_int_equal(a.rc, MIB);
+	cst_fetch_read_release(&a.read);
+	strcpy(store.etag, "v2");
+	start_read(&b, s, 32 * MIB, 4096);
+	answer_all();
+	assert_int_equal(b.rc, -ESTALE);
+	assert_true(cst_fetch_object_is_stale(o));
+	cst_fetch_read_release(&b.read);
+	/* Cached bytes are served on, uncached ones fail without a request. */
+	unsigned before = store.total;
+	start_read(&c, s, 4096, 4096);
+	assert_int_equal(c.rc, 4096);
+	start_read(&d, s, 40 * MIB, 4096);
+	assert_int_equal(d.rc, -ESTALE);
+	assert_string_not_equal(d.why, "");
+	assert_int_equal(store.total, before);
+	cst_fetch_read_release(&c.read);
+	cst_fetch_read_release(&d.read);
+	end(f, o, s);
+}
+
+/* A store that ignores If-Match must not slip other bytes in: size, ETag and length of the answer are compared. */
+static void unknown_etag_is_adopted_once(void **state)
+{
+	(void)state;
+	struct cst_fetch *f = make(64 * MIB);
+	store.size = 10 * MIB;
+	struct cst_fetch_object *o = cst_fetch_object_new(f, CST_SLICE("key"), "", store.size);
+	struct cst_fetch_stream *s = cst_fetch_stream_new(o);
+	struct reader a, b;
+	start_read(&a, s, 5 * MIB, 4096);
+	start_read(&b, s, 8 * MIB, 4096); /* both without If-Match */
+	answer(0);
+	assert_int_equal(a.rc, 4096);
+	strcpy(store.etag, "v2");
+	answer(0);
+	assert_int_equal(b.rc, -ESTALE);
+	cst_fetch_read_release(&a.read);
+	cst_fetch_read_release(&b.read);
+	end(f, o, s);
+}
+
+static void errors_reach_all_waiters(void **state)
+{
+	(void)state;
+	struct cst_fetch *f = make(64 * MIB);
+	struct cst_fetch_object *o = object(f, 4 * MIB);
+	struct cst_fetch_stream *s = cst_fetch_stream_new(o);
+	struct reader a, b, c;
+	start_read(&a, s, 0, 4096);
+	start_read(&b, s, 4096, MIB); /* one block from a's range, the rest from its own */
+	assert_true(store.count >= 2);
+	answer(-EACCES);
+	assert_int_equal(a.rc, -EACCES);
+	assert_int_equal(b.rc, -EACCES);
+	assert_string_equal(a.why, "told so");
+	cst_fetch_read_release(&a.read);
+	cst_fetch_read_release(&b.read);
+	answer_all();
+	/* Failed blocks are not kept: the next read asks again. */
+	unsigned before = store.total;
+	start_read(&c, s, 0, 4096);
+	assert_int_equal(store.total, before + 1);
+	answer_all();
+	assert_int_equal(c.rc, 4096);
+	cst_fetch_read_release(&c.read);
+	end(f, o, s);
+}
+
+static void cancel_leaves_others(void **state)
+{
+	(void)state;
+	struct cst_fetch *f = make(64 * MIB);
+	struct cst_fetch_object *o = object(f, 4 * MIB);
+	struct cst_fetch_stream *s = cst_fetch_stream_new(o);
+	struct reader a, b;
+	start_read(&a, s, 0, 4096);
+	start_read(&b, s, 0, 4096);
+	assert_int_equal(store.total, 1);
+	cst_fetch_read_cancel(&a.read);
+	assert_int_equal(a.rc, -EINTR);
+	cst_fetch_read_cancel(&a.read); /* harmless again */
+	assert_int_equal(a.calls, 1);
+	cst_fetch_read_release(&a.read);
+	answer(0);
+	assert_int_equal(b.rc, 4096);
+	cst_fetch_read_release(&b.read);
+	end(f, o, s);
+}
+
+static void memory_floor(void **state)
+{
+	(void)state;
+	struct cst_fetch_config config = {.memory = 63 * MIB};
+	struct cst_error err = CST_ERROR_INIT;
+	assert_null(cst_fetch_new(&config, &err));
+	assert_int_equal(err.code, EINVAL);
+	assert_non_null(strstr(err.hint, "64MiB"));
+}
+
+/* ---- many threads, a store thread, random everything ---- */
+
+static struct {
+	struct cst_fetch_object *objects[4];
+	bool stop;
+	pthread_mutex_t lock;
+	pthread_cond_t woken;
+} storm = {.lock = PTHREAD_MUTEX_INITIALIZER, .woken = PTHREAD_COND_INITIALIZER};
+
+static void storm_done(struct cst_fetch_read *r, int rc, const struct cst_error *err)
+{
+	struct reader *reader = r->arg;
+	read_done(r, rc, err);
+	(void)reader;
+	pthread_mutex_lock(&storm.lock);
+	reader->code = 1000; /* the waiter may go on */
+	pthread_cond_broadcast(&storm.woken);
+	pthread_mutex_unlock(&storm.lock);
+}
+
+static void *storm_reader(void *arg)
+{
+	unsigned seed = (unsigned)(uintptr_t)arg;
+	for (int round = 0; round < 60; round++) {
+		struct cst_fetch_object *o = storm.objects[rand_r(&seed) % 4];
+		struct cst_fetch_stream *s = cst_fetch_stream_new(o);
+		uint64_t offset = rand_r(&seed) % 2 ? 0 : (uint64_t)rand_r(&seed) % (store.size - 1);
+		for (int i = 0; i < 20 && offset < store.size; i++) {
+			struct reader r = {.read = {.offset = offset, .length = 1u + (unsigned)rand_r(&seed) % MIB, .done = storm_done, .arg = &r}};
+			cst_fetch_read(s, &r.read);
+			if (rand_r(&seed) % 16 == 0)
+				cst_fetch_read_cancel(&r.read);
+			pthread_mutex_lock(&storm.lock);
+			while (r.code != 1000)
+				pthread_cond_wait(&storm.woken, &storm.lock);
+			pthread_mutex_unlock(&storm.lock);
+			assert_true(r.rc > 0 || r.rc == -EINTR || r.rc == -EIO);
+			offset += r.read.length;
+			cst_fetch_read_release(&r.read);
+		}
+		cst_fetch_stream_free(s);
+	}
+	return NULL;
+}
+
+static void *storm_store(void *arg)
+{
+	unsigned seed = (unsigned)(uintptr_t)arg;
+	for (;;) {
+		pthread_mutex_lock(&store.lock);
+		struct cst_object_op *op = TAILQ_FIRST(&store.ops);
+		if (op && rand_r(&seed) % 2 && TAILQ_NEXT(op, link))
+			op = TAILQ_NEXT(op, link);
+		pthread_mutex_unlock(&store.lock);
+		if (op)
+			answer_op(op, rand_r(&seed) % 50 == 0 ? -EIO : 0);
+		else if (__atomic_load_n(&storm.stop, __ATOMIC_ACQUIRE))
+			return NULL;
+		else
+			usleep(100);
+	}
+}
+
+static void threads(void **state)
+{
+	(void)state;
+	struct cst_fetch *f = make(64 * MIB);
+	store.size = 24 * MIB + 777;
+	for (size_t i = 0; i < 4; i++) {
+		char key[8];
+		snprintf(key, sizeof(key), "o%zu", i);
+		storm.objects[i] = cst_fetch_object_new(f, cst_slice_of(key), "v1", store.size);
+	}
+	pthread_t readers[6], server;
+	assert_int_equal(pthread_create(&server, NULL, storm_store, (void *)7), 0);
+	for (uintptr_t i = 0; i < 6; i++)
+		assert_int_equal(pthread_create(&readers[i], NULL, storm_reader, (void *)(i + 1)), 0);
+	for (size_t i = 0; i < 6; i++)
+		pthread_join(readers[i], NULL);
+	for (size_t i = 0; i < 4; i++)
+		cst_fetch_object_unref(storm.objects[i]);
+	struct cst_fetch_stats stats;
+	cst_fetch_stats(f, &stats);
+	assert_true(stats.memory_peak <= 64 * MIB);
+	cst_fetch_free(f); /* waits for the store thread to answer the cancelled ones */
+	__atomic_store_n(&storm.stop, true, __ATOMIC_RELEASE);
+	pthread_join(server, NULL);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(small_object_is_one_request),
+		cmocka_unit_test(random_reads_stay_small),
+		cmocka_unit_test(sequential),
+		cmocka_unit_test(swapped_reads_are_sequential),
+		cmocka_unit_test(budget_is_hard_and_fair),
+		cmocka_unit_test(stalled_readers_stop_nobody),
+		cmocka_unit_test(changed_object_is_stale),
+		cmocka_unit_test(unknown_etag_is_adopted_once),
+		cmocka_unit_test(errors_reach_all_waiters),
+		cmocka_unit_test(cancel_leaves_others),
+		cmocka_unit_test(memory_floor),
+		cmocka_unit_test(threads),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
