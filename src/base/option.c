@@ -524,7 +524,10 @@ static int parse_short(struct cst_option_set *set, struct cursor *c, struct cst_
 		}
 		if (!option && !mount)
 			return unknown_option(set, name, "-", err);
-		char *value = letters[1] != '\0' ? letters + 1 : c->at < c->argc ? c->argv[c->at++] : NULL;
+		char *value = letters[1] != '\0' ? letters + 1 : NULL;
+		bool wants = mount || !(option->flags & CST_OPTION_OPTIONAL);
+		if (!value && wants && c->at < c->argc)
+			value = c->argv[c->at++];
 		if (!mount)
 			return set_from_user(set, name, "-", value, err);
 		if (!value) {

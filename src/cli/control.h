@@ -1,0 +1,28 @@
+/* The control socket of a mount: an HTTP server on a Unix socket that `cistern stats` and `cistern umount` talk to.
+ *
+ * Its path follows from the mountpoint alone: /run/cistern/HASH.sock for root, $XDG_RUNTIME_DIR/cistern/HASH.sock for others
+ * (/tmp/cistern-UID/ without it). GET /stats answers JSON, GET /metrics Prometheus text. The server runs on its own threads; start
+ * and stop belong to one thread. */
+#pragma once
+
+#include "base/buf.h"
+#include "base/error.h"
+
+struct cst_control;
+
+struct cst_control_config {
+	const char *mountpoint;
+	const char *metrics_address; /* NULL: /metrics on the socket only */
+	void (*stats)(void *arg, struct cst_buf *json); /* any thread */
+	void *arg;
+};
+/* The socket of an earlier mount that is not served any more is replaced. */
+struct cst_control *cst_control_start(const struct cst_control_config *config, struct cst_error *err);
+void cst_control_stop(struct cst_control *control); /* NULL is allowed; removes the socket */
+
+/* GET `path` from the mount on `mountpoint`. -ENOENT: nothing of ours serves it. Waits 10 s at most. */
+int cst_control_get(const char *mountpoint, const char *path, struct cst_buf *body, struct cst_error *err);
+/* Is a process serving the control socket of this mountpoint? */
+bool cst_control_alive(const char *mountpoint);
+/* The absolute path of a mountpoint without touching what is mounted there: its parent is resolved, its name is kept. */
+char *cst_control_canonical(const char *mountpoint);

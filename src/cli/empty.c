@@ -1,1 +1,0 @@
-typedef int cst_cli_empty; /* removed when the layer has its first source */

@@ -1,0 +1,302 @@
+#include "cli/mount_options.h"
+
+#include <errno.h>
+#include <strings.h>
+#include <sys/stat.h>
+
+static const struct cst_option mount_rows[] = {
+#define OPTION(...) CST_OPTION_ROW(cst_mount_options, __VA_ARGS__)
+#define SECTION CST_OPTION_SECTION_ROW
+#include "cli/mount_options.def"
+#undef OPTION
+#undef SECTION
+};
+const struct cst_option_table cst_mount_table = {mount_rows, CST_ARRAY_LEN(mount_rows), "cistern mount", true};
+
+static bool by_user(uint8_t given)
+{
+	return given != CST_OPTION_FROM_DEFAULT;
+}
+
+/* ---- which bucket ---- */
+
+static bool is_config_file(const char *path)
+{
+	struct stat st;
+	return stat(path, &st) == 0 && S_ISREG(st.st_mode);
+}
+
+/* The argument before the mountpoint, if there is one. */
+static int take_source(struct cst_mount_plan *plan, const char *source, bool *found, struct cst_error *err)
+{
+	*found = true;
+	if (cst_url_is(source))
+		return cst_url_parse(source, &plan->url, err);
+	if (plan->persona == CST_PERSONA_CISTERN)
+		return cst_url_parse(source, &plan->url, err); /* tells what is wrong with it */
+	if (plan->persona == CST_PERSONA_OSSFS)
+		return cst_url_parse_ossfs(source, &plan->url, err);
+	/* A line of fstab needs a first column; with the bucket among the options any word will do there. */
+	if (plan->o.bucket) {
+		*found = false;
+		return 0;
+	}
+	return cst_url_parse_ossfs(source, &plan->url, err);
+}
+
+static int no_bucket(struct cst_error *err)
+{
+	cst_error_set(err, EINVAL, "no bucket was named");
+	cst_error_hint(err, "cistern mount oss://BUCKET/PREFIX MOUNTPOINT, or bucket=NAME in -o or the configuration file");
+	return -EINVAL;
+}
+
+static int resolve_bucket(struct cst_mount_plan *plan, const char *source, struct cst_error *err)
+{
+	struct cst_mount_options *o = &plan->o;
+	bool found = false;
+	int rc = source ? take_source(plan, source, &found, err) : 0;
+	if (rc != 0)
+		return rc;
+	/* `url=` is ossfs 1.0's spelling of the endpoint; a bucket's URL is clear enough to be taken for what it is. */
+	if (!found && o->endpoint && cst_url_is(o->endpoint)) {
+		found = true;
+		rc = cst_url_parse(o->endpoint, &plan->url, err);
+		free(o->endpoint);
+		o->endpoint = NULL;
+	} else if (!found && o->bucket) {
+		found = true;
+		rc = cst_url_set_bucket(&plan->url, cst_slice_of(o->bucket), err);
+	}
+	if (rc == 0 && !found)
+		rc = no_bucket(err);
+	if (rc == 0 && o->prefix && plan->url.prefix[0] == '\0')
+		rc = cst_url_set_prefix(&plan->url, cst_slice_of(o->prefix), err);
+	if (rc != 0)
+		return rc;
+	CST_AUTO_BUF text = CST_BUF_INIT;
+	cst_url_text(&plan->url, &text);
+	plan->source = cst_buf_steal(&text);
+	return 0;
+}
+
+static int resolve_arguments(struct cst_mount_plan *plan, const char **source, struct cst_error *err)
+{
+	struct cst_option_list *args = &plan->set.arguments;
+	size_t at = 0;
+	if (plan->persona == CST_PERSONA_OSSFS2 && args->count > 0 && strcmp(args->items[0], "mount") == 0)
+		at = 1;
+	size_t count = args->count - at;
+	if (count < 1 || count > 2) {
+		cst_error_set(err, EINVAL, count == 0 ? "no mountpoint was named" : "too many arguments");
+		if (count > 2)
+			cst_error_why(err, "\"%s\" is one more than URL and MOUNTPOINT", args->items[at + 2]);
+		cst_error_hint(err, "cistern mount oss://BUCKET/PREFIX MOUNTPOINT -o OPTION,…");
+		return -EINVAL;
+	}
+	*source = count == 2 ? args->items[at] : NULL;
+	const char *mountpoint = args->items[at + count - 1];
+	if (count == 1 && cst_url_is(mountpoint)) {
+		cst_error_set(err, EINVAL, "no mountpoint was named");
+		cst_error_hint(err, "cistern mount %s MOUNTPOINT", mountpoint);
+		return -EINVAL;
+	}
+	/* The daemon changes to /, so it needs the whole path. The mountpoint itself is looked at when it is mounted. */
+	CST_AUTO_FREE char *cwd = getcwd(NULL, 0);
+	plan->mountpoint = mountpoint[0] == '/' || !cwd ? cst_xstrdup(mountpoint) : cst_xasprintf("%s/%s", cwd, mountpoint);
+	for (size_t len = strlen(plan->mountpoint); len > 1 && plan->mountpoint[len - 1] == '/'; len--)
+		plan->mountpoint[len - 1] = '\0';
+	return 0;
+}
+
+/* ---- what the options mean together ---- */
+
+static int resolve_write(struct cst_mount_plan *plan, struct cst_error *err)
+{
+	struct cst_mount_options *o = &plan->o;
+	bool rw = by_user(o->given.ro) && !o->ro;
+	bool explicit_mode = o->write != 0;
+	if (!rw && !explicit_mode) {
+		/* ossfs and ossfs2 write unless told ro. */
+		plan->asked_to_write = !by_user(o->given.ro) &&
+				       (plan->persona == CST_PERSONA_OSSFS || plan->persona == CST_PERSONA_OSSFS2);
+		return 0;
+	}
+	if (plan->persona != CST_PERSONA_CISTERN && !explicit_mode) {
+		plan->asked_to_write = true;
+		o->ro = true;
+		return 0;
+	}
+	cst_error_set(err, EINVAL, "can't mount %s for writing", plan->source);
+	cst_error_why(err, "write modes are not in this version");
+	cst_error_hint(err, "leave %s out to mount it read-only", explicit_mode ? "write=" : "rw");
+	return -EINVAL;
+}
+
+static void resolve_timeouts(struct cst_mount_options *o)
+{
+	bool uncached = o->close_to_open || (by_user(o->given.max_stat_cache_size) && o->max_stat_cache_size == 0);
+	if (!uncached)
+		return;
+	/* A timeout that the user wrote goes before what only implies one. */
+	if (!by_user(o->given.attr_timeout))
+		o->attr_timeout = 0;
+	if (!by_user(o->given.entry_timeout))
+		o->entry_timeout = 0;
+	if (!by_user(o->given.negative_timeout))
+		o->negative_timeout = 0;
+	if (!by_user(o->given.list_timeout))
+		o->list_timeout = 0;
+}
+
+static int resolve_page_cache(struct cst_mount_plan *plan, struct cst_error *err)
+{
+	struct cst_mount_options *o = &plan->o;
+	if (o->direct_io && (o->kernel_cache || (by_user(o->given.auto_cache) && o->auto_cache))) {
+		cst_error_set(err, EINVAL, "direct_io and %s exclude each other", o->kernel_cache ? "kernel_cache" : "auto_cache");
+		cst_error_why(err, "one bypasses the page cache, the other keeps it");
+		cst_error_hint(err, "leave one of them out");
+		return -EINVAL;
+	}
+	if (o->kernel_cache && by_user(o->given.auto_cache) && o->auto_cache) {
+		o->kernel_cache = false;
+		cst_option_list_add(&plan->set.warnings,
+				    cst_xstrdup("kernel_cache and auto_cache were both given; auto_cache is used, which is the careful one"));
+	}
+	if (o->kernel_cache || o->direct_io)
+		o->auto_cache = false;
+	return 0;
+}
+
+static int conflict(struct cst_error *err, const char *a, const char *b)
+{
+	cst_error_set(err, EINVAL, "%s and %s contradict each other", a, b);
+	cst_error_hint(err, "leave one of them out");
+	return -EINVAL;
+}
+
+static int resolve_signature(struct cst_mount_plan *plan, struct cst_error *err)
+{
+	static const enum cst_sign_kind kinds[] = {CST_SIGN_NONE, CST_SIGN_OSS_V1, CST_SIGN_OSS_V4};
+	static const enum cst_addressing addressings[] = {CST_ADDRESS_AUTO, CST_ADDRESS_VIRTUAL, CST_ADDRESS_PATH, CST_ADDRESS_CNAME};
+	struct cst_mount_options *o = &plan->o;
+	if (o->sigv1 && o->sigv4)
+		return conflict(err, "sigv1", "sigv4");
+	plan->sign = kinds[o->signature];
+	if (o->sigv1)
+		plan->sign = CST_SIGN_OSS_V1;
+	if (o->sigv4)
+		plan->sign = CST_SIGN_OSS_V4;
+	if (plan->url.cloud == CST_CLOUD_S3)
+		plan->sign = CST_SIGN_NONE;
+	plan->addressing = addressings[o->addressing];
+	if (o->path_style && plan->addressing != CST_ADDRESS_AUTO && plan->addressing != CST_ADDRESS_PATH)
+		return conflict(err, "path_style", "addressing");
+	if (o->path_style)
+		plan->addressing = CST_ADDRESS_PATH;
+	return 0;
+}
+
+static int resolve_endpoint(struct cst_mount_plan *plan, struct cst_error *err)
+{
+	struct cst_mount_options *o = &plan->o;
+	const char *endpoint = o->endpoint;
+	if (!endpoint || endpoint[0] == '\0')
+		endpoint = getenv(plan->url.cloud == CST_CLOUD_S3 ? "AWS_ENDPOINT_URL" : "OSS_ENDPOINT");
+	if (endpoint && endpoint[0] != '\0') {
+		bool http = plan->persona == CST_PERSONA_OSSFS && !strstr(endpoint, "://");
+		plan->endpoint = cst_xasprintf("%s%s", http ? "http://" : "", endpoint);
+	} else if (plan->url.cloud == CST_CLOUD_OSS && o->region && o->region[0] != '\0') {
+		plan->endpoint = cst_xasprintf("https://oss-%s.aliyuncs.com", strncmp(o->region, "oss-", 4) == 0 ? o->region + 4 : o->region);
+	} else if (plan->persona == CST_PERSONA_OSSFS) {
+		plan->endpoint = cst_xstrdup("http://oss-cn-hangzhou.aliyuncs.com"); /* what ossfs 1.0 does */
+	} else if (plan->url.cloud == CST_CLOUD_OSS) {
+		cst_error_set(err, EINVAL, "no endpoint was named for %s", plan->source);
+		cst_error_why(err, "OSS has one in each region");
+		cst_error_hint(err, "give --endpoint https://oss-REGION.aliyuncs.com, or --region REGION");
+		return -EINVAL;
+	}
+	return 0;
+}
+
+/* What the programs do whose names we were called by, where the user said nothing. */
+static void apply_persona(struct cst_mount_plan *plan)
+{
+	struct cst_mount_options *o = &plan->o;
+	if (plan->persona == CST_PERSONA_OSSFS && !by_user(o->given.attributes))
+		o->attributes = 1;
+	if (plan->persona != CST_PERSONA_OSSFS2)
+		return;
+	if (!by_user(o->given.symlinks))
+		o->symlinks = false;
+	if (!by_user(o->given.file_mode))
+		o->file_mode = 0777;
+	if (!by_user(o->given.dir_mode))
+		o->dir_mode = 0777;
+	/* There it is on for everybody; for other users than root that needs a line in /etc/fuse.conf, so it can't be the default. */
+	if (!by_user(o->given.allow_other))
+		o->allow_other = geteuid() == 0;
+}
+
+static int resolve(struct cst_mount_plan *plan, const char *source, struct cst_error *err)
+{
+	struct cst_mount_options *o = &plan->o;
+	int rc = resolve_bucket(plan, source, err);
+	if (rc == 0)
+		rc = resolve_write(plan, err);
+	if (rc == 0)
+		rc = resolve_page_cache(plan, err);
+	if (rc == 0)
+		rc = resolve_signature(plan, err);
+	if (rc == 0)
+		rc = resolve_endpoint(plan, err);
+	if (rc != 0)
+		return rc;
+	apply_persona(plan);
+	resolve_timeouts(o);
+	if (by_user(o->given.oss_request_timeout_ms) && !by_user(o->given.request_timeout))
+		o->request_timeout = o->oss_request_timeout_ms;
+	if (o->debug) {
+		o->foreground = true;
+		if (!by_user(o->given.log_level)) {
+			free(o->log_level);
+			o->log_level = cst_xstrdup("debug");
+		}
+	}
+	return 0;
+}
+
+int cst_mount_plan_init(struct cst_mount_plan *plan, enum cst_persona persona, int argc, char **argv, struct cst_error *err)
+{
+	*plan = (struct cst_mount_plan){.persona = persona};
+	cst_option_set_init(&plan->set, &cst_mount_table, &plan->o, sizeof(plan->o));
+	plan->set.accept_argv_secrets = persona == CST_PERSONA_OSSFS2;
+	const char *source = NULL;
+	int rc = cst_option_parse_argv(&plan->set, argc - 1, argv + 1, err);
+	if (rc == 0)
+		rc = resolve_arguments(plan, &source, err);
+	/* ossfs2 in fstab: the configuration file may stand in the first column. */
+	if (rc == 0 && persona == CST_PERSONA_OSSFS2 && source && !plan->o.config && is_config_file(source)) {
+		plan->o.config = cst_xstrdup(source);
+		source = NULL;
+	}
+	if (rc == 0 && plan->o.config)
+		rc = cst_option_parse_file(&plan->set, plan->o.config, err);
+	return rc ? rc : resolve(plan, source, err);
+}
+
+void cst_mount_plan_forget_secrets(struct cst_mount_plan *plan)
+{
+	char *secrets[] = {plan->o.access_key_secret, plan->o.security_token};
+	for (size_t i = 0; i < CST_ARRAY_LEN(secrets); i++)
+		if (secrets[i])
+			explicit_bzero(secrets[i], strlen(secrets[i]));
+}
+
+void cst_mount_plan_fini(struct cst_mount_plan *plan)
+{
+	cst_option_set_fini(&plan->set);
+	free(plan->source);
+	free(plan->mountpoint);
+	free(plan->endpoint);
+}

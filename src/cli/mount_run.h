@@ -1,0 +1,14 @@
+/* A mount at work: makes the layers (loops, credentials, bucket, fetch, FUSE, file system) from a plan, keeps them until the
+ * mount is gone, and takes them down in order. Runs on the process's main thread; starts all others. */
+#pragma once
+
+#include "cli/mount_options.h"
+
+struct cst_mount_ready {
+	/* Called once, when the mount can be used. */
+	void (*fn)(void *arg);
+	void *arg;
+};
+/* Blocks until the mount is gone. 0: it was unmounted; -errno with err: it could not start, nothing is left behind. The log must be
+ * open and signals blocked (signals.h). */
+int cst_mount_run(struct cst_mount_plan *plan, const char *log_name, const struct cst_mount_ready *ready, struct cst_error *err);
