@@ -108,6 +108,7 @@ struct reader {
 	struct cst_fetch_read read;
 	int rc, calls;
 	int code; /* of the error */
+	bool ready;
 	char why[640];
 };
 
@@ -467,9 +468,8 @@ static void storm_done(struct cst_fetch_read *r, int rc, const struct cst_error 
 {
 	struct reader *reader = r->arg;
 	read_done(r, rc, err);
-	(void)reader;
 	pthread_mutex_lock(&storm.lock);
-	reader->code = 1000; /* the waiter may go on */
+	reader->ready = true;
 	pthread_cond_broadcast(&storm.woken);
 	pthread_mutex_unlock(&storm.lock);
 }
@@ -487,7 +487,7 @@ static void *storm_reader(void *arg)
 			if (rand_r(&seed) % 16 == 0)
 				cst_fetch_read_cancel(&r.read);
 			pthread_mutex_lock(&storm.lock);
-			while (r.code != 1000)
+			while (!r.ready)
 				pthread_cond_wait(&storm.woken, &storm.lock);
 			pthread_mutex_unlock(&storm.lock);
 			assert_true(r.rc > 0 || r.rc == -EINTR || r.rc == -EIO);
