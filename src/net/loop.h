@@ -23,6 +23,7 @@ void cst_loop_group_free(struct cst_loop_group *group);
 unsigned cst_loop_group_count(const struct cst_loop_group *group);
 struct cst_loop *cst_loop_group_at(struct cst_loop_group *group, unsigned index);
 struct cst_loop *cst_loop_group_next(struct cst_loop_group *group); /* round robin, any thread */
+struct cst_loop *cst_loop_group_current(struct cst_loop_group *group); /* the caller's own, or NULL */
 
 /* A task posted to a loop: runs once on its thread, in posting order. The caller owns the memory, which must live
  * until fn is called. Posting a task that is still queued is an error. Any thread. */
