@@ -24,6 +24,7 @@ struct cst_fuse_config {
 	uint32_t max_read;	 /* bytes; 0: 1 MiB */
 	uint32_t read_ahead_kb;	 /* written to the mount's bdi; 0: leave */
 	bool readdirplus;
+	bool auto_cache;	/* the kernel drops a file's pages when its mtime or size change */
 };
 
 /* Checks the mountpoint, opens /dev/fuse, mounts. Error texts are for people (missing, not a directory, not empty, already
@@ -35,10 +36,14 @@ const struct cst_fs_host *cst_fuse_host(struct cst_fuse *fuse);
 int cst_fuse_start(struct cst_fuse *fuse, struct cst_fs *fs, struct cst_error *err);
 /* Waits until the mount has gone (umount, abort) or cst_fuse_stop() was called. Returns 0. */
 int cst_fuse_wait(struct cst_fuse *fuse);
-/* Unmounts (lazily when busy) and lets cst_fuse_wait() return. Async-signal-unsafe: call from a thread that sigwaits. */
+/* Unmounts (lazily when busy) and lets cst_fuse_wait() return, also while it is used. Async-signal-unsafe: call from a thread that
+ * sigwaits, which must be joined before cst_fuse_free(). */
 void cst_fuse_stop(struct cst_fuse *fuse);
 /* Ends outstanding calls and frees; after cst_fuse_wait(). */
 void cst_fuse_free(struct cst_fuse *fuse);
+
+/* Makes the kernel look every name up again at its next use, without dropping data; never waits. -EOPNOTSUPP before Linux 6.16. */
+int cst_fuse_expire_all(struct cst_fuse *fuse);
 
 struct cst_fuse_stats {
 	uint32_t kernel_major, kernel_minor; /* negotiated protocol */

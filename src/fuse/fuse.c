@@ -1,0 +1,442 @@
+/* The life of a mount:
+ *
+ *   cst_fuse_mount()  mounted, no reader: the kernel's INIT waits in the queue
+ *   cst_fuse_start()  INIT answered; readers run
+ *   cst_fuse_stop()   umount (lazily when busy), readers told to leave        | or: umount(8), abort: readers see ENODEV
+ *   cst_fuse_wait()   readers have left: descriptors replaced by a dead one, which ends the connection for whoever still uses it
+ *   cst_fuse_free()   outstanding calls are interrupted, their answers go nowhere; freed when the last has come
+ *
+ * The descriptors' numbers stay valid until the free: answers may come from other threads at any time. */
+#include "fuse/internal.h"
+
+#define CST_LOG_AREA "fuse"
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/pool.h"
+#include "fuse/device.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <time.h>
+
+/* Interrupts a reader's read(2) at the end. Its handler does nothing. */
+#define KICK_SIGNAL (SIGRTMIN + 6)
+#define KICK_EVERY_MS 10
+#define INIT_TIMEOUT_MS 10000
+#define FREE_PATIENCE_S 30
+
+#define MAX_READ_DEFAULT (1u << 20)
+#define MAX_READAHEAD (64u << 20)
+
+static void kicked(int sig)
+{
+	(void)sig;
+}
+
+/* True when the connection has ended. */
+static bool read_one(struct cst_fuse_channel *c)
+{
+	ssize_t n = read(c->fd, c->buffer, CST_KFUSE_READ_MIN);
+	static struct cst_log_limit limit;
+
+	if (n >= 0) {
+		cst_fuse_dispatch(c, c->buffer, (size_t)n);
+		return false;
+	}
+	switch (errno) {
+	case EINTR:
+	case EAGAIN:
+	case ENOENT: /* the request was interrupted before we took it */
+		return false;
+	case ENODEV:
+	case ECONNABORTED:
+	case ENOTCONN:
+	case EBADF:
+		return true;
+	default:
+		if (cst_log_allowed(&limit, CST_NS_PER_S, NULL))
+			cst_log_error("reading a request: %s", strerror(errno));
+		cst_sleep(10 * CST_NS_PER_MS);
+		return false;
+	}
+}
+
+static void *reader_main(void *arg)
+{
+	struct cst_fuse_channel *c = arg;
+	struct cst_fuse *fuse = c->fuse;
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, KICK_SIGNAL);
+	pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+	while (!__atomic_load_n(&fuse->stopping, __ATOMIC_ACQUIRE))
+		if (read_one(c))
+			break;
+	pthread_mutex_lock(&fuse->lock);
+	c->left = true;
+	fuse->readers_left--;
+	pthread_cond_broadcast(&fuse->changed);
+	pthread_mutex_unlock(&fuse->lock);
+	return NULL;
+}
+
+static struct timespec in_ms(long ms)
+{
+	int64_t t = cst_now() + ms * CST_NS_PER_MS;
+
+	return (struct timespec){t / CST_NS_PER_S, t % CST_NS_PER_S};
+}
+
+/* A signal that comes just before read(2) is lost, so it is sent until the reader has left. */
+static void kick_readers_locked(struct cst_fuse *fuse)
+{
+	while (fuse->readers_left > 0) {
+		struct timespec until = in_ms(KICK_EVERY_MS);
+
+		for (unsigned i = 0; i < fuse->channel_count; i++)
+			if (fuse->channels[i].started && !fuse->channels[i].left)
+				pthread_kill((pthread_t)fuse->channels[i].thread, KICK_SIGNAL);
+		pthread_cond_timedwait(&fuse->changed, &fuse->lock, &until);
+	}
+}
+
+static struct cst_fuse *fuse_new(const struct cst_fuse_config *config)
+{
+	struct cst_fuse *fuse = CST_NEW(struct cst_fuse);
+	pthread_condattr_t attr;
+
+	fuse->magic = CST_FUSE_MAGIC;
+	fuse->dead_fd = -1;
+	fuse->max_read = config->max_read ? config->max_read : MAX_READ_DEFAULT;
+	fuse->max_read = cst_max(cst_min(fuse->max_read, MAX_READ_DEFAULT), 4096u);
+	fuse->wish = (struct cst_fuse_init_wish){
+		.readdirplus = config->readdirplus,
+		.auto_cache = config->auto_cache,
+		.max_background = config->max_background,
+		.memory = config->memory,
+		.max_read = fuse->max_read,
+		.max_readahead = MAX_READAHEAD,
+	};
+	fuse->threads = config->threads;
+	fuse->read_ahead_kb = config->read_ahead_kb;
+	fuse->allow_root = config->allow_root && !config->allow_other;
+	fuse->owner_uid = geteuid();
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_mutex_init(&fuse->lock, NULL);
+	pthread_cond_init(&fuse->changed, &attr);
+	pthread_mutex_init(&fuse->notify.lock, NULL);
+	pthread_cond_init(&fuse->notify.wake, &attr);
+	pthread_condattr_destroy(&attr);
+	STAILQ_INIT(&fuse->notify.queue);
+	for (unsigned i = 0; i < CST_FUSE_SHARDS; i++) {
+		pthread_mutex_init(&fuse->shards[i].lock, NULL);
+		TAILQ_INIT(&fuse->shards[i].list);
+	}
+	cst_fuse_reply_init(fuse);
+	return fuse;
+}
+
+static void fuse_destroy(struct cst_fuse *fuse)
+{
+	for (unsigned i = 0; i < fuse->channel_count; i++) {
+		if (!fuse->channels[i].shares_fd)
+			close(fuse->channels[i].fd);
+		free(fuse->channels[i].buffer);
+	}
+	if (fuse->dead_fd >= 0)
+		close(fuse->dead_fd);
+	for (unsigned i = 0; i < CST_FUSE_SHARDS; i++)
+		pthread_mutex_destroy(&fuse->shards[i].lock);
+	pthread_mutex_destroy(&fuse->lock);
+	pthread_cond_destroy(&fuse->changed);
+	pthread_mutex_destroy(&fuse->notify.lock);
+	pthread_cond_destroy(&fuse->notify.wake);
+	free(fuse->where.path);
+	fuse->magic = 0;
+	free(fuse);
+}
+
+static struct cst_fuse_channel *add_channel(struct cst_fuse *fuse, int fd, bool shares)
+{
+	struct cst_fuse_channel *c = &fuse->channels[fuse->channel_count];
+
+	*c = (struct cst_fuse_channel){.fuse = fuse, .fd = fd, .shares_fd = shares, .index = fuse->channel_count};
+	c->buffer = cst_xmalloc(CST_KFUSE_READ_MIN);
+	fuse->channel_count++;
+	return c;
+}
+
+struct cst_fuse *cst_fuse_mount(const struct cst_fuse_config *config, struct cst_error *err)
+{
+	CST_AUTO_FREE char *path = cst_fuse_mountpoint_resolve(config->mountpoint);
+	struct cst_fuse_mount_request req = {
+		.path = path,
+		.fsname = config->fsname ? config->fsname : "cistern",
+		.subtype = config->subtype ? config->subtype : "cistern",
+		.allow_other = config->allow_other || config->allow_root,
+		.default_permissions = config->default_permissions,
+		.flags = config->mount_flags | MS_NOSUID | MS_NODEV,
+	};
+	struct cst_fuse *fuse;
+	int fd, ends[2];
+
+	if (!path) {
+		cst_error_set(err, errno, "can't mount on %s", config->mountpoint);
+		cst_error_why(err, "%s", errno == ENOENT ? "the mountpoint does not exist" : strerror(errno));
+		cst_error_hint(err, "create it with `mkdir -p %s`", config->mountpoint);
+		return NULL;
+	}
+	if (cst_fuse_mountpoint_check(path, config->nonempty, err) < 0)
+		return NULL;
+	fuse = fuse_new(config);
+	req.max_read = fuse->max_read;
+	/* Held from now on so that the end can't fail for want of a descriptor. */
+	if (pipe2(ends, O_CLOEXEC) < 0) {
+		cst_error_set(err, errno, "can't mount on %s", path);
+		cst_error_why(err, "%s", strerror(errno));
+		fuse_destroy(fuse);
+		return NULL;
+	}
+	fuse->dead_fd = ends[0];
+	close(ends[1]);
+	fd = cst_fuse_mountpoint_mount(&req, &fuse->where, err);
+	if (fd < 0) {
+		fuse_destroy(fuse);
+		return NULL;
+	}
+	add_channel(fuse, fd, false);
+	return fuse;
+}
+
+const struct cst_fs_host *cst_fuse_host(struct cst_fuse *fuse)
+{
+	CST_CHECK(fuse, CST_FUSE_MAGIC);
+	return &fuse->host;
+}
+
+/* One INIT exchange; -EAGAIN asks for another. */
+static int negotiate_once(struct cst_fuse *fuse, struct cst_error *err)
+{
+	struct cst_fuse_channel *c = &fuse->channels[0];
+	struct pollfd p = {.fd = c->fd, .events = POLLIN};
+	struct cst_kfuse_init_out out;
+	struct cst_fuse_in in;
+	ssize_t n;
+	int rc, ready;
+
+	do {
+		ready = poll(&p, 1, INIT_TIMEOUT_MS);
+	} while (ready < 0 && errno == EINTR);
+	n = ready > 0 ? read(c->fd, c->buffer, CST_KFUSE_READ_MIN) : -1;
+	if (n < 0) {
+		rc = cst_error_set(err, ready == 0 ? ETIMEDOUT : errno, "can't start the file system on %s", fuse->where.path);
+		cst_error_why(err, "the kernel sent no INIT: %s", strerror(-rc));
+		return rc == -EAGAIN ? -EIO : rc;
+	}
+	if (cst_fuse_parse(c->buffer, (size_t)n, &in) < 0 || in.opcode != CST_KFUSE_INIT) {
+		rc = cst_error_set(err, EPROTO, "can't start the file system on %s", fuse->where.path);
+		cst_error_why(err, "the kernel's first request is %s, not init", cst_fuse_op_name(in.opcode));
+		return rc;
+	}
+	rc = cst_fuse_init_answer(&in.init, &fuse->wish, &out, &fuse->agreed, err);
+	if (rc == -EPROTO)
+		return rc;
+	n = cst_fuse_reply_raw(c, in.unique, 0, &out, sizeof(out));
+	if (n < 0) {
+		cst_error_set(err, (int)-n, "can't start the file system on %s", fuse->where.path);
+		cst_error_why(err, "the kernel refused our INIT: %s", strerror((int)-n));
+		return n == -EAGAIN ? -EIO : (int)n;
+	}
+	return rc;
+}
+
+static void add_clones(struct cst_fuse *fuse)
+{
+	long cores = sysconf(_SC_NPROCESSORS_ONLN);
+	unsigned wanted = fuse->threads ? fuse->threads : (unsigned)cst_max(cores, 1L);
+
+	wanted = cst_min(wanted, CST_FUSE_CHANNELS_MAX);
+	while (fuse->channel_count < wanted) {
+		int fd = cst_fuse_device_clone(fuse->channels[0].fd);
+
+		if (fd < 0)
+			cst_log_debug("readers share one descriptor: %s", strerror(-fd));
+		add_channel(fuse, fd < 0 ? fuse->channels[0].fd : fd, fd < 0);
+	}
+}
+
+int cst_fuse_start(struct cst_fuse *fuse, struct cst_fs *fs, struct cst_error *err)
+{
+	struct sigaction action = {.sa_handler = kicked};
+	int rc;
+
+	CST_CHECK(fuse, CST_FUSE_MAGIC);
+	fuse->fs = fs;
+	sigaction(KICK_SIGNAL, &action, NULL);
+	do {
+		rc = negotiate_once(fuse, err);
+	} while (rc == -EAGAIN);
+	if (rc < 0)
+		return rc;
+	fuse->read_ahead_kb = cst_fuse_mountpoint_read_ahead(&fuse->where, fuse->read_ahead_kb);
+	add_clones(fuse);
+	rc = cst_fuse_notify_start(fuse);
+	pthread_mutex_lock(&fuse->lock);
+	for (unsigned i = 0; rc == 0 && i < fuse->channel_count; i++) {
+		struct cst_fuse_channel *c = &fuse->channels[i];
+		CST_AUTO_FREE char *name = cst_xasprintf("cst-fuse-%u", i);
+
+		rc = cst_thread_start(&c->thread, name, 0, reader_main, c);
+		c->started = rc == 0;
+		fuse->readers_left += rc == 0;
+	}
+	pthread_mutex_unlock(&fuse->lock);
+	if (rc < 0) {
+		cst_error_set(err, -rc, "can't start the file system on %s", fuse->where.path);
+		cst_error_why(err, "no thread could be started: %s", strerror(-rc));
+		return rc;
+	}
+	cst_log_info("FUSE 7.%u on %s: %u readers, %u background requests, read-ahead %u KiB", fuse->agreed.minor, fuse->where.path,
+		     fuse->channel_count, fuse->agreed.max_background, fuse->read_ahead_kb);
+	return 0;
+}
+
+/* Answers what is still in the kernel's queue, now that nobody reads it. */
+static void turn_away_queued(struct cst_fuse_channel *c)
+{
+	struct pollfd p = {.fd = c->fd, .events = POLLIN};
+
+	while (poll(&p, 1, 0) > 0 && (p.revents & POLLIN)) {
+		struct cst_fuse_in in;
+		ssize_t n = read(c->fd, c->buffer, CST_KFUSE_READ_MIN);
+
+		if (n < 0)
+			break;
+		(void)cst_fuse_parse(c->buffer, (size_t)n, &in);
+		if (in.opcode != CST_KFUSE_FORGET && in.opcode != CST_KFUSE_BATCH_FORGET && in.opcode != CST_KFUSE_INTERRUPT)
+			(void)cst_fuse_reply_raw(c, in.unique, -ENOTCONN, NULL, 0);
+	}
+}
+
+/* All readers have left: whoever still uses the mount gets ENOTCONN from here on, and late answers EBADF. The notifier comes first:
+ * while it waits in the kernel its descriptor, and so the connection, can't be closed. */
+static void end_connection(struct cst_fuse *fuse)
+{
+	struct cst_error err = CST_ERROR_INIT;
+	char text[CST_ERROR_TEXT_MAX];
+
+	for (unsigned i = 0; i < fuse->channel_count; i++) {
+		if (fuse->channels[i].started)
+			pthread_join((pthread_t)fuse->channels[i].thread, NULL);
+		fuse->channels[i].started = false;
+	}
+	while (!cst_fuse_notify_stop(fuse, KICK_EVERY_MS * CST_NS_PER_MS)) {
+		cst_fuse_request_interrupt_all(fuse);
+		turn_away_queued(&fuse->channels[0]);
+	}
+	for (unsigned i = 0; i < fuse->channel_count; i++)
+		if (!fuse->channels[i].shares_fd)
+			dup3(fuse->dead_fd, fuse->channels[i].fd, O_CLOEXEC);
+	/* After an abort the dead mount is still there. */
+	if (cst_fuse_mountpoint_unmount(&fuse->where, &err) < 0)
+		cst_log_warn("%s", cst_error_text(&err, text, sizeof(text)));
+}
+
+int cst_fuse_wait(struct cst_fuse *fuse)
+{
+	bool first;
+
+	CST_CHECK(fuse, CST_FUSE_MAGIC);
+	pthread_mutex_lock(&fuse->lock);
+	while (fuse->readers_left > 0 || fuse->stops_running > 0)
+		pthread_cond_wait(&fuse->changed, &fuse->lock);
+	first = !fuse->gone;
+	fuse->gone = true;
+	pthread_mutex_unlock(&fuse->lock);
+	if (first)
+		end_connection(fuse);
+	return 0;
+}
+
+void cst_fuse_stop(struct cst_fuse *fuse)
+{
+	struct cst_error err = CST_ERROR_INIT;
+	char text[CST_ERROR_TEXT_MAX];
+	bool again;
+
+	CST_CHECK(fuse, CST_FUSE_MAGIC);
+	pthread_mutex_lock(&fuse->lock);
+	again = fuse->stops_running > 0 || fuse->gone;
+	fuse->stops_running += !again;
+	pthread_mutex_unlock(&fuse->lock);
+	if (again)
+		return;
+	/* Readers go on meanwhile: the kernel may have requests of its own before it lets go. */
+	if (cst_fuse_mountpoint_unmount(&fuse->where, &err) < 0)
+		cst_log_warn("%s", cst_error_text(&err, text, sizeof(text)));
+	__atomic_store_n(&fuse->stopping, true, __ATOMIC_RELEASE);
+	pthread_mutex_lock(&fuse->lock);
+	kick_readers_locked(fuse);
+	fuse->stops_running--;
+	pthread_cond_broadcast(&fuse->changed);
+	pthread_mutex_unlock(&fuse->lock);
+}
+
+/* False when the file system does not give its calls back. */
+static bool wait_for_calls(struct cst_fuse *fuse)
+{
+	bool done;
+
+	for (int tries = 0; tries < FREE_PATIENCE_S * 10; tries++) {
+		struct timespec until = in_ms(100);
+
+		cst_fuse_request_interrupt_all(fuse);
+		pthread_mutex_lock(&fuse->lock);
+		while (__atomic_load_n(&fuse->in_flight, __ATOMIC_ACQUIRE) > 0)
+			if (pthread_cond_timedwait(&fuse->changed, &fuse->lock, &until) == ETIMEDOUT)
+				break;
+		done = __atomic_load_n(&fuse->in_flight, __ATOMIC_ACQUIRE) == 0;
+		pthread_mutex_unlock(&fuse->lock);
+		if (done)
+			return true;
+		if (tries % 50 == 49)
+			cst_fuse_request_log_pending(fuse);
+	}
+	return false;
+}
+
+void cst_fuse_free(struct cst_fuse *fuse)
+{
+	if (!fuse)
+		return;
+	CST_CHECK(fuse, CST_FUSE_MAGIC);
+	__atomic_store_n(&fuse->stopping, true, __ATOMIC_RELEASE);
+	cst_fuse_stop(fuse); /* nothing to do when it was waited for; perhaps it was never started */
+	(void)cst_fuse_wait(fuse);
+	if (!wait_for_calls(fuse)) {
+		cst_log_error("%llu calls are never answered: leaving them behind",
+			      (unsigned long long)__atomic_load_n(&fuse->in_flight, __ATOMIC_RELAXED));
+		return;
+	}
+	fuse_destroy(fuse);
+}
+
+void cst_fuse_stats(const struct cst_fuse *fuse, struct cst_fuse_stats *stats)
+{
+	*stats = (struct cst_fuse_stats){
+		.kernel_major = CST_KFUSE_MAJOR,
+		.kernel_minor = fuse->agreed.minor,
+		.max_background = fuse->agreed.max_background,
+		.max_write = fuse->agreed.max_write,
+		.read_ahead_kb = fuse->read_ahead_kb,
+		.requests = __atomic_load_n(&fuse->requests, __ATOMIC_RELAXED),
+		.in_flight = __atomic_load_n(&fuse->in_flight, __ATOMIC_RELAXED),
+		.interrupts = __atomic_load_n(&fuse->interrupts, __ATOMIC_RELAXED),
+	};
+}

@@ -1,0 +1,78 @@
+#include "fuse/init.h"
+
+#include <errno.h>
+#include <string.h>
+
+#define READ_PAGE 4096u
+/* The largest READ a kernel without a raised fs.fuse.max_pages_limit accepts: 256 pages. */
+#define PAGES_MAX 256u
+/* The smallest the kernel allows; nothing is written on a read-only mount, and a reader's buffer must hold a whole WRITE. */
+#define MAX_WRITE 4096u
+#define BACKGROUND_MIN 32u
+#define BACKGROUND_MAX 256u
+
+/* Each background READ ends up as up to 1 MiB of blocks, and half of the budget stays for prefetching. */
+uint32_t cst_fuse_init_background(unsigned wanted, uint64_t memory)
+{
+	uint64_t n = wanted ? wanted : memory / (UINT64_C(2) << 20);
+
+	if (!wanted)
+		n = n < BACKGROUND_MIN ? BACKGROUND_MIN : n > BACKGROUND_MAX ? BACKGROUND_MAX : n;
+	return (uint32_t)(n > UINT16_MAX ? UINT16_MAX : n);
+}
+
+static uint64_t wanted_flags(const struct cst_fuse_init_wish *wish)
+{
+	/* Not asked for: POSIX_LOCKS and FLOCK_LOCKS (kernel-local locks outlive a restart), WRITEBACK_CACHE (it excludes passthrough
+	 * and hides write errors), READDIRPLUS_AUTO (it instantiates only some entries), EXPORT_SUPPORT, NO_OPEN_SUPPORT. */
+	uint64_t flags = CST_KFUSE_ASYNC_READ | CST_KFUSE_ATOMIC_O_TRUNC | CST_KFUSE_BIG_WRITES | CST_KFUSE_ASYNC_DIO |
+			 CST_KFUSE_PARALLEL_DIROPS | CST_KFUSE_ABORT_ERROR | CST_KFUSE_MAX_PAGES | CST_KFUSE_CACHE_SYMLINKS |
+			 CST_KFUSE_HANDLE_KILLPRIV_V2 | CST_KFUSE_INIT_EXT | CST_KFUSE_HAS_EXPIRE_ONLY |
+			 CST_KFUSE_DIRECT_IO_ALLOW_MMAP | CST_KFUSE_HAS_RESEND;
+
+	if (wish->readdirplus)
+		flags |= CST_KFUSE_DO_READDIRPLUS;
+	/* A changed object gets a new node, so pages of a node never go stale and are dropped on request only. */
+	flags |= wish->auto_cache ? CST_KFUSE_AUTO_INVAL_DATA : CST_KFUSE_EXPLICIT_INVAL_DATA;
+	return flags;
+}
+
+int cst_fuse_init_answer(const struct cst_kfuse_init_in *in, const struct cst_fuse_init_wish *wish, struct cst_kfuse_init_out *out,
+			 struct cst_fuse_init_result *result, struct cst_error *err)
+{
+	uint64_t offered = in->flags;
+	uint32_t pages = wish->max_read / READ_PAGE;
+
+	memset(out, 0, sizeof(*out));
+	memset(result, 0, sizeof(*result));
+	out->major = CST_KFUSE_MAJOR;
+	out->minor = CST_KFUSE_MINOR;
+	if (in->major > CST_KFUSE_MAJOR)
+		return -EAGAIN;
+	if (in->major < CST_KFUSE_MAJOR || in->minor < CST_KFUSE_MINOR_MIN) {
+		int rc = cst_error_set(err, EPROTO, "can't serve a file system to this kernel");
+
+		cst_error_why(err, "it speaks FUSE %u.%u; at least %u.%u is needed", in->major, in->minor, CST_KFUSE_MAJOR,
+			      CST_KFUSE_MINOR_MIN);
+		cst_error_hint(err, "run Linux 5.4 or newer");
+		return rc;
+	}
+	if (offered & CST_KFUSE_INIT_EXT)
+		offered |= (uint64_t)in->flags2 << 32;
+	result->minor = in->minor < CST_KFUSE_MINOR ? in->minor : CST_KFUSE_MINOR;
+	result->flags = offered & wanted_flags(wish);
+	result->max_background = cst_fuse_init_background(wish->max_background, wish->memory);
+	result->max_write = MAX_WRITE;
+
+	out->minor = result->minor;
+	out->flags = (uint32_t)result->flags;
+	out->flags2 = (uint32_t)(result->flags >> 32);
+	out->max_readahead = in->max_readahead < wish->max_readahead ? in->max_readahead : wish->max_readahead;
+	out->max_background = (uint16_t)result->max_background;
+	out->congestion_threshold = (uint16_t)(result->max_background * 3 / 4);
+	out->max_write = result->max_write;
+	out->time_gran = 1;
+	if (result->flags & CST_KFUSE_MAX_PAGES)
+		out->max_pages = (uint16_t)(pages < 1 ? 1 : pages > PAGES_MAX ? PAGES_MAX : pages);
+	return 0;
+}

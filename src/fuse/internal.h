@@ -1,0 +1,132 @@
+/* What the files of src/fuse share: the mount, its channels and its requests under way. Not for other folders.
+ *
+ * A channel is one descriptor of the connection (the first, or a clone) and the thread that reads it. The kernel keeps requests per
+ * descriptor, so an answer is written where its request was read. A request lives from the read until the reply was written and
+ * the reader has left its dispatch; the table finds it for INTERRUPT.
+ *
+ * Locks: shard.lock covers the list of requests of that shard; mount.lock covers the fields said below; notify.lock the queue. None is held
+ * while the file system is called or the kernel is written to. */
+#pragma once
+
+#include "fuse/fuse.h"
+#include "fuse/init.h"
+#include "fuse/mountpoint.h"
+#include "fuse/parse.h"
+
+#include <pthread.h>
+#include <sys/queue.h>
+
+#define CST_FUSE_MAGIC 0x46755365u
+#define CST_FUSE_REQUEST_MAGIC 0x52657155u
+#define CST_FUSE_SHARDS 64u
+#define CST_FUSE_CHANNELS_MAX 64u
+/* Largest answer to READDIR(PLUS) that is gathered, whatever the kernel asks for. */
+#define CST_FUSE_DIRENTS_MAX (1u << 20)
+
+struct cst_fuse_channel {
+	struct cst_fuse *fuse;
+	int fd;
+	bool shares_fd; /* no clone could be had: same descriptor as channel 0 */
+	unsigned index;
+	unsigned long thread;
+	bool started, left; /* under fuse->lock */
+	char *buffer;	    /* CST_KFUSE_READ_MIN bytes */
+};
+
+struct cst_fuse_request {
+	struct cst_fs_call call;
+	uint32_t magic;
+	uint32_t opcode;
+	int refs;	 /* one of the dispatching reader, one of the pending reply */
+	bool dispatched; /* the file system has returned from the first call: `cancel` is in place */
+	uint64_t unique;
+	uint32_t size;
+	struct cst_fuse_channel *channel;
+	TAILQ_ENTRY(cst_fuse_request) link;
+	char *dirents;
+	uint32_t dirents_len, dirents_cap;
+	char name[]; /* the name of LOOKUP and GETXATTR: valid until the reply */
+};
+TAILQ_HEAD(cst_fuse_request_list, cst_fuse_request);
+
+struct cst_fuse_shard {
+	pthread_mutex_t lock;
+	struct cst_fuse_request_list list;
+} __attribute__((aligned(64)));
+
+struct cst_fuse_notice {
+	STAILQ_ENTRY(cst_fuse_notice) link;
+	enum cst_kfuse_notify code;
+	uint64_t node; /* the parent, for a name */
+	int64_t offset, length;
+	size_t name_len;
+	char name[];
+};
+STAILQ_HEAD(cst_fuse_notice_list, cst_fuse_notice);
+
+struct cst_fuse {
+	uint32_t magic;
+	struct cst_fs *fs;
+	struct cst_fs_host host;
+	struct cst_fuse_mountpoint where;
+	struct cst_fuse_init_wish wish;
+	struct cst_fuse_init_result agreed;
+	bool allow_root;
+	uint32_t owner_uid;
+	uint32_t read_ahead_kb; /* wanted, then what the kernel has */
+	unsigned threads;	/* wanted */
+	uint32_t max_read;
+
+	struct cst_fuse_channel channels[CST_FUSE_CHANNELS_MAX];
+	unsigned channel_count;
+	int dead_fd; /* what a channel's descriptor is replaced by when the connection ends (a pipe's read end): writes give EBADF */
+
+	pthread_mutex_t lock;
+	pthread_cond_t changed; /* readers_left, in_flight falling to 0 while stopping */
+	unsigned readers_left;	/* under lock: readers that have not ended */
+	unsigned stops_running; /* under lock: threads inside cst_fuse_stop() */
+	bool gone;		/* under lock: descriptors replaced, readers joined */
+	int stopping;		/* atomic */
+
+	struct cst_fuse_shard shards[CST_FUSE_SHARDS];
+	uint64_t requests, interrupts; /* atomic */
+	uint64_t in_flight;	       /* atomic */
+
+	struct {
+		pthread_mutex_t lock;
+		pthread_cond_t wake;
+		struct cst_fuse_notice_list queue;
+		unsigned long thread;
+		bool started, ending, left; /* under lock */
+		bool warned;		    /* atomic */
+	} notify;
+};
+
+/* request.c */
+struct cst_fuse_request *cst_fuse_request_new(struct cst_fuse_channel *channel, const struct cst_fuse_in *in);
+void cst_fuse_request_dispatched(struct cst_fuse_request *r); /* the reader's reference */
+/* Takes the request out of the table, writes header and iov[0..count) and drops the reply's reference. iov has room for one more at
+ * the front: iov[-1] is not touched, the caller passes iov[0] free for the header and its data from iov[1] on; count includes it.
+ * 0, or -errno of the write: -ENOENT when nobody waits any more. */
+int cst_fuse_request_reply(struct cst_fuse_request *r, int error, struct iovec *iov, int count);
+/* INTERRUPT: 0, or -EAGAIN when the request is not known or still being dispatched. */
+int cst_fuse_request_interrupt(struct cst_fuse *fuse, uint64_t unique);
+/* Interrupts every request under way; used at the end. */
+void cst_fuse_request_interrupt_all(struct cst_fuse *fuse);
+/* Logs what still hangs. */
+void cst_fuse_request_log_pending(struct cst_fuse *fuse);
+
+/* reply.c: fills the vtable. */
+void cst_fuse_reply_init(struct cst_fuse *fuse);
+/* An answer that needs no request object. 0 or -errno. */
+int cst_fuse_reply_raw(const struct cst_fuse_channel *channel, uint64_t unique, int error, const void *data, size_t len);
+
+/* dispatch.c: one request, whole in `data`. */
+void cst_fuse_dispatch(struct cst_fuse_channel *channel, const void *data, size_t len);
+
+/* notify.c */
+int cst_fuse_notify_start(struct cst_fuse *fuse);
+/* Asks the thread to end and waits for it a while: false when it still waits for the kernel, which waits for an answer of ours. */
+bool cst_fuse_notify_stop(struct cst_fuse *fuse, int64_t ns);
+void cst_fuse_notify_node(void *host, uint64_t node, int64_t offset, int64_t length);
+void cst_fuse_notify_name(void *host, uint64_t parent, struct cst_slice name);

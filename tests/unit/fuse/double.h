@@ -1,0 +1,55 @@
+/* A file system double for the tests of src/fuse: a tree made up in memory, served by a child process, with counters and gates in memory
+ * shared with the test. The test process itself only uses the mount, so that a failing assertion never leaves a server
+ * waiting for itself. The child ends itself after a while, which ends every wait in the test with ENOTCONN.
+ *
+ *   /hello             "hello, world\n"
+ *   /big               DOUBLE_BIG bytes of a pattern
+ *   /link              -> hello
+ *   /many/file-0…9999  empty files
+ *   /slow/name-N       lookups are answered when `lookup_gate` of them have arrived
+ *   /hang              reads wait until they are cancelled
+ *   /stall-N           reads wait until `stall_open` is set */
+#pragma once
+
+#include "fuse/fuse.h"
+
+#include <sys/types.h>
+
+#define DOUBLE_BIG (UINT64_C(64) << 20)
+#define DOUBLE_MANY 10000
+
+struct double_board {
+	uint64_t lookups, reads, getattrs, readdirs, forgets, cancels, opens, refused;
+	uint64_t parked;    /* calls that wait now */
+	uint64_t max_size;  /* largest READ */
+	uint64_t big_size;  /* 0: DOUBLE_BIG */
+	int lookup_gate;    /* lookups in /slow that let them all through */
+	int stall_open;
+	int direct_io;	    /* answer OPEN with DIRECT_IO */
+	int keep_cache;
+	int mounted;	    /* 1: serving, -1: failed */
+	char error[1400];   /* why it failed */
+	struct cst_fuse_stats stats;
+	/* Orders to the server: the test sets `order` and sends SIGUSR1. */
+	int order;
+	uint64_t orders_done;
+};
+enum { ORDER_EXPIRE_HELLO = 1, ORDER_EXPIRE_SLOW, ORDER_INVALIDATE_HELLO, ORDER_EPOCH, ORDER_RELEASE_STALLED };
+
+struct double_server {
+	struct double_board *board;
+	pid_t pid;
+	char dir[64], mnt[80];
+};
+
+/* Mounts below /tmp in a child that serves; uid 0 keeps root. 0, or -1 with the reason in board->error. */
+int double_start(struct double_server *s, const struct cst_fuse_config *config, uid_t uid);
+/* Sends SIGTERM, waits, removes the directory. The child's exit status (128 + N for a signal). */
+int double_stop(struct double_server *s);
+int double_wait(struct double_server *s);
+void double_order(struct double_server *s, int order);
+/* The byte of /big at an offset. */
+static inline unsigned char double_byte(uint64_t offset)
+{
+	return (unsigned char)((offset * 31 + (offset >> 12) * 7) & 0xff);
+}
