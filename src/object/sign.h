@@ -28,7 +28,7 @@ struct cst_sign_request {
 	struct cst_slice key;	 /* raw bytes, not encoded; "" when none */
 	/* S3: the canonical URI depends on the addressing, so it is told here: true when the URL path starts with the bucket. */
 	bool path_style;
-	const struct cst_sign_param *params; /* decoded query */
+	const struct cst_sign_param *params; /* decoded query, not with what the signer itself adds */
 	size_t param_count;
 	/* Headers that go on the wire ("Name: value\r\n" lines), those to be signed chosen by kind. Host is passed apart. */
 	struct cst_slice headers;
@@ -38,7 +38,13 @@ struct cst_sign_request {
 	/* hex SHA-256 of the payload, "UNSIGNED-PAYLOAD" or "STREAMING-…"; NULL: UNSIGNED-PAYLOAD */
 	const char *payload_hash;
 	int64_t time; /* wall clock, s */
+	/* V4 kinds: what cst_sign_key() gave for this day, region and credential; NULL: derived from the secret each time. */
+	const uint8_t *key_for_date;
 };
+
+/* The key of the V4 kinds for one day (yyyymmdd, UTC), region and secret. Costs four HMACs. */
+void cst_sign_key(enum cst_sign_kind kind, const struct cst_credential *cred, struct cst_slice date, struct cst_slice region,
+		  uint8_t key[32]);
 
 /* Appends the header lines that sign the request (Authorization, and those it needs: Date or x-oss-date, x-amz-date,
  * x-oss-content-sha256, the security token). req->headers must not hold them yet. */
