@@ -1,0 +1,233 @@
+#include "cli/mount_options.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+struct fixture {
+	struct cst_mount_plan plan;
+	struct cst_error err;
+	char *argv[24];
+	int argc;
+	bool made;
+};
+
+static int setup(void **state)
+{
+	unsetenv("OSS_ENDPOINT");
+	unsetenv("AWS_ENDPOINT_URL");
+	*state = CST_NEW(struct fixture);
+	return 0;
+}
+
+static void drop(struct fixture *f)
+{
+	if (f->made)
+		cst_mount_plan_fini(&f->plan);
+	f->made = false;
+	for (int i = 0; i < f->argc; i++)
+		free(f->argv[i]);
+	f->argc = 0;
+	cst_error_clear(&f->err);
+}
+
+static int teardown(void **state)
+{
+	drop(*state);
+	free(*state);
+	return 0;
+}
+
+static int plan(struct fixture *f, enum cst_persona persona, const char *const *args)
+{
+	drop(f);
+	for (; args[f->argc]; f->argc++)
+		f->argv[f->argc] = cst_xstrdup(args[f->argc]);
+	f->made = true;
+	return cst_mount_plan_init(&f->plan, persona, f->argc, f->argv, &f->err);
+}
+#define PLAN(f, persona, ...) plan(f, CST_PERSONA_##persona, (const char *const[]){"mount", __VA_ARGS__, NULL})
+
+/* A file that goes away with the process's test directory. */
+static char *config_file(const char *text)
+{
+	char *path = cst_xstrdup("/tmp/cistern-mount-XXXXXX");
+	int fd = mkstemp(path);
+	assert_true(fd >= 0);
+	assert_int_equal(write(fd, text, strlen(text)), (ssize_t)strlen(text));
+	close(fd);
+	return path;
+}
+
+static void fails(struct fixture *f, int rc, const char *detail)
+{
+	char text[CST_ERROR_TEXT_MAX];
+	cst_error_text(&f->err, text, sizeof(text));
+	assert_int_equal(rc, -EINVAL);
+	if (!strstr(text, detail))
+		fail_msg("got: %s", text);
+}
+
+static void plain(void **state)
+{
+	struct fixture *f = *state;
+	assert_int_equal(PLAN(f, CISTERN, "oss://abc/p", "/mnt/x/", "--endpoint", "http://127.0.0.1:9000", "--anonymous"), 0);
+	assert_string_equal(f->plan.url.bucket, "abc");
+	assert_string_equal(f->plan.url.prefix, "p/");
+	assert_string_equal(f->plan.source, "oss://abc/p");
+	assert_string_equal(f->plan.mountpoint, "/mnt/x");
+	assert_string_equal(f->plan.endpoint, "http://127.0.0.1:9000");
+	assert_true(f->plan.o.anonymous);
+	assert_true(f->plan.o.auto_cache);
+	assert_int_equal(f->plan.o.attributes, 0);
+	assert_int_equal(f->plan.o.file_mode, 0644);
+	assert_false(f->plan.asked_to_write);
+}
+
+static void bucket_sources(void **state)
+{
+	struct fixture *f = *state;
+	assert_int_equal(PLAN(f, CISTERN, "/mnt", "-o", "url=http://h:1,bucket=abc,prefix=/q"), 0);
+	assert_string_equal(f->plan.source, "oss://abc/q");
+	assert_string_equal(f->plan.endpoint, "http://h:1");
+	assert_int_equal(PLAN(f, CISTERN, "/mnt", "-ourl=oss://abc/p,region=cn-hangzhou"), 0);
+	assert_string_equal(f->plan.source, "oss://abc/p");
+	assert_string_equal(f->plan.endpoint, "https://oss-cn-hangzhou.aliyuncs.com");
+	assert_int_equal(PLAN(f, CISTERN, "s3://abc", "/mnt"), 0);
+	assert_null(f->plan.endpoint);
+	fails(f, PLAN(f, CISTERN, "oss://abc", "/mnt"), "no endpoint was named");
+	fails(f, PLAN(f, CISTERN, "/mnt", "--region=x"), "no bucket was named");
+	fails(f, PLAN(f, CISTERN, "oss://abc", "--region=x"), "no mountpoint was named");
+	fails(f, PLAN(f, CISTERN, "--region=x"), "no mountpoint was named");
+	fails(f, PLAN(f, CISTERN, "oss://abc", "/mnt", "more"), "too many arguments");
+	fails(f, PLAN(f, CISTERN, "abc", "/mnt"), "neither oss:// nor s3://");
+	setenv("OSS_ENDPOINT", "oss-x.example", 1);
+	assert_int_equal(PLAN(f, CISTERN, "oss://abc", "/mnt"), 0);
+	assert_string_equal(f->plan.endpoint, "oss-x.example");
+}
+
+static void writing_is_refused(void **state)
+{
+	struct fixture *f = *state;
+	fails(f, PLAN(f, CISTERN, "oss://abc", "/mnt", "--region=x", "-o", "rw"), "write modes are not in this version");
+	fails(f, PLAN(f, CISTERN, "oss://abc", "/mnt", "--region=x", "-o", "write=append"), "write modes are not in this version");
+	fails(f, PLAN(f, OSSFS, "abc", "/mnt", "-owrite=full"), "write modes are not in this version");
+	assert_int_equal(PLAN(f, CISTERN, "oss://abc", "/mnt", "--region=x", "-o", "rw,ro"), 0);
+	/* mount(8) says rw by itself. */
+	assert_int_equal(PLAN(f, HELPER, "oss://abc", "/mnt", "-o", "rw,region=x"), 0);
+	assert_true(f->plan.asked_to_write);
+	assert_int_equal(PLAN(f, OSSFS, "abc", "/mnt"), 0);
+	assert_true(f->plan.asked_to_write);
+	assert_int_equal(PLAN(f, OSSFS, "abc", "/mnt", "-oro"), 0);
+	assert_false(f->plan.asked_to_write);
+}
+
+static void ossfs_command_line(void **state)
+{
+	struct fixture *f = *state;
+	assert_int_equal(PLAN(f, OSSFS, "abc:/train/data", "/mnt", "-ourl=oss-cn-beijing.aliyuncs.com", "-o",
+			      "passwd_file=/etc/p,allow_other,umask=022,max_stat_cache_size=10000", "-okernel_cache", "-o",
+			      "use_cache=/tmp/c,parallel_count=20,max_multireq=30,multipart_size=10,noxmlns,dbglevel=info,sigv1", "-s", "-d"),
+			 0);
+	assert_string_equal(f->plan.source, "oss://abc/train/data");
+	assert_string_equal(f->plan.endpoint, "http://oss-cn-beijing.aliyuncs.com");
+	assert_string_equal(f->plan.o.passwd_file, "/etc/p");
+	assert_int_equal(f->plan.o.attributes, 1);
+	assert_int_equal(f->plan.o.umask, 022);
+	assert_int_equal(f->plan.o.attr_timeout, 60 * CST_NS_PER_S);
+	assert_int_equal(f->plan.sign, CST_SIGN_OSS_V1);
+	assert_true(f->plan.o.kernel_cache);
+	assert_false(f->plan.o.auto_cache);
+	assert_true(f->plan.o.foreground);
+	assert_int_equal(f->plan.set.notes.count, 6);
+	fails(f, PLAN(f, OSSFS, "abc", "/mnt", "-ono_check_certificate"), "certificates are always checked");
+	fails(f, PLAN(f, OSSFS, "abc", "/mnt", "-osigv1,sigv4"), "contradict each other");
+}
+
+static void timeouts(void **state)
+{
+	struct fixture *f = *state;
+	assert_int_equal(PLAN(f, OSSFS, "abc", "/mnt", "-omax_stat_cache_size=0,attr_timeout=7"), 0);
+	assert_int_equal(f->plan.o.attr_timeout, 7 * CST_NS_PER_S);
+	assert_int_equal(f->plan.o.entry_timeout, 0);
+	assert_int_equal(f->plan.o.list_timeout, 0);
+	assert_int_equal(PLAN(f, OSSFS2, "mount", "/mnt", "--oss_bucket=abc", "--oss_endpoint=h", "--close_to_open=true",
+			      "--oss_request_timeout_ms=1500"),
+			 0);
+	assert_int_equal(f->plan.o.list_timeout, 0);
+	assert_int_equal(f->plan.o.attr_timeout, 0);
+	assert_int_equal(f->plan.o.request_timeout, 1500 * CST_NS_PER_MS);
+}
+
+static void page_cache(void **state)
+{
+	struct fixture *f = *state;
+	fails(f, PLAN(f, CISTERN, "oss://abc", "/mnt", "--region=x", "-odirect_io,kernel_cache"), "exclude each other");
+	assert_int_equal(PLAN(f, CISTERN, "oss://abc", "/mnt", "--region=x", "-oauto_cache,kernel_cache"), 0);
+	assert_true(f->plan.o.auto_cache);
+	assert_false(f->plan.o.kernel_cache);
+	assert_int_equal(f->plan.set.warnings.count, 1);
+	assert_int_equal(PLAN(f, CISTERN, "oss://abc", "/mnt", "--region=x", "-odirect_io"), 0);
+	assert_false(f->plan.o.auto_cache);
+}
+
+static void ossfs2_config(void **state)
+{
+	struct fixture *f = *state;
+	CST_AUTO_FREE char *path = config_file("# a comment\n--oss_endpoint=https://oss-cn-hangzhou-internal.aliyuncs.com\n--oss_bucket=bucket-name\n"
+					       "--oss_bucket_prefix=a/b\n--attr_timeout=7200\n--oss_access_key_id=ID\n--oss_access_key_secret=SECRET\n"
+					       "--upload_concurrency=64\n--total_mem_limit=1G\n");
+	assert_int_equal(PLAN(f, OSSFS2, "mount", "/mnt", "-c", path, "--attr_timeout=30"), 0);
+	assert_string_equal(f->plan.source, "oss://bucket-name/a/b");
+	assert_int_equal(f->plan.o.attr_timeout, 30 * CST_NS_PER_S);
+	assert_int_equal(f->plan.o.memory, 1 << 30);
+	assert_string_equal(f->plan.o.access_key_secret, "SECRET");
+	assert_int_equal(f->plan.o.file_mode, 0777);
+	assert_false(f->plan.o.symlinks);
+	cst_mount_plan_forget_secrets(&f->plan);
+	assert_string_equal(f->plan.o.access_key_secret, "");
+	/* fstab: the file in the first column */
+	assert_int_equal(PLAN(f, OSSFS2, path, "/mnt", "-o", "rw,_netdev"), 0);
+	assert_string_equal(f->plan.source, "oss://bucket-name/a/b");
+	unlink(path);
+	assert_int_equal(PLAN(f, OSSFS2, "mount", "/mnt", "-c", path), -ENOENT);
+}
+
+static void secrets_on_command_line(void **state)
+{
+	struct fixture *f = *state;
+	fails(f, PLAN(f, CISTERN, "oss://abc", "/mnt", "--region=x", "--oss_access_key_secret=S"), "not taken from the command line");
+	assert_int_equal(PLAN(f, OSSFS2, "mount", "/mnt", "--oss_bucket=abc", "--oss_endpoint=h", "--oss_access_key_id=I",
+			      "--oss_access_key_secret=SECRET"),
+			 0);
+	assert_string_equal(f->plan.o.access_key_secret, "SECRET");
+	assert_string_equal(f->argv[6], "--oss_access_key_secret=");
+	assert_int_equal(f->plan.set.warnings.count, 1);
+}
+
+static void helper(void **state)
+{
+	struct fixture *f = *state;
+	assert_int_equal(PLAN(f, HELPER, "oss://abc/p", "/mnt", "-o", "rw,_netdev,noauto,x-systemd.requires=network-online.target,nofail,user=me,endpoint=h"), 0);
+	assert_string_equal(f->plan.source, "oss://abc/p");
+	assert_int_equal(PLAN(f, HELPER, "abc:/p", "/mnt", "-o", "endpoint=h"), 0);
+	assert_string_equal(f->plan.source, "oss://abc/p");
+	assert_int_equal(PLAN(f, HELPER, "anything", "/mnt", "-o", "bucket=abc,endpoint=h,dev,suid,exec"), 0);
+	assert_string_equal(f->plan.source, "oss://abc");
+	assert_false(f->plan.o.nodev);
+	fails(f, PLAN(f, HELPER, "oss://abc", "/mnt", "-o", "remount,endpoint=h"), "unmount and mount again");
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+#define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
+		TEST(plain),	  TEST(bucket_sources), TEST(writing_is_refused), TEST(ossfs_command_line),
+		TEST(timeouts),	  TEST(page_cache),	TEST(ossfs2_config),	  TEST(secrets_on_command_line),
+		TEST(helper),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
