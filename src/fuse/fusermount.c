@@ -119,7 +119,9 @@ static int helper_failed(int rc, const char *verb, const char *path, const struc
 		cst_error_hint(err, "install the package fuse3, or run as root");
 	} else {
 		cst_error_why(err, "%s", said->len ? said->data : rc == -ECHILD ? HELPER " failed" : strerror(-rc));
-		if (strcmp(verb, "unmount") != 0)
+		if (said->len && strstr(said->data, "/dev/fuse"))
+			cst_error_hint(err, "the device must exist and be open to users (mode 0666, as udev makes it)");
+		else if (strcmp(verb, "unmount") != 0)
 			cst_error_hint(err, "the mountpoint must be a directory that you own and may write to");
 	}
 	return -code;

@@ -41,7 +41,8 @@ char *cst_fuse_mountpoint_resolve(const char *path)
 	return cst_xasprintf("%s/%s", strcmp(parent, "/") == 0 ? "" : parent, base);
 }
 
-/* stat(2) in a child, because it waits for ever when the server of a FUSE mount is stuck. 0 or -errno, -ETIMEDOUT. */
+/* Asks the server of a mount, past what the kernel has cached; in a child, because that waits for ever when the server is stuck. 0 or
+ * -errno, -ETIMEDOUT. */
 static int probe(const char *path)
 {
 	pid_t pid = fork();
@@ -51,9 +52,9 @@ static int probe(const char *path)
 	if (pid < 0)
 		return -errno;
 	if (pid == 0) {
-		struct stat st;
+		struct statx x;
 
-		_exit(stat(path, &st) < 0 ? errno & 0xff : 0);
+		_exit(statx(AT_FDCWD, path, AT_STATX_FORCE_SYNC, STATX_BASIC_STATS, &x) < 0 ? errno & 0xff : 0);
 	}
 	pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
 	p = (struct pollfd){.fd = pidfd, .events = POLLIN};

@@ -7,11 +7,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/statvfs.h>
+#include <sys/sysmacros.h>
 #include <sys/wait.h>
 #include <sys/xattr.h>
 
@@ -454,11 +456,10 @@ static void test_abort_ends_the_server(void **state)
 	strcpy(mnt, s.mnt);
 	assert_int_equal(stat(s.mnt, &st), 0);
 	snprintf(path, sizeof(path), "/sys/fs/fuse/connections/%u/abort", (unsigned)st.st_dev);
+	if (access(path, F_OK) < 0)
+		assert_int_equal(mount("fusectl", "/sys/fs/fuse/connections", "fusectl", 0, NULL), 0);
 	fd = open(path, O_WRONLY | O_CLOEXEC);
-	if (fd < 0) { /* no fusectl here */
-		assert_int_equal(double_stop(&s), 0);
-		skip();
-	}
+	assert_true(fd >= 0);
 	assert_int_equal(write(fd, "1", 1), 1);
 	close(fd);
 	assert_int_equal(double_wait(&s), 0);
@@ -629,6 +630,15 @@ static void test_allow_other_and_allow_root(void **state)
 	assert_int_equal(double_stop(&s), 0);
 }
 
+/* A mount table of our own, which takes what is left in it along when we end, with a device that users may open. */
+static void enter_namespace(void)
+{
+	if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
+	    mount("tmpfs", "/tmp", "tmpfs", 0, "mode=1777") < 0 || mknod("/tmp/fuse", S_IFCHR | 0666, makedev(10, 229)) < 0 ||
+	    chmod("/tmp/fuse", 0666) < 0 || mount("/tmp/fuse", "/dev/fuse", NULL, MS_BIND, NULL) < 0)
+		print_message("# no mount namespace: %s\n", strerror(errno));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -653,5 +663,6 @@ int main(void)
 		cmocka_unit_test(test_allow_other_needs_the_line),
 		cmocka_unit_test(test_allow_other_and_allow_root),
 	};
+	enter_namespace();
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
