@@ -1,0 +1,470 @@
+/* Directories and their listings: see dir.h. Asking for single names is in probe.c. */
+#include "meta/internal.h"
+
+#include <sys/stat.h>
+
+struct page_op {
+	struct cst_meta_op op;
+	struct cst_listing *listing; /* counted, and so is its directory */
+	struct cst_buf token;
+};
+
+struct cst_dir *cst_dir_new(struct cst_meta *meta, struct cst_slice prefix)
+{
+	struct cst_dir *dir = cst_xcalloc(1, sizeof(*dir) + prefix.len + 1);
+	dir->magic = CST_DIR_MAGIC;
+	cst_ref_init(&dir->ref);
+	dir->meta = meta;
+	pthread_mutex_init(&dir->lock, NULL);
+	TAILQ_INIT(&dir->probes);
+	dir->last_miss = INT64_MIN / 2;
+	dir->prefix_len = prefix.len;
+	if (prefix.len > 0)
+		memcpy(dir->prefix, prefix.data, prefix.len);
+	return dir;
+}
+
+struct cst_dir *cst_dir_ref(struct cst_dir *dir)
+{
+	CST_CHECK(dir, CST_DIR_MAGIC);
+	cst_ref_get(&dir->ref);
+	return dir;
+}
+
+struct cst_dir *cst_dir_try_ref(struct cst_dir *dir)
+{
+	int count = __atomic_load_n(&dir->ref.count, __ATOMIC_RELAXED);
+	while (count > 0) {
+		if (__atomic_compare_exchange_n(&dir->ref.count, &count, count + 1, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+			return dir;
+	}
+	return NULL;
+}
+
+static void listing_free(struct cst_listing *listing)
+{
+	while (listing) {
+		struct cst_listing *before = listing->before;
+		CST_CHECK(listing, CST_LISTING_MAGIC);
+		CST_ASSERT(TAILQ_EMPTY(&listing->waits) && !listing->in_lru);
+		cst_names_fini(&listing->names);
+		cst_buf_fini(&listing->token);
+		listing->magic = 0;
+		free(listing);
+		listing = before && --before->refs == 0 ? before : NULL;
+	}
+}
+
+void cst_dir_unref(struct cst_dir *dir)
+{
+	if (!dir)
+		return;
+	CST_CHECK(dir, CST_DIR_MAGIC);
+	if (!cst_ref_put(&dir->ref))
+		return;
+	CST_ASSERT(TAILQ_EMPTY(&dir->probes));
+	if (dir->listing) {
+		cst_meta_untrack(dir->meta, dir->listing);
+		CST_ASSERT(dir->listing->refs == 1);
+		listing_free(dir->listing);
+	}
+	/* A thread that gives up old listings may just be looking at this directory under meta's lock. */
+	pthread_mutex_lock(&dir->meta->lock);
+	pthread_mutex_unlock(&dir->meta->lock);
+	pthread_mutex_destroy(&dir->lock);
+	dir->magic = 0;
+	free(dir);
+}
+
+struct cst_slice cst_dir_prefix(const struct cst_dir *dir)
+{
+	return (struct cst_slice){dir->prefix, dir->prefix_len};
+}
+
+void cst_listing_ref_locked(struct cst_listing *listing)
+{
+	CST_CHECK(listing, CST_LISTING_MAGIC);
+	listing->refs++;
+}
+
+void cst_listing_unref(struct cst_listing *listing)
+{
+	if (!listing)
+		return;
+	CST_CHECK(listing, CST_LISTING_MAGIC);
+	pthread_mutex_t *lock = &listing->dir->lock;
+	pthread_mutex_lock(lock);
+	bool last = --listing->refs == 0;
+	if (last)
+		listing_free(listing);
+	pthread_mutex_unlock(lock);
+}
+
+/* The directory forgets its current listing; readers keep theirs. The lock is held. */
+static void detach_listing_locked(struct cst_dir *dir)
+{
+	struct cst_listing *listing = dir->listing;
+	if (!listing)
+		return;
+	dir->listing = NULL;
+	cst_meta_untrack(dir->meta, listing);
+	if (--listing->refs == 0)
+		listing_free(listing);
+}
+
+void cst_dir_drop_listing(struct cst_dir *dir, const struct cst_listing *listing)
+{
+	pthread_mutex_lock(&dir->lock);
+	if (dir->listing == listing && listing->readers == 0 && !listing->running && TAILQ_EMPTY(&dir->probes))
+		detach_listing_locked(dir);
+	pthread_mutex_unlock(&dir->lock);
+}
+
+bool cst_listing_is_fresh_locked(const struct cst_listing *listing)
+{
+	if (!listing || listing->rc < 0)
+		return false;
+	return listing->running || cst_meta_now(listing->dir->meta) - listing->refreshed < listing->dir->meta->config.list_ttl;
+}
+
+struct cst_listing *cst_listing_start_locked(struct cst_dir *dir, unsigned wanted_pages)
+{
+	struct cst_meta *meta = dir->meta;
+	struct cst_listing *listing = CST_NEW(struct cst_listing), *old = dir->listing;
+	listing->magic = CST_LISTING_MAGIC;
+	listing->dir = dir;
+	listing->refs = 1;
+	listing->wanted_pages = wanted_pages;
+	listing->started = listing->refreshed = cst_meta_now(meta);
+	TAILQ_INIT(&listing->waits);
+	if (old && meta->config.attributes_object && old->names.attr_count > 0) {
+		old->refs++;
+		listing->before = old;
+	}
+	detach_listing_locked(dir);
+	dir->listing = listing;
+	pthread_mutex_lock(&meta->lock);
+	TAILQ_INSERT_TAIL(&meta->lru, listing, lru);
+	listing->in_lru = true;
+	meta->lru_count++;
+	pthread_mutex_unlock(&meta->lock);
+	return listing;
+}
+
+static void page_entry(void *arg, const struct cst_object_list_entry *entry)
+{
+	const struct page_op *page = arg;
+	struct cst_listing *listing = page->listing;
+	struct cst_slice key = entry->info.key;
+	struct cst_dir *dir = listing->dir;
+	if (key.len < dir->prefix_len) /* not what was asked for */
+		return;
+	struct cst_slice suffix = {key.data + dir->prefix_len, key.len - dir->prefix_len};
+	pthread_mutex_lock(&dir->lock);
+	cst_names_add(&listing->names, suffix, entry->is_prefix, &entry->info);
+	pthread_mutex_unlock(&dir->lock);
+}
+
+static void page_restart(void *arg)
+{
+	const struct page_op *page = arg;
+	pthread_mutex_lock(&page->listing->dir->lock);
+	cst_names_rollback(&page->listing->names);
+	pthread_mutex_unlock(&page->listing->dir->lock);
+}
+
+/* Attributes that the listing before this one had of the same versions. */
+static void inherit_attrs_locked(struct cst_listing *listing, size_t first)
+{
+	const struct cst_names *old = listing->before ? &listing->before->names : NULL;
+	for (size_t i = first; old && i < listing->names.sealed; i++) {
+		struct cst_name_view view, was;
+		size_t at;
+		cst_names_get(&listing->names, i, &view);
+		if (view.kind == CST_KIND_DIR || cst_names_find(old, view.name, &at) == CST_NAMES_ABSENT || at == SIZE_MAX)
+			continue;
+		cst_names_get(old, at, &was);
+		if (was.kind == view.kind && was.mtime == view.mtime && strcmp(was.etag, view.etag) == 0)
+			cst_names_set_attr(&listing->names, i, cst_names_attr(old, at));
+	}
+	if (listing->names.complete && listing->before) {
+		struct cst_listing *before = listing->before;
+		listing->before = NULL;
+		if (--before->refs == 0)
+			listing_free(before);
+	}
+}
+
+/* What the page brought that a person should hear of: one example each. */
+struct page_news {
+	uint64_t skipped, losers;
+	char *skipped_name, *loser_name;
+	size_t skipped_len, loser_len;
+};
+
+static void collect_news_locked(const struct cst_listing *listing, size_t first, struct page_news *news)
+{
+	struct cst_dir *dir = listing->dir;
+	if (listing->names.skipped > dir->skipped)
+		news->skipped = listing->names.skipped - dir->skipped;
+	if (listing->names.losers > dir->losers)
+		news->losers = listing->names.losers - dir->losers;
+	dir->skipped += news->skipped;
+	dir->losers += news->losers;
+	for (size_t i = first; i < listing->names.sealed && (news->skipped || news->losers); i++) {
+		unsigned flags = cst_names_flags(&listing->names, i);
+		struct cst_slice suffix = cst_names_suffix(&listing->names, i);
+		if (flags & CST_NAME_SKIPPED && news->skipped && !news->skipped_name) {
+			news->skipped_name = cst_xcalloc(1, suffix.len + 1);
+			memcpy(news->skipped_name, suffix.data, suffix.len);
+			news->skipped_len = suffix.len;
+		}
+		if (flags & CST_NAME_LOSER && news->losers && !news->loser_name) {
+			news->loser_name = cst_xstrndup(suffix.data, suffix.len - 1);
+			news->loser_len = suffix.len - 1;
+		}
+	}
+}
+
+static void tell_news(struct cst_dir *dir, struct page_news *news)
+{
+	const struct cst_meta_config *config = &dir->meta->config;
+	if (news->skipped_name && config->skipped)
+		config->skipped(config->arg, cst_dir_prefix(dir), (struct cst_slice){news->skipped_name, news->skipped_len}, news->skipped);
+	if (news->loser_name && config->shadowed)
+		config->shadowed(config->arg, cst_dir_prefix(dir), (struct cst_slice){news->loser_name, news->loser_len});
+	free(news->skipped_name);
+	free(news->loser_name);
+}
+
+static void page_take_locked(struct cst_listing *listing, int rc, const struct cst_object_list_page *page, const struct cst_error *err,
+			     struct page_news *news)
+{
+	size_t first = listing->names.sealed;
+	listing->running = false;
+	if (rc < 0) {
+		cst_names_rollback(&listing->names);
+		listing->rc = rc;
+		listing->err = *err;
+		if (listing->dir->listing == listing)
+			detach_listing_locked(listing->dir);
+		return;
+	}
+	cst_names_seal(&listing->names, !page->truncated);
+	cst_buf_clear(&listing->token);
+	if (page->truncated)
+		cst_buf_add_slice(&listing->token, page->next_token);
+	listing->pages++;
+	listing->refreshed = cst_meta_now(listing->dir->meta);
+	inherit_attrs_locked(listing, first);
+	collect_news_locked(listing, first, news);
+}
+
+static void wake_readers(struct cst_listing *listing)
+{
+	TAILQ_HEAD(waits, cst_listing_wait) waits = TAILQ_HEAD_INITIALIZER(waits);
+	struct cst_listing_wait *wait;
+	pthread_mutex_lock(&listing->dir->lock);
+	while ((wait = TAILQ_FIRST(&listing->waits)) != NULL) { /* who queues again meanwhile waits for the next page */
+		TAILQ_REMOVE(&listing->waits, wait, link);
+		TAILQ_INSERT_TAIL(&waits, wait, link);
+		wait->queued = false;
+	}
+	pthread_mutex_unlock(&listing->dir->lock);
+	while ((wait = TAILQ_FIRST(&waits)) != NULL) {
+		TAILQ_REMOVE(&waits, wait, link);
+		wait->done(wait);
+	}
+}
+
+static void page_done(void *arg, int rc, const struct cst_object_list_page *result, const struct cst_error *err)
+{
+	struct page_op *page = arg;
+	struct cst_listing *listing = page->listing;
+	struct cst_dir *dir = listing->dir;
+	struct page_news news = {0};
+	pthread_mutex_lock(&dir->lock);
+	page_take_locked(listing, rc, result, err, &news);
+	uint64_t bytes = cst_names_bytes(&listing->names);
+	pthread_mutex_unlock(&dir->lock);
+	cst_listing_kick(listing); /* the next page travels while this one is used */
+	tell_news(dir, &news);
+	wake_readers(listing);
+	cst_dir_advance_probes(dir);
+	cst_meta_touch(dir->meta, listing, bytes);
+	cst_listing_unref(listing);
+	cst_dir_unref(dir);
+	if (cst_meta_op_end(&page->op)) {
+		cst_buf_fini(&page->token);
+		free(page);
+	}
+}
+
+static void page_start(struct page_op *page)
+{
+	static const struct cst_object_list_ops ops = {page_entry, page_restart, page_done};
+	struct cst_dir *dir = page->listing->dir;
+	struct cst_meta *meta = dir->meta;
+	struct cst_object_list list = {
+		.prefix = cst_dir_prefix(dir),
+		.delimiter = "/",
+		.token = cst_buf_slice(&page->token),
+		.max_keys = 1000,
+	};
+	cst_meta_op_begin(meta, &page->op);
+	pthread_mutex_lock(&meta->lock);
+	meta->lists++;
+	pthread_mutex_unlock(&meta->lock);
+	struct cst_object_op *op = cst_object_list(meta->config.bucket, &list, &ops, page);
+	if (!cst_meta_op_started(&page->op, op)) {
+		cst_buf_fini(&page->token);
+		free(page);
+	}
+}
+
+void cst_listing_kick(struct cst_listing *listing)
+{
+	struct cst_dir *dir = listing->dir;
+	struct page_op *page = NULL;
+	pthread_mutex_lock(&dir->lock);
+	bool refused = false, due = !listing->running && !listing->names.complete && listing->rc == 0 &&
+		   (listing->pages < listing->wanted_pages || listing->readers > 0);
+	if (due && !cst_meta_is_stopping(dir->meta)) {
+		page = CST_NEW(struct page_op);
+		page->listing = listing;
+		cst_buf_add_slice(&page->token, cst_buf_slice(&listing->token));
+		listing->running = true;
+		listing->refs++;
+		cst_dir_ref(dir);
+	} else if (due) {
+		listing->rc = -ECANCELED;
+		cst_error_set(&listing->err, ECANCELED, "can't list %s", dir->prefix);
+		cst_error_why(&listing->err, "the file system is being unmounted");
+		refused = true;
+	}
+	pthread_mutex_unlock(&dir->lock);
+	if (page)
+		page_start(page);
+	if (refused) {
+		wake_readers(listing);
+		cst_dir_advance_probes(dir);
+	}
+}
+
+bool cst_listing_entry_locked(const struct cst_listing *listing, size_t i, struct cst_entry *entry)
+{
+	const struct cst_meta_config *config = &listing->dir->meta->config;
+	struct cst_name_view view;
+	cst_names_get(&listing->names, i, &view);
+	*entry = (struct cst_entry){.kind = view.kind, .type = view.type, .size = view.size, .mtime = view.mtime, .at = listing->started};
+	memcpy(entry->etag, view.etag, sizeof(entry->etag));
+	entry->attr = cst_object_attr_ref(cst_names_attr(&listing->names, i));
+	if (view.type == CST_OBJECT_SYMLINK && view.kind != CST_KIND_DIR) {
+		if (!config->symlinks) { /* size and version are those of what it points to */
+			entry->kind = CST_KIND_FILE;
+			return false;
+		}
+		entry->size = 0;
+		entry->etag[0] = 0;
+	}
+	if (!config->attributes_object)
+		return true;
+	if (entry->attr && entry->kind == CST_KIND_FILE && entry->attr->has & CST_ATTR_MODE && S_ISLNK(entry->attr->mode))
+		entry->kind = CST_KIND_SYMLINK;
+	return entry->attr != NULL;
+}
+
+int cst_dir_find(struct cst_dir *dir, const char *name, struct cst_entry *entry, int64_t *at)
+{
+	size_t i;
+	int rc = -EAGAIN;
+	*entry = (struct cst_entry)CST_ENTRY_INIT;
+	pthread_mutex_lock(&dir->lock);
+	struct cst_listing *listing = dir->listing;
+	if (cst_listing_is_fresh_locked(listing)) {
+		*at = listing->started;
+		switch (cst_names_find(&listing->names, cst_slice_of(name), &i)) {
+		case CST_NAMES_FOUND: rc = cst_listing_entry_locked(listing, i, entry) ? 0 : -EAGAIN; break;
+		case CST_NAMES_ABSENT: rc = -ENOENT; break;
+		default: break;
+		}
+	}
+	pthread_mutex_unlock(&dir->lock);
+	return rc;
+}
+
+void cst_dir_doubt(struct cst_dir *dir, const char *name)
+{
+	size_t i;
+	pthread_mutex_lock(&dir->lock);
+	if (dir->listing && cst_names_find(&dir->listing->names, cst_slice_of(name), &i) == CST_NAMES_FOUND)
+		cst_names_doubt(&dir->listing->names, i);
+	pthread_mutex_unlock(&dir->lock);
+}
+
+struct cst_listing *cst_dir_open(struct cst_dir *dir)
+{
+	cst_dir_ref(dir);
+	pthread_mutex_lock(&dir->lock);
+	struct cst_listing *listing = dir->listing;
+	if (!cst_listing_is_fresh_locked(listing))
+		listing = cst_listing_start_locked(dir, 1);
+	listing->readers++;
+	listing->refs++;
+	pthread_mutex_unlock(&dir->lock);
+	cst_listing_kick(listing);
+	return listing;
+}
+
+void cst_listing_close(struct cst_listing *listing)
+{
+	struct cst_dir *dir = listing->dir;
+	pthread_mutex_lock(&dir->lock);
+	listing->readers--;
+	pthread_mutex_unlock(&dir->lock);
+	cst_listing_unref(listing);
+	cst_dir_unref(dir);
+}
+
+int cst_listing_read(struct cst_listing *listing, size_t from, size_t *next, struct cst_listing_wait *wait,
+		     bool (*each)(void *arg, size_t i, const struct cst_name_view *view, struct cst_object_attr *attr, int64_t at), void *arg,
+		     struct cst_error *err)
+{
+	struct cst_dir *dir = listing->dir;
+	int rc = -ENOENT;
+	pthread_mutex_lock(&dir->lock);
+	size_t i = from;
+	for (; i < listing->names.sealed; i++) {
+		struct cst_name_view view;
+		if (cst_names_flags(&listing->names, i) & CST_NAME_HIDDEN)
+			continue;
+		cst_names_get(&listing->names, i, &view);
+		rc = 0;
+		if (!each(arg, i, &view, cst_names_attr(&listing->names, i), listing->started))
+			break;
+	}
+	*next = i;
+	if (rc != 0 && listing->rc < 0) {
+		rc = listing->rc;
+		*err = listing->err;
+	} else if (rc != 0 && !listing->names.complete) {
+		rc = -EAGAIN;
+		wait->queued = true;
+		TAILQ_INSERT_TAIL(&listing->waits, wait, link);
+	}
+	pthread_mutex_unlock(&dir->lock);
+	if (rc == -EAGAIN)
+		cst_listing_kick(listing);
+	return rc;
+}
+
+bool cst_listing_leave(struct cst_listing *listing, struct cst_listing_wait *wait)
+{
+	pthread_mutex_lock(&listing->dir->lock);
+	bool left = wait->queued;
+	if (left)
+		TAILQ_REMOVE(&listing->waits, wait, link);
+	wait->queued = false;
+	pthread_mutex_unlock(&listing->dir->lock);
+	return left;
+}

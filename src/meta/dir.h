@@ -1,0 +1,69 @@
+/* One directory of the store: its listing, and finding names in it with as few requests as will do.
+ *
+ * The first miss asks for the one name: a HEAD and, at the same time, the first page of the listing below it (which is kept if the
+ * name turns out to be a directory). A second miss within the window lists the directory. A complete listing answers every name
+ * until list_ttl ends, an incomplete one those it has passed. Lookups wait for the first few pages only; then they HEAD their names
+ * in parallel, and the listing goes on by one page for every few dozen of them, or as far as it goes while a reader has it open.
+ * Asking the same name again while it is being asked waits for that answer.
+ *
+ * attributes=object: entries also carry the object's metadata, one HEAD each, kept while ETag and Last-Modified stay.
+ *
+ * Thread safe, one mutex per directory, held for short computations only. Callbacks run without locks, on a loop thread or, for
+ * errors known at once, on the caller's. Directories are counted; operations under way hold references. */
+#pragma once
+
+#include "meta/meta.h"
+#include "meta/names.h"
+
+#include <sys/queue.h>
+
+struct cst_dir;
+/* `prefix`: "" or a key with its slash. */
+struct cst_dir *cst_dir_new(struct cst_meta *meta, struct cst_slice prefix);
+struct cst_dir *cst_dir_ref(struct cst_dir *dir);
+void cst_dir_unref(struct cst_dir *dir);
+struct cst_slice cst_dir_prefix(const struct cst_dir *dir);
+
+/* What the listing says of a name now. 0: *entry is filled; -ENOENT: there is none, as of *at; -EAGAIN: must be asked (entry->kind may
+ * then still be set: what is missing is the object's attributes). */
+int cst_dir_find(struct cst_dir *dir, const char *name, struct cst_entry *entry, int64_t *at);
+
+/* Someone who waits for a name. Embedded in the caller's request; done comes exactly once unless cst_dir_leave() returned true. */
+struct cst_dir_wait {
+	/* rc: 0: *entry says what it is; -ENOENT: nothing, as of entry->at; else err is set. `below`: a new directory's own cst_dir
+	 * with its first page, or NULL; reference it to keep it. */
+	void (*done)(struct cst_dir_wait *wait, int rc, const struct cst_entry *entry, struct cst_dir *below, const struct cst_error *err);
+	TAILQ_ENTRY(cst_dir_wait) link; /* private */
+	struct cst_dir_probe *probe;	/* private */
+};
+enum cst_dir_ask {
+	CST_DIR_ASK_NAME,   /* what is it? */
+	CST_DIR_ASK_FILE,   /* it is a file or symlink: the attributes, or has it changed? (HEAD) */
+	CST_DIR_ASK_STRICT, /* as FILE, by a request that starts now */
+	CST_DIR_ASK_DIR,    /* it is a directory: its marker's attributes (attributes=object) */
+};
+/* `below`: the cst_dir of a directory already known by this name, or NULL. */
+void cst_dir_probe(struct cst_dir *dir, const char *name, enum cst_dir_ask ask, struct cst_dir *below, struct cst_dir_wait *wait);
+/* True: done will not come. False: it has come or is coming. */
+bool cst_dir_leave(struct cst_dir *dir, struct cst_dir_wait *wait);
+/* Newer news contradict the listing: it no longer answers for this name. */
+void cst_dir_doubt(struct cst_dir *dir, const char *name);
+
+/* A listing being read. Its entries keep their positions until it is closed, whatever happens to the directory. */
+struct cst_listing;
+struct cst_listing *cst_dir_open(struct cst_dir *dir); /* starts or joins one; never NULL */
+void cst_listing_close(struct cst_listing *listing);
+
+struct cst_listing_wait {
+	void (*done)(struct cst_listing_wait *wait);
+	TAILQ_ENTRY(cst_listing_wait) link; /* private */
+	bool queued;			    /* private */
+};
+/* Calls `each` for entries from `from` on, under the directory's lock, until it returns false or what has arrived ends.
+ * Returns 0: stopped by `each`, or there was at least one; -EAGAIN: none yet: `wait` is queued and its done will be called when there is
+ * news; -ENOENT: the end; else the listing failed (err is set). *next: where to go on. */
+int cst_listing_read(struct cst_listing *listing, size_t from, size_t *next, struct cst_listing_wait *wait,
+		     bool (*each)(void *arg, size_t i, const struct cst_name_view *view, struct cst_object_attr *attr, int64_t at), void *arg,
+		     struct cst_error *err);
+/* True: done will not come. */
+bool cst_listing_leave(struct cst_listing *listing, struct cst_listing_wait *wait);

@@ -1,0 +1,105 @@
+/* The inode table: node ids the kernel holds, and what they stand for. The states and their transitions: doc/inode-states.md.
+ *
+ * Rules that everything above relies on:
+ *  - A node id is a number from a counter: never reused, never a pointer. An unknown one gives ESTALE.
+ *  - One inode is one version (ETag, size) of an object; a changed object gets a new node id and its old inode becomes stale:
+ *    out of the index by name, still found by node id until nobody counts it. A directory keeps its node id.
+ *  - st_ino is a hash of the path at first sight, renewed when another writer replaced the object.
+ *  - The lookup count may be too high, never too low: it is raised before the reply that carries the node id.
+ *  - struct cst_identity is all that another process needs to answer for a node id. It holds no pointers and is allocated apart
+ *    from the rest, so it can lie in shared memory. Everything else in struct cst_inode can be found again from it.
+ *
+ * The table is sharded twice, by node id and by (parent, name), each shard with its mutex. Lock order: name shard, then node
+ * shard. The node's shard mutex (cst_inode_lock) guards the fields of struct cst_inode marked [locked]; hold it for a few
+ * instructions only. Any thread. An inode is freed when its lookup count and its references are both zero. A child holds a
+ * reference to its parent, so the path of a live inode can always be told. */
+#pragma once
+
+#include "meta/entry.h"
+
+#define CST_NODE_ROOT UINT64_C(1)
+
+struct cst_inode_table;
+struct cst_dir;
+struct cst_fetch_object;
+
+/* The identity part: immutable once the inode is in the table. */
+struct cst_identity {
+	uint64_t node;
+	uint64_t parent; /* node id; the root's is itself */
+	uint64_t ino;	 /* st_ino */
+	uint64_t size;	 /* with etag: the version; 0 for directories */
+	uint8_t kind;	 /* enum cst_kind */
+	uint8_t type;	 /* enum cst_object_type */
+	uint16_t name_len, etag_len;
+	char text[]; /* name, NUL, etag, NUL */
+};
+
+struct cst_inode {
+	unsigned magic;
+	bool stale;	 /* [locked] replaced or removed in the store; never reset */
+	uint32_t opens;	 /* [locked] open handles */
+	uint32_t refs;	 /* [locked] users in this process, children included */
+	uint64_t lookups; /* [locked] the kernel's count, an upper bound */
+	struct cst_identity *id;
+	struct cst_inode *parent; /* counted; NULL for the root */
+	struct cst_inode *next_node, *next_name; /* chains of the shards */
+	int64_t checked;  /* [locked] when the store was asked last; 0: must be asked before use */
+	int64_t mtime;	  /* [locked] Last-Modified, s */
+	struct cst_object_attr *attr;  /* [locked] counted, NULL: not known */
+	struct cst_dir *dir;	       /* [locked] directories, made on first use */
+	struct cst_fetch_object *data; /* [locked] files, made at the first open */
+	char *target;		       /* [locked] symlinks: set once */
+};
+#define CST_INODE_MAGIC 0x1a0de001u
+
+static inline const char *cst_inode_name(const struct cst_inode *inode)
+{
+	return inode->id->text;
+}
+static inline const char *cst_inode_etag(const struct cst_inode *inode)
+{
+	return inode->id->text + inode->id->name_len + 1;
+}
+static inline bool cst_inode_is_dir(const struct cst_inode *inode)
+{
+	return inode->id->kind == CST_KIND_DIR;
+}
+
+/* `drop` releases what hangs on an inode when it is freed (dir, data); called without locks. */
+struct cst_inode_table *cst_inode_table_new(void (*drop)(struct cst_inode *inode));
+/* Frees every inode, whatever its counts. */
+void cst_inode_table_free(struct cst_inode_table *table);
+uint64_t cst_inode_table_count(const struct cst_inode_table *table);
+uint64_t cst_inode_table_generation(const struct cst_inode_table *table);
+
+/* The inode of a node id with a reference, or NULL: answer ESTALE. */
+struct cst_inode *cst_inode_get(struct cst_inode_table *table, uint64_t node);
+/* The current (not stale) inode of a name with a reference, or NULL. */
+struct cst_inode *cst_inode_find(struct cst_inode_table *table, struct cst_inode *parent, const char *name);
+struct cst_inode *cst_inode_ref(struct cst_inode_table *table, struct cst_inode *inode);
+void cst_inode_unref(struct cst_inode_table *table, struct cst_inode *inode);
+/* Takes `count` off the lookup count. -ESTALE: unknown node. More than there were is taken as all. */
+int cst_inode_forget(struct cst_inode_table *table, uint64_t node, uint64_t count);
+
+/* Enters news of a name and returns its inode with a reference and `lookups` more on the lookup count:
+ * the same inode when the version is the same or the news are older than what the inode knows; else a new one. *replaced is
+ * then the node id that became stale, or 0. */
+struct cst_inode *cst_inode_enter(struct cst_inode_table *table, struct cst_inode *parent, const char *name, const struct cst_entry *entry,
+				  unsigned lookups, uint64_t *replaced);
+/* News of `at` say that the name is gone. Returns the node id that became stale, or 0. */
+uint64_t cst_inode_remove(struct cst_inode_table *table, struct cst_inode *parent, const char *name, int64_t at);
+
+void cst_inode_lock(struct cst_inode_table *table, const struct cst_inode *inode);
+void cst_inode_unlock(struct cst_inode_table *table, const struct cst_inode *inode);
+
+/* Is the entry the same version of the same thing? */
+bool cst_inode_is_version(const struct cst_inode *inode, const struct cst_entry *entry);
+/* What the inode knows, as an entry (with a reference to its attributes). */
+void cst_inode_entry(struct cst_inode_table *table, struct cst_inode *inode, struct cst_entry *entry);
+/* The path below the root, "a/b" ("" for the root). */
+void cst_inode_path(const struct cst_inode *inode, struct cst_buf *out);
+/* The st_ino that a name gets at first sight. */
+uint64_t cst_inode_first_ino(const struct cst_inode *parent, struct cst_slice name);
+/* The st_ino a listing shows for a name: that of the current inode, else the one of first sight. */
+uint64_t cst_inode_list_ino(struct cst_inode_table *table, const struct cst_inode *parent, struct cst_slice name);

@@ -1,0 +1,128 @@
+/* Private to meta: the context, operations under way, directories, listings and probes. Locks: a directory's before meta's. */
+#pragma once
+
+#include "base/clock.h"
+#include "meta/dir.h"
+
+#include <errno.h>
+#include <pthread.h>
+
+/* A store operation under way, so that stop can end it and wait. */
+struct cst_meta_op {
+	TAILQ_ENTRY(cst_meta_op) link;
+	struct cst_meta *meta;
+	struct cst_object_op *op; /* NULL until the start call returned */
+	bool finished, cancelled;
+};
+
+struct head_job {
+	STAILQ_ENTRY(head_job) link;
+	struct cst_meta_op op;
+	char *key;
+	size_t key_len;
+	bool light;
+	cst_object_head_fn fn;
+	void *arg;
+};
+
+struct cst_meta {
+	unsigned magic;
+	struct cst_meta_config config;
+	pthread_mutex_t lock; /* recursive: ending an operation may call back at once */
+	pthread_cond_t idle;
+	bool stopping;
+	TAILQ_HEAD(, cst_meta_op) ops;
+	STAILQ_HEAD(, head_job) queue; /* HEADs over the limit */
+	unsigned heads_running;
+	TAILQ_HEAD(, cst_listing) lru; /* listings that are some directory's current one, least recently used first */
+	uint64_t lru_count, lru_bytes, heads, lists;
+};
+#define CST_META_MAGIC 0x3e7a0001u
+
+enum step_state { STEP_NONE, STEP_RUNNING, STEP_OK, STEP_ABSENT, STEP_FAILED };
+
+/* Counted by its directory while it is the current one, by readers, probes and the request under way. The directory's lock guards
+ * all but the fields of the LRU. Whoever holds a reference holds one to the directory too; the directory's own counts for itself. */
+struct cst_listing {
+	unsigned magic;
+	unsigned refs;
+	struct cst_dir *dir;
+	struct cst_names names;
+	struct cst_buf token;
+	int64_t started;   /* of the first request: how old the news may be */
+	int64_t refreshed; /* of the last page: list_ttl counts from here */
+	unsigned pages, wanted_pages, readers;
+	bool running;
+	int rc; /* of a page that failed */
+	struct cst_error err;
+	TAILQ_HEAD(, cst_listing_wait) waits;
+	struct cst_listing *before; /* attributes that are still right are taken from there */
+	TAILQ_ENTRY(cst_listing) lru; /* meta's lock */
+	bool in_lru;
+	uint64_t lru_bytes;
+};
+#define CST_LISTING_MAGIC 0x11571001u
+
+/* A name being asked for; the directory's lock guards it. Freed when it is answered and no request is under way. */
+struct cst_dir_probe {
+	TAILQ_ENTRY(cst_dir_probe) link;
+	struct cst_dir *dir; /* counted */
+	enum cst_dir_ask ask;
+	bool own_requests; /* doesn't, or no longer, wait for the directory's listing */
+	bool finished;
+	unsigned pending; /* requests under way and threads at work on it */
+	enum step_state head, marker, folder, below_state;
+	struct cst_entry file;
+	struct cst_object_attr *dir_attr;
+	struct cst_dir *below;		   /* counted */
+	struct cst_listing *below_listing; /* counted; guarded by the lock of `below` */
+	struct cst_listing_wait below_wait;
+	int64_t started;
+	int rc;
+	struct cst_error err;
+	TAILQ_HEAD(, cst_dir_wait) waits;
+	struct cst_slice name;
+	char text[];
+};
+
+struct cst_dir {
+	unsigned magic;
+	struct cst_ref ref;
+	struct cst_meta *meta;
+	pthread_mutex_t lock;
+	struct cst_listing *listing; /* the current one, or NULL */
+	TAILQ_HEAD(, cst_dir_probe) probes;
+	int64_t last_miss;
+	unsigned misses;
+	uint64_t skipped, losers; /* told already */
+	size_t prefix_len;
+	char prefix[];
+};
+#define CST_DIR_MAGIC 0xd1200001u
+
+void cst_meta_op_begin(struct cst_meta *meta, struct cst_meta_op *op);
+/* Once the start call has returned. False: it has finished already and the caller frees what holds `op`. */
+bool cst_meta_op_started(struct cst_meta_op *op, struct cst_object_op *object_op);
+/* At the end of the callback. True: the caller frees what holds `op`; false: whoever started it will. */
+bool cst_meta_op_end(struct cst_meta_op *op);
+bool cst_meta_is_stopping(struct cst_meta *meta);
+
+/* The listing was used or grew: moves it to the young end, gives up old ones over the limit. Without a directory's lock. */
+void cst_meta_touch(struct cst_meta *meta, struct cst_listing *listing, uint64_t bytes);
+void cst_meta_untrack(struct cst_meta *meta, struct cst_listing *listing);
+
+/* NULL when the last reference has just gone: for the list of old listings, which counts nothing. */
+struct cst_dir *cst_dir_try_ref(struct cst_dir *dir);
+/* Gives up the directory's current listing if it is this one and nobody reads it. */
+void cst_dir_drop_listing(struct cst_dir *dir, const struct cst_listing *listing);
+bool cst_listing_is_fresh_locked(const struct cst_listing *listing);
+/* Starts a listing that becomes the directory's current one; cst_listing_kick() sends the request. */
+struct cst_listing *cst_listing_start_locked(struct cst_dir *dir, unsigned wanted_pages);
+/* Sends the next page's request if one is due. The caller holds a reference to the listing; no locks. */
+void cst_listing_kick(struct cst_listing *listing);
+void cst_listing_ref_locked(struct cst_listing *listing);
+void cst_listing_unref(struct cst_listing *listing); /* NULL is allowed; without locks, while the directory is referenced */
+/* The directory's listing has news: answers or advances the probes that wait for it. Without locks. */
+void cst_dir_advance_probes(struct cst_dir *dir);
+/* What the listing says of a sealed entry. Returns false when the object's own HEAD must be asked (entry->kind is set). */
+bool cst_listing_entry_locked(const struct cst_listing *listing, size_t i, struct cst_entry *entry);

@@ -1,0 +1,476 @@
+/* Asking the store for one name.
+ *
+ * A probe collects what is known of the name and decides, each time something is learnt, what to do next (step_locked):
+ *
+ *	file:   HEAD name ------------------------------> present: that is it (a file wins over a prefix)
+ *	dir:    first page of the listing of name/ -----> not empty: a directory; attributes=object: its marker's HEAD first
+ *	folder: HEAD name_$folder$, when both say no ---> present: a directory
+ *
+ * or, while the directory itself is being listed, waits for the pages that decide about the name. HEAD and page are asked at the same
+ * time, so a name costs one round trip. */
+#include "meta/internal.h"
+
+#define FOLDER CST_SLICE("_$folder$")
+#define MISSES_PER_PAGE 32
+
+enum action { DO_HEAD = 1, DO_MARKER = 2, DO_FOLDER = 4, DO_BELOW = 8, DO_ANSWER = 16 };
+
+static unsigned answer(struct cst_dir_probe *p, int rc)
+{
+	if (rc == 0 || rc == -ENOENT)
+		p->rc = rc;
+	return DO_ANSWER;
+}
+
+/* It is a directory: are its attributes known? */
+static unsigned step_dir_locked(struct cst_dir_probe *p)
+{
+	if (p->dir->meta->config.attributes_object && !p->dir_attr) {
+		if (p->marker == STEP_NONE)
+			return DO_MARKER;
+		if (p->marker == STEP_RUNNING)
+			return 0;
+	}
+	p->file = (struct cst_entry){.kind = CST_KIND_DIR, .at = p->started, .attr = cst_object_attr_ref(p->dir_attr)};
+	return answer(p, 0);
+}
+
+static unsigned step_own_locked(struct cst_dir_probe *p)
+{
+	unsigned actions = 0;
+	if (p->head == STEP_NONE)
+		actions |= DO_HEAD;
+	if (p->below_state == STEP_NONE)
+		actions |= DO_BELOW;
+	if (actions || p->head == STEP_RUNNING || p->below_state == STEP_RUNNING)
+		return actions;
+	if (p->below_state == STEP_OK || p->folder == STEP_OK)
+		return step_dir_locked(p);
+	if (p->folder == STEP_NONE)
+		return DO_FOLDER;
+	return p->folder == STEP_RUNNING ? 0 : answer(p, -ENOENT);
+}
+
+/* Waits for the directory's listing as long as that promises an answer. */
+static unsigned step_listing_locked(struct cst_dir_probe *p)
+{
+	struct cst_meta *meta = p->dir->meta;
+	struct cst_listing *listing = p->dir->listing;
+	CST_AUTO_ENTRY entry = CST_ENTRY_INIT;
+	size_t i;
+	bool head_now = meta->config.attributes_object;
+	if (!cst_listing_is_fresh_locked(listing)) {
+		p->own_requests = true;
+		return step_own_locked(p);
+	}
+	switch (cst_names_find(&listing->names, p->name, &i)) {
+	case CST_NAMES_ABSENT:
+		p->started = listing->started;
+		return answer(p, -ENOENT);
+	case CST_NAMES_FOUND:
+		if (cst_listing_entry_locked(listing, i, &entry)) {
+			p->file = entry;
+			p->started = listing->started;
+			entry.attr = NULL;
+			return answer(p, 0);
+		}
+		if (entry.kind == CST_KIND_DIR)
+			return step_dir_locked(p);
+		if (p->head == STEP_ABSENT)
+			return answer(p, -ENOENT);
+		return p->head == STEP_NONE ? DO_HEAD : 0;
+	default:
+		break;
+	}
+	bool going_on = listing->running || listing->pages < listing->wanted_pages;
+	if (i == SIZE_MAX && going_on && listing->pages < meta->config.lookup_pages)
+		return head_now && p->head == STEP_NONE ? DO_HEAD : 0;
+	p->own_requests = true;
+	return step_own_locked(p);
+}
+
+static bool is_hidden_marker(const struct cst_dir_probe *p)
+{
+	return p->file.size == 0 && p->name.len > FOLDER.len &&
+	       memcmp(p->name.data + p->name.len - FOLDER.len, FOLDER.data, FOLDER.len) == 0;
+}
+
+static unsigned step_locked(struct cst_dir_probe *p)
+{
+	if (p->finished)
+		return 0;
+	if (p->head == STEP_FAILED || p->below_state == STEP_FAILED || p->marker == STEP_FAILED || p->folder == STEP_FAILED)
+		return DO_ANSWER;
+	if (p->head == STEP_OK)
+		return answer(p, is_hidden_marker(p) ? -ENOENT : 0);
+	switch (p->ask) {
+	case CST_DIR_ASK_FILE:
+	case CST_DIR_ASK_STRICT:
+		if (p->head == STEP_ABSENT)
+			return answer(p, -ENOENT);
+		return p->head == STEP_NONE ? DO_HEAD : 0;
+	case CST_DIR_ASK_DIR:
+		return step_dir_locked(p);
+	default:
+		return p->own_requests ? step_own_locked(p) : step_listing_locked(p);
+	}
+}
+
+static void probe_free(struct cst_dir_probe *p)
+{
+	struct cst_dir *dir = p->dir, *below = p->below;
+	cst_entry_fini(&p->file);
+	cst_object_attr_unref(p->dir_attr);
+	cst_listing_unref(p->below_listing);
+	free(p);
+	cst_dir_unref(below);
+	cst_dir_unref(dir);
+}
+
+/* What was learnt goes into the listing: attributes, or that it is wrong about the name. */
+static void teach_listing_locked(struct cst_dir_probe *p)
+{
+	struct cst_listing *listing = p->dir->listing;
+	CST_AUTO_ENTRY known = CST_ENTRY_INIT;
+	size_t i;
+	if (!listing || cst_names_find(&listing->names, p->name, &i) == CST_NAMES_ABSENT || i == SIZE_MAX)
+		return;
+	cst_listing_entry_locked(listing, i, &known);
+	bool known_dir = known.kind == CST_KIND_DIR, is_dir = p->file.kind == CST_KIND_DIR;
+	bool same_file = known.size == p->file.size && strcmp(known.etag, p->file.etag) == 0;
+	bool agrees = p->rc == 0 && known_dir == is_dir && (is_dir || same_file || known.type == CST_OBJECT_SYMLINK);
+	if (!agrees) {
+		if (p->started >= listing->started)
+			cst_names_doubt(&listing->names, i);
+		return;
+	}
+	if (p->file.attr && (is_dir || cst_entry_attr_matches(&known, p->file.attr)))
+		cst_names_set_attr(&listing->names, i, p->file.attr);
+}
+
+static void answer_waiters(struct cst_dir_probe *p)
+{
+	struct cst_dir *dir = p->dir;
+	bool new_dir = p->rc == 0 && p->file.kind == CST_KIND_DIR;
+	p->file.at = p->started;
+	for (;;) {
+		pthread_mutex_lock(&dir->lock);
+		struct cst_dir_wait *wait = TAILQ_FIRST(&p->waits);
+		if (wait) {
+			TAILQ_REMOVE(&p->waits, wait, link);
+			wait->probe = NULL;
+		}
+		pthread_mutex_unlock(&dir->lock);
+		if (!wait)
+			return;
+		wait->done(wait, p->rc, &p->file, new_dir ? p->below : NULL, p->rc < 0 ? &p->err : NULL);
+	}
+}
+
+static void head_done(struct cst_dir_probe *p, enum step_state *state, int rc, const struct cst_object_info *info, const struct cst_error *err);
+
+static void file_head_done(void *arg, int rc, const struct cst_object_info *info, const struct cst_error *err)
+{
+	struct cst_dir_probe *p = arg;
+	head_done(p, &p->head, rc, info, err);
+}
+
+static void marker_head_done(void *arg, int rc, const struct cst_object_info *info, const struct cst_error *err)
+{
+	struct cst_dir_probe *p = arg;
+	head_done(p, &p->marker, rc, info, err);
+}
+
+static void folder_head_done(void *arg, int rc, const struct cst_object_info *info, const struct cst_error *err)
+{
+	struct cst_dir_probe *p = arg;
+	head_done(p, &p->folder, rc, info, err);
+}
+
+static void start_head(struct cst_dir_probe *p, struct cst_slice tail, bool light, cst_object_head_fn fn)
+{
+	CST_AUTO_BUF key = CST_BUF_INIT;
+	cst_buf_add_slice(&key, cst_dir_prefix(p->dir));
+	cst_buf_add_slice(&key, p->name);
+	cst_buf_add_slice(&key, tail);
+	cst_meta_head(p->dir->meta, cst_buf_slice(&key), light, fn, p);
+}
+
+static void advance(struct cst_dir_probe *p);
+
+/* The first page of the listing below the name has come (or has been there). */
+static void below_ready(struct cst_dir_probe *p)
+{
+	struct cst_dir *below = p->below;
+	enum step_state state;
+	struct cst_error err;
+	bool marker;
+	pthread_mutex_lock(&below->lock);
+	const struct cst_listing *listing = p->below_listing;
+	int rc = listing->pages > 0 ? 0 : listing->rc;
+	marker = listing->names.has_marker;
+	bool empty = listing->names.sealed == 0 && listing->names.complete && !marker;
+	err = listing->err;
+	pthread_mutex_unlock(&below->lock);
+	state = rc < 0 ? STEP_FAILED : empty ? STEP_ABSENT : STEP_OK;
+	pthread_mutex_lock(&p->dir->lock);
+	p->below_state = state;
+	if (state == STEP_FAILED && p->rc == 0) {
+		p->rc = rc;
+		p->err = err;
+	}
+	if (state == STEP_OK && !marker && !p->dir_attr)
+		p->dir_attr = cst_object_attr_none();
+	pthread_mutex_unlock(&p->dir->lock);
+	advance(p);
+}
+
+static void below_page(struct cst_listing_wait *wait)
+{
+	below_ready(cst_container_of(wait, struct cst_dir_probe, below_wait));
+}
+
+static void start_below(struct cst_dir_probe *p)
+{
+	if (!p->below) {
+		CST_AUTO_BUF prefix = CST_BUF_INIT;
+		cst_buf_add_slice(&prefix, cst_dir_prefix(p->dir));
+		cst_buf_add_slice(&prefix, p->name);
+		cst_buf_add_char(&prefix, '/');
+		p->below = cst_dir_new(p->dir->meta, cst_buf_slice(&prefix));
+	}
+	struct cst_dir *below = p->below;
+	pthread_mutex_lock(&below->lock);
+	struct cst_listing *listing = below->listing;
+	if (!cst_listing_is_fresh_locked(listing))
+		listing = cst_listing_start_locked(below, 1);
+	cst_listing_ref_locked(listing);
+	p->below_listing = listing;
+	bool ready = listing->pages > 0;
+	if (!ready) {
+		p->below_wait.done = below_page;
+		p->below_wait.queued = true;
+		TAILQ_INSERT_TAIL(&listing->waits, &p->below_wait, link);
+	}
+	pthread_mutex_unlock(&below->lock);
+	if (ready) {
+		below_ready(p);
+		return;
+	}
+	cst_listing_kick(listing);
+}
+
+/* Carries out the actions. Each request under way and this call itself count in p->pending. */
+static void act(struct cst_dir_probe *p, unsigned actions)
+{
+	const struct cst_meta_config *config = &p->dir->meta->config;
+	if (actions & DO_ANSWER)
+		answer_waiters(p);
+	if (actions & DO_HEAD)
+		start_head(p, CST_SLICE(""), p->ask != CST_DIR_ASK_NAME && !config->attributes_object, file_head_done);
+	if (actions & DO_MARKER)
+		start_head(p, CST_SLICE("/"), false, marker_head_done);
+	if (actions & DO_FOLDER)
+		start_head(p, FOLDER, true, folder_head_done);
+	if (actions & DO_BELOW)
+		start_below(p);
+}
+
+/* Decides and notes what is about to be started, so that nobody starts it twice. */
+static unsigned prepare_locked(struct cst_dir_probe *p)
+{
+	unsigned actions = step_locked(p);
+	if (actions & DO_HEAD)
+		p->head = STEP_RUNNING;
+	if (actions & DO_MARKER)
+		p->marker = STEP_RUNNING;
+	if (actions & DO_FOLDER)
+		p->folder = STEP_RUNNING;
+	if (actions & DO_BELOW)
+		p->below_state = STEP_RUNNING;
+	p->pending += (unsigned)__builtin_popcount(actions & (DO_HEAD | DO_MARKER | DO_FOLDER | DO_BELOW));
+	if (actions & DO_ANSWER) {
+		p->finished = true;
+		TAILQ_REMOVE(&p->dir->probes, p, link);
+		if (p->rc == 0 || p->rc == -ENOENT)
+			teach_listing_locked(p);
+	}
+	return actions;
+}
+
+static void unpin(struct cst_dir_probe *p)
+{
+	pthread_mutex_lock(&p->dir->lock);
+	bool last = --p->pending == 0 && p->finished;
+	pthread_mutex_unlock(&p->dir->lock);
+	if (last)
+		probe_free(p);
+}
+
+/* A request of the probe has ended; its count in p->pending keeps the probe until this is done. */
+static void advance(struct cst_dir_probe *p)
+{
+	pthread_mutex_lock(&p->dir->lock);
+	unsigned actions = prepare_locked(p);
+	pthread_mutex_unlock(&p->dir->lock);
+	act(p, actions);
+	unpin(p);
+}
+
+static void take_head_locked(struct cst_dir_probe *p, enum step_state *state, int rc, const struct cst_object_info *info,
+			     const struct cst_error *err)
+{
+	const struct cst_meta_config *config = &p->dir->meta->config;
+	if (p->finished)
+		return;
+	*state = rc == 0 ? STEP_OK : rc == -ENOENT ? STEP_ABSENT : STEP_FAILED;
+	if (*state == STEP_FAILED) {
+		p->rc = rc;
+		p->err = *err;
+	} else if (state == &p->head && rc == 0) {
+		struct cst_object_info seen = *info;
+		if (!config->symlinks && seen.type == CST_OBJECT_SYMLINK)
+			cst_entry_from_info(&p->file, &(struct cst_object_info){.type = CST_OBJECT_NORMAL}, false, p->started);
+		else
+			cst_entry_from_info(&p->file, &seen, config->attributes_object, p->started);
+		if (!config->symlinks && seen.type == CST_OBJECT_SYMLINK) {
+			p->file.type = CST_OBJECT_SYMLINK;
+			p->file.size = seen.size;
+			p->file.mtime = seen.mtime;
+			memcpy(p->file.etag, seen.etag, sizeof(seen.etag));
+			if (config->attributes_object)
+				p->file.attr = cst_object_attr_new(&seen);
+		}
+	} else if (state == &p->marker) {
+		cst_object_attr_unref(p->dir_attr);
+		p->dir_attr = rc == 0 ? cst_object_attr_new(info) : cst_object_attr_none();
+	}
+}
+
+static void head_done(struct cst_dir_probe *p, enum step_state *state, int rc, const struct cst_object_info *info, const struct cst_error *err)
+{
+	pthread_mutex_lock(&p->dir->lock);
+	take_head_locked(p, state, rc, info, err);
+	pthread_mutex_unlock(&p->dir->lock);
+	advance(p);
+}
+
+void cst_dir_advance_probes(struct cst_dir *dir)
+{
+	struct ready {
+		struct cst_dir_probe *p;
+		unsigned actions;
+	} *ready = NULL;
+	size_t count = 0, cap = 0;
+	struct cst_dir_probe *p, *next;
+	pthread_mutex_lock(&dir->lock);
+	for (p = TAILQ_FIRST(&dir->probes); p; p = next) {
+		next = TAILQ_NEXT(p, link);
+		unsigned actions = prepare_locked(p);
+		if (!actions)
+			continue;
+		if (count == cap) {
+			cap = cap ? cap * 2 : 16;
+			ready = cst_xrealloc(ready, cap * sizeof(*ready));
+		}
+		p->pending++;
+		ready[count++] = (struct ready){p, actions};
+	}
+	pthread_mutex_unlock(&dir->lock);
+	for (size_t i = 0; i < count; i++) {
+		act(ready[i].p, ready[i].actions);
+		unpin(ready[i].p);
+	}
+	free(ready);
+}
+
+static struct cst_dir_probe *probe_new(struct cst_dir *dir, struct cst_slice name, enum cst_dir_ask ask, struct cst_dir *below)
+{
+	struct cst_dir_probe *p = cst_xcalloc(1, sizeof(*p) + name.len + 1);
+	p->dir = cst_dir_ref(dir);
+	p->below = below ? cst_dir_ref(below) : NULL;
+	p->ask = ask;
+	p->started = cst_meta_now(dir->meta);
+	TAILQ_INIT(&p->waits);
+	memcpy(p->text, name.data, name.len);
+	p->name = (struct cst_slice){p->text, name.len};
+	TAILQ_INSERT_TAIL(&dir->probes, p, link);
+	return p;
+}
+
+/* The policy of misses: should this name be asked alone, and should the listing begin or go on? Returns a listing to kick, with a
+ * reference, or NULL. */
+static struct cst_listing *count_miss_locked(struct cst_dir *dir, struct cst_dir_probe *p)
+{
+	const struct cst_meta_config *config = &dir->meta->config;
+	struct cst_listing *listing = dir->listing;
+	p->own_requests = true;
+	if (config->list_ttl <= 0)
+		return NULL;
+	if (cst_listing_is_fresh_locked(listing)) {
+		p->own_requests = listing->names.complete || listing->pages >= config->lookup_pages;
+		if (!p->own_requests)
+			listing->wanted_pages = cst_max(listing->wanted_pages, config->lookup_pages);
+		else if (!listing->names.complete && ++dir->misses % MISSES_PER_PAGE == 0 && !listing->running)
+			listing->wanted_pages = listing->pages + 1;
+	} else {
+		bool second = p->started - dir->last_miss < config->miss_window;
+		dir->last_miss = p->started;
+		if (!second)
+			return NULL;
+		listing = cst_listing_start_locked(dir, config->lookup_pages);
+		p->own_requests = false;
+	}
+	cst_listing_ref_locked(listing);
+	return listing;
+}
+
+static struct cst_dir_probe *join_locked(struct cst_dir *dir, struct cst_slice name, enum cst_dir_ask ask)
+{
+	struct cst_dir_probe *p;
+	if (ask == CST_DIR_ASK_STRICT)
+		return NULL;
+	TAILQ_FOREACH(p, &dir->probes, link) {
+		bool serves = p->ask == ask || (ask == CST_DIR_ASK_FILE && p->ask == CST_DIR_ASK_STRICT);
+		if (serves && cst_slice_eq(p->name, name))
+			return p;
+	}
+	return NULL;
+}
+
+void cst_dir_probe(struct cst_dir *dir, const char *name, enum cst_dir_ask ask, struct cst_dir *below, struct cst_dir_wait *wait)
+{
+	struct cst_slice text = cst_slice_of(name);
+	struct cst_listing *listing = NULL;
+	pthread_mutex_lock(&dir->lock);
+	struct cst_dir_probe *p = join_locked(dir, text, ask);
+	if (p) {
+		wait->probe = p;
+		TAILQ_INSERT_TAIL(&p->waits, wait, link);
+		pthread_mutex_unlock(&dir->lock);
+		return;
+	}
+	p = probe_new(dir, text, ask, below);
+	wait->probe = p;
+	TAILQ_INSERT_TAIL(&p->waits, wait, link);
+	p->pending = 1; /* for this call: advance() gives it back */
+	if (ask == CST_DIR_ASK_NAME)
+		listing = count_miss_locked(dir, p);
+	pthread_mutex_unlock(&dir->lock);
+	if (listing) {
+		cst_listing_kick(listing);
+		cst_listing_unref(listing);
+	}
+	advance(p);
+}
+
+bool cst_dir_leave(struct cst_dir *dir, struct cst_dir_wait *wait)
+{
+	pthread_mutex_lock(&dir->lock);
+	struct cst_dir_probe *p = wait->probe;
+	if (p)
+		TAILQ_REMOVE(&p->waits, wait, link);
+	wait->probe = NULL;
+	pthread_mutex_unlock(&dir->lock);
+	return p != NULL;
+}
