@@ -28,7 +28,8 @@ struct cst_fs {
 	pthread_mutex_t lock;
 	struct parked parked[4096]; /* under lock */
 	unsigned count;
-	unsigned char *pattern;
+	unsigned char *pattern; /* pattern_len bytes */
+	size_t pattern_len;
 };
 static struct cst_fs the_fs;
 
@@ -238,7 +239,7 @@ static void read_big(struct cst_fs *fs, struct cst_fs_call *call, uint64_t offse
 	int n = 0;
 
 	for (uint64_t left = offset < all ? cst_min((uint64_t)size, all - offset) : 0; left > 0;) {
-		uint64_t at = offset % PATTERN_LEN, len = cst_min(left, PATTERN_LEN - at);
+		uint64_t at = offset % fs->pattern_len, len = cst_min(left, PATTERN_LEN - at % PATTERN_LEN);
 
 		iov[n++] = (struct iovec){fs->pattern + at, len};
 		offset += len;
@@ -391,9 +392,10 @@ static int serve(struct double_board *board, const struct cst_fuse_config *confi
 		return 1;
 	}
 	the_fs = (struct cst_fs){.host = cst_fuse_host(fuse), .board = board, .lock = PTHREAD_MUTEX_INITIALIZER};
-	the_fs.pattern = cst_xmalloc(PATTERN_LEN);
-	for (size_t i = 0; i < PATTERN_LEN; i++)
-		the_fs.pattern[i] = double_byte(i);
+	the_fs.pattern_len = board->pattern_len ? board->pattern_len : PATTERN_LEN;
+	the_fs.pattern = cst_xmalloc(the_fs.pattern_len);
+	for (size_t i = 0; i < the_fs.pattern_len; i++)
+		the_fs.pattern[i] = double_byte(i % PATTERN_LEN);
 	rc = cst_fuse_start(fuse, &the_fs, &err);
 	pthread_create(&signals, NULL, signal_main, fuse);
 	cst_fuse_stats(fuse, &board->stats);
@@ -423,6 +425,17 @@ static void child_main(struct double_board *board, const struct cst_fuse_config 
 	exit(serve(board, config));
 }
 
+int double_prepare(struct double_server *s)
+{
+	if (s->board)
+		return 0;
+	s->board = mmap(NULL, sizeof(*s->board), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (s->board != MAP_FAILED)
+		return 0;
+	s->board = NULL;
+	return -1;
+}
+
 int double_start(struct double_server *s, const struct cst_fuse_config *config, uid_t uid)
 {
 	struct cst_fuse_config c = *config;
@@ -434,11 +447,8 @@ int double_start(struct double_server *s, const struct cst_fuse_config *config, 
 	snprintf(s->mnt, sizeof(s->mnt), "%s/mnt", s->dir);
 	if (mkdir(s->mnt, 0755) < 0 || (uid && chown(s->mnt, uid, uid) < 0))
 		return -1;
-	if (!s->board) {
-		s->board = mmap(NULL, sizeof(*s->board), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-		if (s->board == MAP_FAILED)
-			return -1;
-	}
+	if (double_prepare(s) < 0)
+		return -1;
 	s->board->mounted = 0;
 	if (!c.mountpoint)
 		c.mountpoint = s->mnt;

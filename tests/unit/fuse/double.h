@@ -23,6 +23,7 @@ struct double_board {
 	uint64_t parked;    /* calls that wait now */
 	uint64_t max_size;  /* largest READ */
 	uint64_t big_size;  /* 0: DOUBLE_BIG */
+	uint64_t pattern_len; /* bytes in memory that /big is served from, a multiple of 1 MiB; 0: 1 MiB. Set before the start. */
 	int lookup_gate;    /* lookups in /slow that let them all through */
 	int stall_open;
 	int direct_io;	    /* answer OPEN with DIRECT_IO */
@@ -42,6 +43,8 @@ struct double_server {
 	char dir[64], mnt[80];
 };
 
+/* Makes s->board, which a test may fill before double_start(). */
+int double_prepare(struct double_server *s);
 /* Mounts below /tmp in a child that serves; uid 0 keeps root. 0, or -1 with the reason in board->error. */
 int double_start(struct double_server *s, const struct cst_fuse_config *config, uid_t uid);
 /* Sends SIGTERM, waits, removes the directory. The child's exit status (128 + N for a signal). */
