@@ -39,7 +39,8 @@ struct cst_http_server_config {
 };
 struct cst_http_server *cst_http_server_new(const struct cst_http_server_config *config, struct cst_error *err);
 /* "127.0.0.1:9000", "[::1]:9000", ":9000", or "unix:/path". Port 0 picks one. tls may be NULL. Call before start. */
-int cst_http_server_listen(struct cst_http_server *server, const char *address, struct cst_tls *tls, struct cst_error *err);
+int cst_http_server_listen(struct cst_http_server *server, const char *address, struct cst_tls *tls,
+			   struct cst_error *err);
 /* The bound address of listener `index` as "host:port". */
 void cst_http_server_address(const struct cst_http_server *server, unsigned index, char *out, size_t size);
 int cst_http_server_start(struct cst_http_server *server, struct cst_error *err); /* spawns threads, returns */
@@ -101,4 +102,7 @@ struct cst_http_exchange_hooks {
 	uint64_t *count_in, *count_out;
 };
 void cst_http_exchange_set_hooks(struct cst_http_exchange *x, const struct cst_http_exchange_hooks *hooks, void *arg);
+/* What the server does when the handler has returned, early: 500 when nothing was started, the end of what was started. For
+ * a handler whose hooks must not be called after it. */
+void cst_http_exchange_finish(struct cst_http_exchange *x);
 void *cst_http_exchange_hook_arg(const struct cst_http_exchange *x); /* NULL without hooks */

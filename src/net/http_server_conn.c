@@ -221,7 +221,8 @@ static int tls_sendv(struct cst_http_worker *worker, struct cst_http_conn *conn,
 	return tls_send_all(conn, buf, used);
 }
 
-int cst_http_conn_send(struct cst_http_worker *worker, struct cst_http_conn *conn, struct iovec *iov, int count, bool more)
+int cst_http_conn_send(struct cst_http_worker *worker, struct cst_http_conn *conn, struct iovec *iov, int count,
+		       bool more)
 {
 	if (conn->ssl)
 		return tls_sendv(worker, conn, iov, count);
@@ -282,8 +283,8 @@ static ssize_t sendfile_once(struct cst_http_conn *conn, int fd, int64_t offset,
 	return why < 0 ? why : events ? -EAGAIN : -ECONNRESET;
 }
 
-int cst_http_conn_sendfile(struct cst_http_worker *worker, struct cst_http_conn *conn, int fd, int64_t offset, size_t len,
-			   size_t *done)
+int cst_http_conn_sendfile(struct cst_http_worker *worker, struct cst_http_conn *conn, int fd, int64_t offset,
+			   size_t len, size_t *done)
 {
 	*done = 0;
 	if (conn->ssl && !conn->ktls)

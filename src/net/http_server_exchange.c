@@ -18,17 +18,45 @@ const char *cst_http_status_text(int status)
 		int status;
 		const char *text;
 	} table[] = {
-		{100, "Continue"}, {101, "Switching Protocols"}, {200, "OK"}, {201, "Created"}, {202, "Accepted"},
-		{203, "Non-Authoritative Information"}, {204, "No Content"}, {206, "Partial Content"},
-		{301, "Moved Permanently"}, {302, "Found"}, {303, "See Other"}, {304, "Not Modified"},
-		{307, "Temporary Redirect"}, {308, "Permanent Redirect"}, {400, "Bad Request"}, {401, "Unauthorized"},
-		{403, "Forbidden"}, {404, "Not Found"}, {405, "Method Not Allowed"}, {406, "Not Acceptable"},
-		{408, "Request Timeout"}, {409, "Conflict"}, {410, "Gone"}, {411, "Length Required"},
-		{412, "Precondition Failed"}, {413, "Content Too Large"}, {414, "URI Too Long"},
-		{415, "Unsupported Media Type"}, {416, "Range Not Satisfiable"}, {417, "Expectation Failed"},
-		{422, "Unprocessable Content"}, {429, "Too Many Requests"}, {431, "Request Header Fields Too Large"},
-		{500, "Internal Server Error"}, {501, "Not Implemented"}, {502, "Bad Gateway"},
-		{503, "Service Unavailable"}, {504, "Gateway Timeout"}, {507, "Insufficient Storage"},
+		{100, "Continue"},
+		{101, "Switching Protocols"},
+		{200, "OK"},
+		{201, "Created"},
+		{202, "Accepted"},
+		{203, "Non-Authoritative Information"},
+		{204, "No Content"},
+		{206, "Partial Content"},
+		{301, "Moved Permanently"},
+		{302, "Found"},
+		{303, "See Other"},
+		{304, "Not Modified"},
+		{307, "Temporary Redirect"},
+		{308, "Permanent Redirect"},
+		{400, "Bad Request"},
+		{401, "Unauthorized"},
+		{403, "Forbidden"},
+		{404, "Not Found"},
+		{405, "Method Not Allowed"},
+		{406, "Not Acceptable"},
+		{408, "Request Timeout"},
+		{409, "Conflict"},
+		{410, "Gone"},
+		{411, "Length Required"},
+		{412, "Precondition Failed"},
+		{413, "Content Too Large"},
+		{414, "URI Too Long"},
+		{415, "Unsupported Media Type"},
+		{416, "Range Not Satisfiable"},
+		{417, "Expectation Failed"},
+		{422, "Unprocessable Content"},
+		{429, "Too Many Requests"},
+		{431, "Request Header Fields Too Large"},
+		{500, "Internal Server Error"},
+		{501, "Not Implemented"},
+		{502, "Bad Gateway"},
+		{503, "Service Unavailable"},
+		{504, "Gateway Timeout"},
+		{507, "Insufficient Storage"},
 	};
 	for (size_t i = 0; i < CST_ARRAY_LEN(table); i++) {
 		if (table[i].status == status)
@@ -631,8 +659,9 @@ static void own_head(struct cst_http_exchange *x, const struct cst_http_head *he
 	}
 }
 
-static void finish_answer(struct cst_http_exchange *x)
+void cst_http_exchange_finish(struct cst_http_exchange *x)
 {
+	CST_CHECK(x, CST_HTTP_EXCHANGE_MAGIC);
 	if (x->failed)
 		return;
 	if (x->answer == CST_HTTP_ANSWER_NONE) {
@@ -660,7 +689,7 @@ enum cst_http_outcome cst_http_exchange_run(struct cst_http_worker *worker, stru
 	if (conn->pace.rate)
 		cst_http_pace_begin(&conn->pace, cst_now());
 	server->config.handler(&x, server->config.arg);
-	finish_answer(&x);
+	cst_http_exchange_finish(&x);
 	if (x.keep_alive && !swallow_body(&x))
 		x.keep_alive = false;
 	if (!worker->out.data) {
@@ -683,7 +712,8 @@ void cst_http_exchange_refuse(struct cst_http_worker *worker, struct cst_http_co
 	cst_buf_printf(&out,
 		       "HTTP/1.1 %d %s\r\nDate: %s\r\nServer: %s\r\nContent-Type: text/plain\r\n"
 		       "Content-Length: %zu\r\nConnection: close\r\n\r\n%s\n",
-		       status, cst_http_status_text(status), date_text(worker), worker->server->name, strlen(why) + 1, why);
+		       status, cst_http_status_text(status), date_text(worker), worker->server->name, strlen(why) + 1,
+		       why);
 	struct iovec iov = {out.data, out.len};
 	cst_http_conn_send(worker, conn, &iov, 1, false);
 }

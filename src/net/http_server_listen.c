@@ -40,7 +40,8 @@ void cst_http_listener_free(struct cst_http_listener *listener)
 	free(listener);
 }
 
-static struct cst_http_listener *listener_new(struct cst_http_server *server, int fd, unsigned index, struct cst_tls *tls)
+static struct cst_http_listener *listener_new(struct cst_http_server *server, int fd, unsigned index,
+					      struct cst_tls *tls)
 {
 	struct cst_http_listener *listener = CST_NEW(struct cst_http_listener);
 	listener->event = CST_HTTP_EVENT_LISTENER;
@@ -129,7 +130,8 @@ static int split_address(const char *address, char *host, size_t size, char *por
 {
 	const char *colon = strrchr(address, ':');
 	size_t len = colon ? (size_t)(colon - address) : 0;
-	if (!colon || !colon[1] || strlen(colon + 1) >= port_size || strspn(colon + 1, "0123456789") != strlen(colon + 1))
+	if (!colon || !colon[1] || strlen(colon + 1) >= port_size ||
+	    strspn(colon + 1, "0123456789") != strlen(colon + 1))
 		return -EINVAL;
 	if (len >= 2 && address[0] == '[' && address[len - 1] == ']') {
 		address++;
@@ -179,14 +181,16 @@ static int listen_host(struct cst_http_server *server, const char *address, unsi
 	freeaddrinfo(found);
 	if (bound == 0 && !host[0] && (first == -EAFNOSUPPORT || first == -EADDRNOTAVAIL)) {
 		struct sockaddr_in any = {.sin_family = AF_INET};
-		struct addrinfo ai = {.ai_family = AF_INET, .ai_addr = (struct sockaddr *)&any, .ai_addrlen = sizeof(any)};
+		struct addrinfo ai = {
+			.ai_family = AF_INET, .ai_addr = (struct sockaddr *)&any, .ai_addrlen = sizeof(any)};
 		first = listen_tcp(server, &ai, &port, index, tls);
 		bound = first == 0;
 	}
 	return bound ? 0 : fail(address, first ? first : -EADDRNOTAVAIL, err);
 }
 
-int cst_http_server_listen(struct cst_http_server *server, const char *address, struct cst_tls *tls, struct cst_error *err)
+int cst_http_server_listen(struct cst_http_server *server, const char *address, struct cst_tls *tls,
+			   struct cst_error *err)
 {
 	CST_CHECK(server, CST_HTTP_SERVER_MAGIC);
 	CST_ASSERT(!server->started);
@@ -201,7 +205,7 @@ void cst_http_server_address(const struct cst_http_server *server, unsigned inde
 	CST_CHECK(server, CST_HTTP_SERVER_MAGIC);
 	struct cst_http_listener *listener;
 	snprintf(out, size, "%s", "");
-	STAILQ_FOREACH(listener, &server->listeners, link) {
+	STAILQ_FOREACH (listener, &server->listeners, link) {
 		if (listener->index == index) {
 			snprintf(out, size, "%s", listener->address);
 			return;

@@ -18,7 +18,7 @@
 #define CST_HTTP_CONN_MAGIC 0x48434f4eu	    /* "HCON" */
 #define CST_HTTP_EXCHANGE_MAGIC 0x48584348u /* "HXCH" */
 
-#define CST_HTTP_IO_BUF (256 * 1024)  /* a worker's buffer for what can't be sent from a file directly */
+#define CST_HTTP_IO_BUF (256 * 1024)   /* a worker's buffer for what can't be sent from a file directly */
 #define CST_HTTP_SWALLOW (1024 * 1024) /* bytes of an unread request body that are read over; more closes */
 
 /* What an epoll event is about: the first member of what its pointer points to. */
@@ -43,7 +43,13 @@ struct cst_http_listener {
 enum cst_http_phase { CST_HTTP_HANDSHAKE, CST_HTTP_HEAD, CST_HTTP_BUSY, CST_HTTP_DRAIN };
 
 /* Timed lists, each in order of its deadlines. */
-enum cst_http_timed { CST_HTTP_TIMED_IDLE, CST_HTTP_TIMED_HEAD, CST_HTTP_TIMED_DRAIN, CST_HTTP_TIMED_COUNT, CST_HTTP_TIMED_NONE };
+enum cst_http_timed {
+	CST_HTTP_TIMED_IDLE,
+	CST_HTTP_TIMED_HEAD,
+	CST_HTTP_TIMED_DRAIN,
+	CST_HTTP_TIMED_COUNT,
+	CST_HTTP_TIMED_NONE
+};
 
 struct cst_http_conn {
 	enum cst_http_event event;
@@ -53,8 +59,8 @@ struct cst_http_conn {
 	bool tcp;
 	enum cst_http_phase phase;
 	SSL *ssl;
-	bool ktls;  /* the kernel encrypts what we send */
-	bool added; /* to the epoll set */
+	bool ktls;	 /* the kernel encrypts what we send */
+	bool added;	 /* to the epoll set */
 	bool head_clock; /* it was armed with its head incomplete, so it may be on that timed list */
 	struct sockaddr_storage peer;
 	/* Received and not consumed yet: in[start, end). */
@@ -73,8 +79,8 @@ TAILQ_HEAD(cst_http_conn_list, cst_http_conn);
 struct cst_http_worker {
 	struct cst_http_server *server;
 	unsigned long thread;
-	char *head; /* the head of the request being answered, CST_HTTP_HEAD_MAX bytes */
-	char *io;   /* CST_HTTP_IO_BUF bytes, made at first use */
+	char *head;	    /* the head of the request being answered, CST_HTTP_HEAD_MAX bytes */
+	char *io;	    /* CST_HTTP_IO_BUF bytes, made at first use */
 	struct cst_buf out; /* memory for response heads */
 	int64_t date_s;
 	char date[CST_TIME_TEXT];
@@ -152,8 +158,8 @@ void cst_http_listener_free(struct cst_http_listener *listener);
 int cst_http_listener_arm(struct cst_http_server *server, struct cst_http_listener *listener, bool first);
 
 /* ---- http_server.c ---- */
-struct cst_http_conn *cst_http_conn_new(struct cst_http_server *server, int fd, const struct cst_http_listener *listener,
-					const struct sockaddr_storage *peer);
+struct cst_http_conn *cst_http_conn_new(struct cst_http_server *server, int fd,
+					const struct cst_http_listener *listener, const struct sockaddr_storage *peer);
 void cst_http_conn_free(struct cst_http_conn *conn);
 /* Gives the connection up: it waits for `events` (EPOLLIN, EPOLLOUT), on the timed list of its phase. */
 void cst_http_conn_arm(struct cst_http_conn *conn, uint32_t events);
@@ -174,10 +180,11 @@ ssize_t cst_http_conn_recv(struct cst_http_conn *conn, void *data, size_t size);
  * -ECONNRESET when the other side is gone. */
 int cst_http_conn_wait(struct cst_http_conn *conn, short events, int64_t ns);
 /* Sends everything; more: something follows at once. */
-int cst_http_conn_send(struct cst_http_worker *worker, struct cst_http_conn *conn, struct iovec *iov, int count, bool more);
+int cst_http_conn_send(struct cst_http_worker *worker, struct cst_http_conn *conn, struct iovec *iov, int count,
+		       bool more);
 /* Sends `len` bytes of the file; *done tells how many went out also when it fails. -EPIPE: the file ended early. */
-int cst_http_conn_sendfile(struct cst_http_worker *worker, struct cst_http_conn *conn, int fd, int64_t offset, size_t len,
-			   size_t *done);
+int cst_http_conn_sendfile(struct cst_http_worker *worker, struct cst_http_conn *conn, int fd, int64_t offset,
+			   size_t len, size_t *done);
 void cst_http_conn_shutdown_send(struct cst_http_conn *conn);
 
 /* ---- http_server_exchange.c ---- */

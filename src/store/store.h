@@ -9,12 +9,12 @@
 struct cst_store;
 
 struct cst_store_config {
-	const char *dir;		 /* buckets are its folders; made when missing */
-	const char *const *addresses;	 /* "127.0.0.1:9000", "[::1]:0", ":9000", "unix:/path"; at least one */
+	const char *dir;	      /* buckets are its folders; made when missing */
+	const char *const *addresses; /* "127.0.0.1:9000", "[::1]:0", ":9000", "unix:/path"; at least one */
 	size_t address_count;
-	bool anonymous;			 /* serve everybody; else keys_file is required */
-	const char *keys_file;		 /* access keys (format: keys.h); NULL with anonymous: signatures are not checked */
-	const char *region;		 /* NULL: "local" is told, and signatures of every region are accepted */
+	bool anonymous;	       /* serve everybody; else keys_file is required */
+	const char *keys_file; /* access keys (format: keys.h); NULL with anonymous: signatures are not checked */
+	const char *region;    /* NULL: "local" is told, and signatures of every region are accepted */
 	/* Virtual-host style: HOST in "BUCKET.HOST". "localhost" always counts, and so does every Host whose first
 	 * label is an existing bucket. */
 	const char *const *domains;
@@ -22,9 +22,9 @@ struct cst_store_config {
 	const char *tls_cert, *tls_key; /* PEM files; both or neither */
 
 	/* How far away and how well the store is. */
-	int64_t latency;	  /* ns before the first byte of each answer */
-	uint64_t bandwidth;	  /* bytes per second of response bodies on each connection; 0: no limit */
-	uint64_t total_bandwidth; /* the same over all connections */
+	int64_t latency;	   /* ns before the first byte of each answer */
+	uint64_t bandwidth;	   /* bytes per second of response bodies on each connection; 0: no limit */
+	uint64_t total_bandwidth;  /* the same over all connections */
 	const char *const *faults; /* "RATE:KIND[:OPERATION]", KIND 503|reset|short|slow|etag */
 	size_t fault_count;
 	uint64_t fault_seed;
