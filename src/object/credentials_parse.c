@@ -309,8 +309,14 @@ static int xml_find(struct cst_slice text, const char *name, struct cst_slice *v
 		const char *stop = memchr(start, '<', (size_t)(end - start));
 		if (!stop)
 			return -EINVAL;
-		*value = cst_slice_trim((struct cst_slice){start, (size_t)(stop - start)});
-		return memchr(start, '&', (size_t)(stop - start)) ? -EINVAL : 0;
+		if (memchr(start, '&', (size_t)(stop - start)))
+			return -EINVAL;
+		while (start < stop && (unsigned char)*start <= ' ')
+			start++;
+		while (start < stop && (unsigned char)stop[-1] <= ' ')
+			stop--;
+		*value = (struct cst_slice){start, (size_t)(stop - start)};
+		return 0;
 	}
 	return -ENOENT;
 }

@@ -79,7 +79,7 @@ static int get_token(struct metadata_provider *p, const struct cst_cred_call *ca
 		return 0;
 	}
 	if (status != 200)
-		return unexpected(p->service->name, url, status, err);
+		return unexpected(p->url ? "key service" : p->service->name, url, status, err);
 	for (size_t i = 0; i < p->answer.len; i++)
 		if ((unsigned char)p->answer.data[i] <= ' ' || (unsigned char)p->answer.data[i] >= 0x7f)
 			p->answer.len = i;
@@ -108,7 +108,7 @@ static int get(struct metadata_provider *p, const struct cst_cred_call *call, co
 		if (status == 200)
 			return 0;
 		if (status != 401 || tries > 0 || p->token.len == 0)
-			return unexpected(p->service->name, url, status, err);
+			return unexpected(p->url ? "key service" : p->service->name, url, status, err);
 		p->token_known = false;
 	}
 }
