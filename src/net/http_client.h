@@ -41,7 +41,7 @@ struct cst_http_origin {
 	bool tls;
 	char host[256];
 	uint16_t port;
-	/* Connect there instead of resolving `host` (tests, --resolve); empty: resolve. */
+	/* An IP literal: connect there, past any proxy, instead of resolving `host` (tests, --resolve); empty: resolve. */
 	char connect_to[64];
 };
 
