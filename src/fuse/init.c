@@ -11,10 +11,11 @@
 #define BACKGROUND_MIN 32u
 #define BACKGROUND_MAX 256u
 
-/* Each background READ ends up as up to 1 MiB of blocks, and half of the budget stays for prefetching. */
+/* A background READ (all buffered reading is of that kind) asks for up to 1 MiB. They may wait for memory, holding none, but more than
+ * the budget can serve at once only make the queue longer. */
 uint32_t cst_fuse_init_background(unsigned wanted, uint64_t memory)
 {
-	uint64_t n = wanted ? wanted : memory / (UINT64_C(2) << 20);
+	uint64_t n = wanted ? wanted : memory / (UINT64_C(1) << 20);
 
 	if (!wanted)
 		n = n < BACKGROUND_MIN ? BACKGROUND_MIN : n > BACKGROUND_MAX ? BACKGROUND_MAX : n;

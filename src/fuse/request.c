@@ -119,8 +119,8 @@ int cst_fuse_request_interrupt(struct cst_fuse *fuse, uint64_t unique)
 	struct cst_fuse_request *r;
 
 	pthread_mutex_lock(&shard->lock);
-	TAILQ_FOREACH(r, &shard->list, link)
-		if (((r->unique ^ unique) & ~CST_KFUSE_UNIQUE_RESENT) == 0)
+	TAILQ_FOREACH(r, &shard->list, link) /* with bit 63: of a request and its second sending the kernel knows one */
+		if (r->unique == unique)
 			break;
 	if (!r || !__atomic_load_n(&r->dispatched, __ATOMIC_ACQUIRE)) {
 		pthread_mutex_unlock(&shard->lock);

@@ -1,5 +1,7 @@
 #include "double.h"
 
+#include "fuse/internal.h"
+
 #include <dirent.h>
 #include <errno.h>
 #include <pthread.h>
@@ -30,6 +32,7 @@ struct cst_fs {
 	unsigned count;
 	unsigned char *pattern; /* pattern_len bytes */
 	size_t pattern_len;
+	bool seen[64]; /* atomic: stalled files */
 };
 static struct cst_fs the_fs;
 
@@ -109,7 +112,7 @@ static uint64_t size_of(const struct cst_fs *fs, uint64_t node)
 		return fs->board->big_size ? fs->board->big_size : DOUBLE_BIG;
 	if (node == LINK)
 		return 5;
-	return node == HANG || node >= STALL_BASE ? 1 << 20 : 0;
+	return node >= STALL_BASE ? 1 << 30 : node == HANG ? 1 << 20 : 0;
 }
 
 static void fill_attr(const struct cst_fs *fs, uint64_t node, struct cst_fs_attr *a)
@@ -148,7 +151,7 @@ static uint64_t find(uint64_t parent, const char *name)
 		return SLOW_BASE + (uint64_t)n;
 	if (parent != CST_FS_ROOT)
 		return 0;
-	if (sscanf(name, "stall-%d", &n) == 1)
+	if (sscanf(name, "stall-%d", &n) == 1 && n >= 0 && n < 64)
 		return STALL_BASE + (uint64_t)n;
 	for (size_t i = 0; i < CST_ARRAY_LEN(names); i++)
 		if (strcmp(name, names[i].name) == 0)
@@ -188,7 +191,7 @@ static void release_parked(struct cst_fs *fs, bool lookups)
 		if (lookups)
 			answer_lookup(fs, p.call, p.node);
 		else
-			fs->host->data(p.call, NULL, 0);
+			fs->host->error(p.call, -EIO);
 	}
 }
 
@@ -248,6 +251,20 @@ static void read_big(struct cst_fs *fs, struct cst_fs_call *call, uint64_t offse
 	fs->host->data(call, iov, n);
 }
 
+static void read_stalling(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node, uint64_t offset, uint32_t size)
+{
+	static char zeroes[1 << 20];
+	struct iovec iov = {zeroes, size};
+
+	if (offset + size <= fs->board->stall_from || __atomic_load_n(&fs->board->stall_open, __ATOMIC_SEQ_CST)) {
+		fs->host->data(call, &iov, 1);
+		return;
+	}
+	park(fs, call, node, false);
+	if (!__atomic_exchange_n(&fs->seen[node - STALL_BASE], true, __ATOMIC_SEQ_CST))
+		add(&fs->board->stalled_files);
+}
+
 void cst_fs_read(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node, uint64_t fh, uint64_t offset, uint32_t size)
 {
 	uint64_t max = __atomic_load_n(&fs->board->max_size, __ATOMIC_SEQ_CST);
@@ -258,8 +275,10 @@ void cst_fs_read(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node, uin
 	(void)fh;
 	if (node == BIG) {
 		read_big(fs, call, offset, size);
-	} else if (node == HANG || (node >= STALL_BASE && !__atomic_load_n(&fs->board->stall_open, __ATOMIC_SEQ_CST))) {
+	} else if (node == HANG) {
 		park(fs, call, node, false);
+	} else if (node >= STALL_BASE) {
+		read_stalling(fs, call, node, offset, size);
 	} else if (node == HELLO && offset < sizeof(hello) - 1) {
 		struct iovec iov = {(void *)(uintptr_t)(hello + offset), cst_min((size_t)size, sizeof(hello) - 1 - offset)};
 
@@ -334,6 +353,15 @@ void cst_fs_refuse_write(struct cst_fs *fs, struct cst_fs_call *call, const char
 	fs->host->error(call, -EROFS);
 }
 
+/* What a supervisor does after a restart of the server. */
+static void resend(const struct cst_fuse *fuse)
+{
+	struct cst_kfuse_out_header h = {sizeof(h), CST_KFUSE_NOTIFY_RESEND, 0};
+
+	if (write(fuse->channels[0].fd, &h, sizeof(h)) != sizeof(h))
+		abort();
+}
+
 static void obey(struct cst_fuse *fuse, struct cst_fs *fs)
 {
 	switch (__atomic_load_n(&fs->board->order, __ATOMIC_SEQ_CST)) {
@@ -348,6 +376,9 @@ static void obey(struct cst_fuse *fuse, struct cst_fs *fs)
 		break;
 	case ORDER_EPOCH:
 		(void)cst_fuse_expire_all(fuse);
+		break;
+	case ORDER_RESEND:
+		resend(fuse);
 		break;
 	case ORDER_RELEASE_STALLED:
 		release_parked(fs, false);

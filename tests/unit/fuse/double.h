@@ -8,7 +8,7 @@
  *   /many/file-0…9999  empty files
  *   /slow/name-N       lookups are answered when `lookup_gate` of them have arrived
  *   /hang              reads wait until they are cancelled
- *   /stall-N           reads wait until `stall_open` is set */
+ *   /stall-N           1 GiB of zeroes, N < 64; reads from `stall_from` on wait until `stall_open` is set */
 #pragma once
 
 #include "fuse/fuse.h"
@@ -26,6 +26,8 @@ struct double_board {
 	uint64_t pattern_len; /* bytes in memory that /big is served from, a multiple of 1 MiB; 0: 1 MiB. Set before the start. */
 	int lookup_gate;    /* lookups in /slow that let them all through */
 	int stall_open;
+	uint64_t stall_from;
+	uint64_t stalled_files; /* of which a read waits or has waited */
 	int direct_io;	    /* answer OPEN with DIRECT_IO */
 	int keep_cache;
 	int mounted;	    /* 1: serving, -1: failed */
@@ -35,7 +37,7 @@ struct double_board {
 	int order;
 	uint64_t orders_done;
 };
-enum { ORDER_EXPIRE_HELLO = 1, ORDER_EXPIRE_SLOW, ORDER_INVALIDATE_HELLO, ORDER_EPOCH, ORDER_RELEASE_STALLED };
+enum { ORDER_EXPIRE_HELLO = 1, ORDER_EXPIRE_SLOW, ORDER_INVALIDATE_HELLO, ORDER_EPOCH, ORDER_RELEASE_STALLED, ORDER_RESEND };
 
 struct double_server {
 	struct double_board *board;

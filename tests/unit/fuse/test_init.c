@@ -62,7 +62,7 @@ static void test_choices(void **state)
 	assert_int_equal(cst_fuse_init_answer(&in, &w, &out, &r, NULL), 0);
 	assert_int_equal(out.max_pages, 256);
 	assert_int_equal(cst_fuse_init_background(0, 0), 32);
-	assert_int_equal(cst_fuse_init_background(0, UINT64_C(200) << 20), 100);
+	assert_int_equal(cst_fuse_init_background(0, UINT64_C(200) << 20), 200);
 	assert_int_equal(cst_fuse_init_background(0, UINT64_C(64) << 30), 256);
 	assert_int_equal(cst_fuse_init_background(7, 0), 7);
 	assert_int_equal(cst_fuse_init_background(1000000, 0), 65535);
