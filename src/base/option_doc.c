@@ -46,7 +46,7 @@ static void add_number(struct cst_buf *out, const struct cst_option *option, int
 			cst_buf_printf(out, "%lldms", (long long)(value / CST_NS_PER_MS));
 		break;
 	case CST_OPTION_OCTAL:
-		cst_buf_printf(out, "0%llo", (unsigned long long)value);
+		cst_buf_printf(out, value ? "0%llo" : "%llo", (unsigned long long)value);
 		break;
 	default:
 		cst_buf_printf(out, "%lld", (long long)value);
@@ -124,6 +124,8 @@ static void add_details(struct cst_buf *out, const struct cst_option *option)
 	cst_buf_add_str(out, option->help);
 	if (option->type == CST_OPTION_LIST)
 		cst_buf_add_str(out, " May be given several times.");
+	if (option->type == CST_OPTION_BOOL && option->fallback)
+		cst_buf_add_str(out, " On unless it is set to false.");
 	bool has_range = option->min != 0 || option->max != 0;
 	bool has_default = option->fallback && option->type != CST_OPTION_BOOL && option->fallback[0] != '\0';
 	if (has_default || has_range) {

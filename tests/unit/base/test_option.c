@@ -179,7 +179,7 @@ static void mistakes(void **state)
 	refuses(f, "--attr-timeout=101s", "out of range", "0s to 100s");
 	refuses(f, "--attr-timeout=5 parsecs", "bad value", "seconds, or a unit");
 	refuses(f, "--delay-ms=x", "bad value", "milliseconds, or a unit");
-	refuses(f, "--umask=1777", "out of range", "00 to 0777");
+	refuses(f, "--umask=1777", "out of range", "0 to 0777");
 	refuses(f, "--umask=9", "bad value", "octal");
 	refuses(f, "--mode=some", "bad value \"some\"", "list|object");
 	refuses(f, "--verbose=maybe", "bad value \"maybe\"", "true or false");
