@@ -211,13 +211,13 @@ void cst_http_conn_arm(struct cst_http_conn *conn, uint32_t events)
 	/* One that expired while a worker had it has its end of stream waiting in the socket. */
 	if (!conn->expired)
 		time_locked(conn);
-	pthread_mutex_unlock(&server->lock);
 	struct epoll_event ev = {.events = events | EPOLLONESHOT | EPOLLRDHUP, .data.ptr = conn};
-	int op = conn->added ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
+	int rc = epoll_ctl(server->epoll_fd, conn->added ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, conn->fd, &ev) ? -errno : 0;
 	conn->added = true;
-	/* From here on another worker may have the connection, unless the kernel refused. */
-	if (epoll_ctl(server->epoll_fd, op, conn->fd, &ev) != 0) {
-		cst_log_error("%s: can't watch a connection: %s", server->name, strerror(errno));
+	/* From here on another worker may have the connection, once it gets the lock, unless the kernel refused. */
+	pthread_mutex_unlock(&server->lock);
+	if (rc < 0) {
+		cst_log_error("%s: can't watch a connection: %s", server->name, strerror(-rc));
 		cst_http_conn_free(conn);
 	}
 }
@@ -269,14 +269,21 @@ static void stop_head_clock(struct cst_http_conn *conn)
 	pthread_mutex_unlock(&conn->server->lock);
 }
 
+/* What no request begins with, such as a TLS handshake on a plain port: no use waiting for its end. */
+static bool is_garbage(const struct cst_http_conn *conn)
+{
+	unsigned char c = (unsigned char)conn->in[conn->start];
+	return (c < ' ' && c != '\r' && c != '\n') || c >= 0x7f;
+}
+
 /* Answers the requests that are complete in the buffer. GOES_ON: there were some, and nothing is left over. */
 static enum cst_http_outcome answer_buffered(struct cst_http_worker *worker, struct cst_http_conn *conn, size_t fresh)
 {
 	while (conn->start != conn->end && may_be_complete(conn, fresh)) {
 		struct cst_http_head head;
-		const char *why = "";
+		const char *why = "this is not HTTP";
 		struct cst_slice data = {conn->in + conn->start, conn->end - conn->start};
-		ssize_t len = cst_http_parse_request(data, &head, &why);
+		ssize_t len = is_garbage(conn) ? -EBADMSG : cst_http_parse_request(data, &head, &why);
 		if (len == 0)
 			break;
 		if (len < 0) {
