@@ -1,0 +1,56 @@
+#!/usr/bin/env python3
+"""An HTTP proxy in front of the store that never answers GETs of keys with a path component "stall": stall_proxy.py HOST:PORT
+Prints "listening on http://127.0.0.1:N". GET /-/stalled tells how many requests hang."""
+import asyncio
+import sys
+
+UPSTREAM_HOST, UPSTREAM_PORT = sys.argv[1].rsplit(":", 1)
+stalled = 0
+
+
+async def relay(reader, writer):
+    try:
+        while data := await reader.read(1 << 16):
+            writer.write(data)
+            await writer.drain()
+    except ConnectionError:
+        pass
+    finally:
+        writer.close()
+
+
+async def serve(reader, writer):
+    global stalled
+    try:
+        head = await reader.readuntil(b"\r\n\r\n")
+    except (asyncio.IncompleteReadError, ConnectionError):
+        writer.close()
+        return
+    method, target = head.split(b" ", 2)[:2]
+    if target == b"/-/stalled":
+        body = str(stalled).encode()
+        writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+        await writer.drain()
+        writer.close()
+        return
+    if method == b"GET" and b"/stall" in target.split(b"?")[0]:
+        stalled += 1
+        await reader.read()
+        writer.close()
+        return
+    # One request a connection: the store then closes it, and so do we.
+    head = b"\r\n".join(line for line in head[:-4].split(b"\r\n") if not line.lower().startswith(b"connection:"))
+    upstream_reader, upstream_writer = await asyncio.open_connection(UPSTREAM_HOST, int(UPSTREAM_PORT))
+    upstream_writer.write(head + b"\r\nConnection: close\r\n\r\n")
+    await upstream_writer.drain()
+    await asyncio.gather(relay(upstream_reader, writer), relay(reader, upstream_writer))
+
+
+async def main():
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, backlog=1000)
+    print(f"listening on http://127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)
+    async with server:
+        await server.serve_forever()
+
+
+asyncio.run(main())
