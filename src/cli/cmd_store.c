@@ -148,7 +148,7 @@ const struct cst_command cst_command_store = {
 	.examples = "cistern store ./objects --listen 127.0.0.1:9000\n"
 		    "Serves ./objects to this machine. oss://photos is the folder ./objects/photos.\n\n"
 		    "cistern store ./objects --listen :9000 --keys ./keys --tls-cert c.pem --tls-key k.pem\n"
-		    "Serves other machines over https; the file has lines ACCESS_KEY:SECRET_KEY.\n\n"
+		    "Serves other machines over https; the file has lines ACCESS_KEY:SECRET.\n\n"
 		    "cistern store ./objects --latency 20ms --bandwidth 90MiB --fail 0.01:503\n"
 		    "Behaves like a store that is far away and sometimes overloaded.\n",
 	.options = &store_table,

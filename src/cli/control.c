@@ -6,10 +6,10 @@
 #include "base/log.h"
 #include "base/metrics.h"
 #include "base/text.h"
+#include "fuse/mountpoint.h"
 #include "net/http_server.h"
 
 #include <errno.h>
-#include <limits.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/time.h>
@@ -27,28 +27,8 @@ struct cst_control {
 
 char *cst_control_canonical(const char *mountpoint)
 {
-	CST_AUTO_FREE char *copy = cst_xstrdup(mountpoint);
-	for (size_t len = strlen(copy); len > 1 && copy[len - 1] == '/'; len--)
-		copy[len - 1] = '\0';
-	char *slash = strrchr(copy, '/');
-	const char *name = slash ? slash + 1 : copy;
-	if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0 || name[0] == '\0') {
-		char *whole = realpath(mountpoint, NULL);
-		return whole ? whole : cst_xstrdup(mountpoint);
-	}
-	CST_AUTO_FREE char *parent = slash == copy ? cst_xstrdup("/") : slash ? cst_xstrndup(copy, (size_t)(slash - copy)) : cst_xstrdup(".");
-	CST_AUTO_FREE char *real = realpath(parent, NULL);
-	if (!real)
-		return cst_xstrdup(mountpoint);
-	/* A mountpoint named through a symbolic link. What is mounted there is not asked: readlink looks at the name. */
-	CST_AUTO_FREE char *joined = cst_xasprintf("%s/%s", strcmp(real, "/") == 0 ? "" : real, name);
-	char target[2];
-	if (readlink(joined, target, sizeof(target)) > 0) {
-		char *whole = realpath(joined, NULL);
-		if (whole)
-			return whole;
-	}
-	return cst_steal(joined);
+	char *path = cst_fuse_mountpoint_resolve(mountpoint);
+	return path ? path : cst_xstrdup(mountpoint);
 }
 
 static char *runtime_dir(void)

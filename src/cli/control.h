@@ -24,5 +24,5 @@ void cst_control_stop(struct cst_control *control); /* NULL is allowed; removes 
 int cst_control_get(const char *mountpoint, const char *path, struct cst_buf *body, struct cst_error *err);
 /* Is a process serving the control socket of this mountpoint? */
 bool cst_control_alive(const char *mountpoint);
-/* The absolute path of a mountpoint without touching what is mounted there: its parent is resolved, its name is kept. */
+/* The absolute path of a mountpoint, found without touching what is mounted there. Never NULL. */
 char *cst_control_canonical(const char *mountpoint);
