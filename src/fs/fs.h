@@ -48,6 +48,7 @@ struct cst_fs_call {
 	/* Set by the file system while the call waits; the host calls it at most once, on INTERRUPT, under `lock`. The call is then
 	 * answered -EINTR soon (or with its result). */
 	int lock; /* a spin lock: cst_fs_call_lock/unlock */
+	bool interrupted; /* the file system's: an INTERRUPT that came before the call waited */
 	void (*cancel)(struct cst_fs_call *call);
 	void *private_data; /* the file system's */
 };
@@ -96,6 +97,7 @@ struct cst_fs_config {
 	bool readdirplus;
 	bool symlinks;		 /* OSS symlink objects appear as symbolic links; off: as the file they point to */
 	bool read_only;		 /* always true in this version */
+	int64_t (*clock)(void);	 /* NULL: cst_now */
 };
 struct cst_fs *cst_fs_new(const struct cst_fs_config *config, const struct cst_fs_host *host, struct cst_error *err);
 /* No call may be under way. */

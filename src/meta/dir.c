@@ -2,6 +2,7 @@
 #include "meta/internal.h"
 
 #include <sys/stat.h>
+#include <xxhash.h>
 
 struct page_op {
 	struct cst_meta_op op;
@@ -416,6 +417,16 @@ struct cst_listing *cst_dir_open(struct cst_dir *dir)
 	return listing;
 }
 
+struct cst_listing *cst_listing_ref(struct cst_listing *listing)
+{
+	cst_dir_ref(listing->dir);
+	pthread_mutex_lock(&listing->dir->lock);
+	listing->readers++;
+	listing->refs++;
+	pthread_mutex_unlock(&listing->dir->lock);
+	return listing;
+}
+
 void cst_listing_close(struct cst_listing *listing)
 {
 	struct cst_dir *dir = listing->dir;
@@ -467,4 +478,48 @@ bool cst_listing_leave(struct cst_listing *listing, struct cst_listing_wait *wai
 	wait->queued = false;
 	pthread_mutex_unlock(&listing->dir->lock);
 	return left;
+}
+
+uint32_t cst_listing_tag(struct cst_slice name)
+{
+	return (uint32_t)(XXH3_64bits(name.data, name.len) >> (64 - CST_LISTING_TAG_BITS));
+}
+
+static bool has_tag_locked(const struct cst_listing *listing, size_t i, uint32_t tag)
+{
+	struct cst_name_view view;
+	if (i >= listing->names.sealed)
+		return false;
+	cst_names_get(&listing->names, i, &view);
+	return cst_listing_tag(view.name) == tag;
+}
+
+size_t cst_listing_resume(struct cst_listing *listing, size_t i, uint32_t tag)
+{
+	size_t found = i;
+	pthread_mutex_lock(&listing->dir->lock);
+	size_t count = listing->names.sealed;
+	/* Not there: look around the place, the nearest first. What has not been listed yet is taken at its word. */
+	if (i > 0 && i <= count && !has_tag_locked(listing, i - 1, tag)) {
+		for (size_t away = 1; away < count; away++) {
+			if (i - 1 + away < count && has_tag_locked(listing, i - 1 + away, tag)) {
+				found = i + away;
+				break;
+			}
+			if (i - 1 >= away && has_tag_locked(listing, i - 1 - away, tag)) {
+				found = i - away;
+				break;
+			}
+		}
+	}
+	pthread_mutex_unlock(&listing->dir->lock);
+	return found;
+}
+
+bool cst_listing_is_old(struct cst_listing *listing)
+{
+	pthread_mutex_lock(&listing->dir->lock);
+	bool old = !cst_listing_is_fresh_locked(listing);
+	pthread_mutex_unlock(&listing->dir->lock);
+	return old;
 }

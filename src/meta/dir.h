@@ -52,6 +52,7 @@ void cst_dir_doubt(struct cst_dir *dir, const char *name);
 /* A listing being read. Its entries keep their positions until it is closed, whatever happens to the directory. */
 struct cst_listing;
 struct cst_listing *cst_dir_open(struct cst_dir *dir); /* starts or joins one; never NULL */
+struct cst_listing *cst_listing_ref(struct cst_listing *listing); /* one more to close */
 void cst_listing_close(struct cst_listing *listing);
 
 struct cst_listing_wait {
@@ -67,3 +68,10 @@ int cst_listing_read(struct cst_listing *listing, size_t from, size_t *next, str
 		     struct cst_error *err);
 /* True: done will not come. */
 bool cst_listing_leave(struct cst_listing *listing, struct cst_listing_wait *wait);
+/* A few bits that tell whether the entry before position `i` is still the one it was. */
+uint32_t cst_listing_tag(struct cst_slice name);
+#define CST_LISTING_TAG_BITS 23
+/* Where to go on after the entry that was at i - 1 and had this tag: i, or where it is now in another listing. */
+size_t cst_listing_resume(struct cst_listing *listing, size_t i, uint32_t tag);
+/* Has it been in memory for longer than list_ttl, or failed? */
+bool cst_listing_is_old(struct cst_listing *listing);

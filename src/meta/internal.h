@@ -107,6 +107,9 @@ bool cst_meta_op_started(struct cst_meta_op *op, struct cst_object_op *object_op
 bool cst_meta_op_end(struct cst_meta_op *op);
 bool cst_meta_is_stopping(struct cst_meta *meta);
 
+/* A HEAD through the limiter. fn runs once, without locks held. */
+void cst_meta_head(struct cst_meta *meta, struct cst_slice key, bool light, cst_object_head_fn fn, void *arg);
+
 /* The listing was used or grew: moves it to the young end, gives up old ones over the limit. Without a directory's lock. */
 void cst_meta_touch(struct cst_meta *meta, struct cst_listing *listing, uint64_t bytes);
 void cst_meta_untrack(struct cst_meta *meta, struct cst_listing *listing);

@@ -36,6 +36,3 @@ struct cst_meta_stats {
 	uint64_t listing_bytes;
 };
 void cst_meta_stats(struct cst_meta *meta, struct cst_meta_stats *stats);
-
-/* A full HEAD through the limiter, for extended attributes. fn runs once, without locks held. */
-void cst_meta_head(struct cst_meta *meta, struct cst_slice key, bool light, cst_object_head_fn fn, void *arg);

@@ -1,0 +1,159 @@
+/* Files: open, read, release. */
+#define CST_LOG_AREA "fs"
+#include "fs/internal.h"
+
+#include <fcntl.h>
+
+#define READ_MAX (UINT32_C(4) << 20) /* of one read of the fetch layer */
+
+static void open_checked(struct cst_fs *fs, struct cst_fs_call *call, struct cst_inode *inode, int rc)
+{
+	if (rc < 0) {
+		fs->host->error(call, rc);
+		return;
+	}
+	struct fs_handle *h = fs_handle_new(fs, inode, 0);
+	uint64_t fh = h->fh, node = inode->id->node;
+	/* One inode is one version, so what the kernel has of it is right whatever kernel_cache and auto_cache say. */
+	unsigned flags = fs->config.direct_io ? CST_FS_DIRECT_IO : CST_FS_KEEP_CACHE;
+	fs_handle_unref(h);
+	if (fs->host->opened(call, fh, flags) == -ENOENT)
+		fs_handle_release(fs, node, fh);
+}
+
+void cst_fs_open(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node, uint32_t flags)
+{
+	CST_CHECK(fs, FS_MAGIC);
+	struct cst_inode *inode = cst_inode_get(fs->table, node);
+	int rc = 0;
+	if (!inode)
+		rc = -ESTALE;
+	else if (inode->id->kind != CST_KIND_FILE)
+		rc = cst_inode_is_dir(inode) ? -EISDIR : -ELOOP;
+	if (rc < 0) {
+		fs->host->error(call, rc);
+	} else if ((flags & O_ACCMODE) != O_RDONLY || flags & O_TRUNC) {
+		cst_fs_refuse_write(fs, call, "opening a file for writing was");
+	} else {
+		cst_inode_lock(fs->table, inode);
+		bool doubtful = inode->data && cst_fetch_object_is_stale(inode->data);
+		cst_inode_unlock(fs->table, inode);
+		fs_check_version(fs, call, inode, doubtful || fs->config.list_ttl <= 0, open_checked);
+	}
+	cst_inode_unref(fs->table, inode);
+}
+
+struct read_call {
+	struct fs_wait w;
+	struct fs_handle *handle; /* counted */
+	struct cst_fetch_read read;
+	pthread_mutex_t lock;
+	bool done, cancelling;
+};
+
+static void read_free(struct fs_wait *w)
+{
+	struct read_call *r = cst_container_of(w, struct read_call, w);
+	fs_handle_unref(r->handle);
+	pthread_mutex_destroy(&r->lock);
+	free(r);
+}
+
+/* The fetch layer answers a cancelled read itself; a read that is just ending must not be given back meanwhile. */
+static bool read_leave(struct fs_wait *w)
+{
+	struct read_call *r = cst_container_of(w, struct read_call, w);
+	pthread_mutex_lock(&r->lock);
+	bool running = !r->done;
+	r->cancelling = running;
+	pthread_mutex_unlock(&r->lock);
+	if (!running)
+		return false;
+	cst_fetch_read_cancel(&r->read);
+	pthread_mutex_lock(&r->lock);
+	r->cancelling = false;
+	bool mine = r->done;
+	pthread_mutex_unlock(&r->lock);
+	if (mine) {
+		cst_fetch_read_release(&r->read);
+		fs_wait_unref(w);
+	}
+	return false;
+}
+
+static int read_errno(struct cst_fs *fs, struct cst_inode *inode, int rc, const struct cst_error *err)
+{
+	if (rc == -ENOENT)
+		rc = -ESTALE; /* it was there when it was opened */
+	if (rc == -ESTALE) {
+		fs_doubt(fs, inode);
+		return rc;
+	}
+	CST_AUTO_BUF key = CST_BUF_INIT;
+	if (rc != -EINTR)
+		fs_key(fs, inode, &key);
+	return fs_errno(fs, rc, "can't read", cst_buf_slice(&key), err);
+}
+
+static void read_done(struct cst_fetch_read *read, int rc, const struct cst_error *err)
+{
+	struct read_call *r = read->arg;
+	struct cst_fs *fs = r->w.fs;
+	struct cst_fs_call *call = fs_wait_end(&r->w);
+	if (rc >= 0) {
+		__atomic_fetch_add(&fs->bytes_read, (uint64_t)rc, __ATOMIC_RELAXED);
+		fs->host->data(call, read->iov, read->iov_count);
+	} else {
+		fs->host->error(call, read_errno(fs, r->handle->inode, rc, err));
+	}
+	pthread_mutex_lock(&r->lock);
+	r->done = true;
+	bool mine = !r->cancelling;
+	pthread_mutex_unlock(&r->lock);
+	if (mine) {
+		cst_fetch_read_release(read);
+		fs_wait_unref(&r->w);
+	}
+}
+
+static void start_read(struct cst_fs *fs, struct cst_fs_call *call, struct fs_handle *h, uint64_t offset, uint32_t size)
+{
+	struct read_call *r = CST_NEW(struct read_call);
+	r->handle = h;
+	pthread_mutex_init(&r->lock, NULL);
+	r->read.offset = offset;
+	r->read.length = size;
+	r->read.done = read_done;
+	r->read.arg = r;
+	fs_wait_arm(&r->w, fs, call, read_leave, read_free);
+	cst_fetch_read(h->stream, &r->read);
+	fs_wait_started(&r->w);
+}
+
+void cst_fs_read(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node, uint64_t fh, uint64_t offset, uint32_t size)
+{
+	CST_CHECK(fs, FS_MAGIC);
+	struct cst_inode *inode = cst_inode_get(fs->table, node);
+	__atomic_fetch_add(&fs->reads, 1, __ATOMIC_RELAXED);
+	if (!inode) {
+		fs->host->error(call, -ESTALE);
+		return;
+	}
+	uint64_t end = inode->id->size;
+	if (inode->id->kind != CST_KIND_FILE) {
+		fs->host->error(call, cst_inode_is_dir(inode) ? -EISDIR : -EINVAL);
+	} else if (offset >= end || size == 0) {
+		fs->host->data(call, NULL, 0);
+	} else {
+		uint64_t length = cst_min((uint64_t)cst_min(size, READ_MAX), end - offset);
+		start_read(fs, call, fs_handle_get(fs, inode, fh), offset, (uint32_t)length);
+	}
+	cst_inode_unref(fs->table, inode);
+}
+
+void cst_fs_release(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node, uint64_t fh)
+{
+	CST_CHECK(fs, FS_MAGIC);
+	fs_handle_release(fs, node, fh);
+	fs->host->error(call, 0);
+}

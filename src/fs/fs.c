@@ -1,0 +1,289 @@
+/* The file system as a whole: making and freeing it, the operations that need nothing from the store, and what the others share. */
+#define CST_LOG_AREA "fs"
+#include "fs/internal.h"
+
+#include "base/text.h"
+
+#include <inttypes.h>
+
+#define POOL_THREADS 4
+#define LOG_INTERVAL (10 * CST_NS_PER_S)
+
+static void drop_inode(struct cst_inode *inode)
+{
+	if (inode->data)
+		cst_fetch_object_unref(inode->data);
+	cst_dir_unref(inode->dir);
+}
+
+static char *printable(struct cst_slice dir, struct cst_slice name)
+{
+	struct cst_buf text = CST_BUF_INIT;
+	cst_text_printable(&text, dir);
+	cst_text_printable(&text, name);
+	return cst_buf_steal(&text);
+}
+
+static void on_skipped(void *arg, struct cst_slice dir, struct cst_slice name, uint64_t count)
+{
+	struct cst_fs *fs = arg;
+	__atomic_fetch_add(&fs->skipped, count, __ATOMIC_RELAXED);
+	cst_metric_add(fs->metric_skipped, (int64_t)count);
+	if (__atomic_exchange_n(&fs->told_skipped, true, __ATOMIC_RELAXED))
+		return;
+	CST_AUTO_FREE char *key = printable(dir, name);
+	cst_log_warn("keys that can't be file names are not shown, for example \"%s\" (a name is 1 to %d bytes, not \".\" or \"..\", "
+		     "without NUL and empty parts); they are counted in cistern_fs_skipped_names_total, this is said once",
+		     key, CST_NAME_MAX);
+}
+
+static void on_shadowed(void *arg, struct cst_slice dir, struct cst_slice name)
+{
+	struct cst_fs *fs = arg;
+	CST_AUTO_FREE char *key = printable(dir, name);
+	cst_metric_add(fs->metric_shadowed, 1);
+	cst_log_warn("\"%s\" is an object and also a prefix of others: the file is shown, what is below \"%s/\" is not", key, key);
+}
+
+struct cst_fs *cst_fs_new(const struct cst_fs_config *config, const struct cst_fs_host *host, struct cst_error *err)
+{
+	size_t len = config->prefix ? strlen(config->prefix) : 0;
+	if (len > 0 && config->prefix[len - 1] != '/') {
+		cst_error_set(err, EINVAL, "can't show the prefix %s", config->prefix);
+		cst_error_why(err, "a prefix ends with a slash");
+		return NULL;
+	}
+	struct cst_fs *fs = CST_NEW(struct cst_fs);
+	fs->magic = FS_MAGIC;
+	fs->config = *config;
+	fs->config.prefix = fs->prefix = cst_xstrdup(config->prefix ? config->prefix : "");
+	if (!fs->config.clock)
+		fs->config.clock = cst_now;
+	fs->host = host;
+	fs->mounted = cst_wall();
+	/* Numbers of a process before this one don't come again: nobody opens a file a nanosecond for long. */
+	fs->next_fh = (uint64_t)fs->mounted;
+	fs->table = cst_inode_table_new(drop_inode);
+	fs->pool = cst_pool_new("cst-fs", POOL_THREADS);
+	for (unsigned i = 0; i < HANDLE_SHARDS; i++)
+		pthread_mutex_init(&fs->handles[i].lock, NULL);
+	fs->metric_skipped = cst_metric_counter("cistern_fs_skipped_names_total", NULL, "Keys not shown because POSIX can't hold their names");
+	fs->metric_shadowed = cst_metric_counter("cistern_fs_shadowed_prefixes_total", NULL, "Prefixes not shown because an object has their name");
+	fs->meta = cst_meta_new(&(struct cst_meta_config){
+		.bucket = config->bucket,
+		.attributes_object = config->attributes == CST_FS_ATTRIBUTES_OBJECT,
+		.symlinks = config->symlinks,
+		.list_ttl = config->list_ttl,
+		.clock = fs->config.clock,
+		.skipped = on_skipped,
+		.shadowed = on_shadowed,
+		.arg = fs,
+	});
+	return fs;
+}
+
+void cst_fs_free(struct cst_fs *fs)
+{
+	if (!fs)
+		return;
+	CST_CHECK(fs, FS_MAGIC);
+	cst_meta_stop(fs->meta);
+	cst_pool_free(fs->pool);
+	for (unsigned i = 0; i < HANDLE_SHARDS; i++) {
+		for (unsigned b = 0; b < HANDLE_BUCKETS; b++) {
+			while (fs->handles[i].buckets[b]) {
+				struct fs_handle *h = fs->handles[i].buckets[b];
+				fs->handles[i].buckets[b] = h->next;
+				fs_handle_unref(h);
+			}
+		}
+		pthread_mutex_destroy(&fs->handles[i].lock);
+	}
+	cst_inode_table_free(fs->table);
+	cst_meta_free(fs->meta);
+	fs->magic = 0;
+	free(fs->prefix);
+	free(fs);
+}
+
+struct cst_dir *fs_dir_of(struct cst_fs *fs, struct cst_inode *inode)
+{
+	cst_inode_lock(fs->table, inode);
+	struct cst_dir *dir = inode->dir;
+	cst_inode_unlock(fs->table, inode);
+	if (dir)
+		return dir;
+	CST_AUTO_BUF prefix = CST_BUF_INIT;
+	fs_key(fs, inode, &prefix);
+	if (inode->parent)
+		cst_buf_add_char(&prefix, '/');
+	struct cst_dir *made = cst_dir_new(fs->meta, cst_buf_slice(&prefix));
+	fs_adopt_dir(fs, inode, made);
+	cst_dir_unref(made);
+	cst_inode_lock(fs->table, inode);
+	dir = inode->dir;
+	cst_inode_unlock(fs->table, inode);
+	return dir;
+}
+
+void fs_adopt_dir(struct cst_fs *fs, struct cst_inode *inode, struct cst_dir *dir)
+{
+	cst_inode_lock(fs->table, inode);
+	if (!inode->dir)
+		inode->dir = cst_dir_ref(dir);
+	cst_inode_unlock(fs->table, inode);
+}
+
+void fs_key(const struct cst_fs *fs, const struct cst_inode *inode, struct cst_buf *key)
+{
+	cst_buf_add_str(key, fs->prefix);
+	cst_inode_path(inode, key);
+}
+
+bool fs_is_fresh(const struct cst_fs *fs, int64_t checked)
+{
+	return checked > 0 && fs->config.clock() - checked < fs->config.list_ttl;
+}
+
+struct stale_job {
+	struct cst_fs *fs;
+	uint64_t node;
+};
+
+static void tell_stale(void *arg)
+{
+	struct stale_job *job = arg;
+	const struct cst_fs_host *host = job->fs->host;
+	host->invalidate_node(host->host, job->node, -1, 0);
+	free(job);
+}
+
+/* The kernel then asks for the attributes again, gets ESTALE and looks the name up. Attributes alone: that never waits. */
+static void notify_stale(struct cst_fs *fs, uint64_t node)
+{
+	if (!node || !fs->host->invalidate_node)
+		return;
+	struct stale_job *job = CST_NEW(struct stale_job);
+	*job = (struct stale_job){fs, node};
+	cst_pool_submit(fs->pool, tell_stale, job);
+}
+
+struct cst_inode *fs_enter(struct cst_fs *fs, struct cst_inode *parent, const char *name, const struct cst_entry *entry, unsigned lookups)
+{
+	uint64_t replaced;
+	struct cst_inode *inode = cst_inode_enter(fs->table, parent, name, entry, lookups, &replaced);
+	notify_stale(fs, replaced);
+	return inode;
+}
+
+void fs_gone(struct cst_fs *fs, struct cst_inode *parent, const char *name, int64_t at)
+{
+	notify_stale(fs, cst_inode_remove(fs->table, parent, name, at));
+}
+
+void fs_doubt(struct cst_fs *fs, struct cst_inode *inode)
+{
+	if (!inode->parent)
+		return;
+	cst_inode_lock(fs->table, inode);
+	inode->checked = 0;
+	cst_inode_unlock(fs->table, inode);
+	cst_dir_doubt(fs_dir_of(fs, inode->parent), cst_inode_name(inode));
+}
+
+int fs_errno(struct cst_fs *fs, int rc, const char *what, struct cst_slice name, const struct cst_error *err)
+{
+	switch (rc) {
+	case -ENOENT:
+	case -ESTALE:
+	case -EINTR:
+	case -ENAMETOOLONG:
+	case -ENODATA:
+		return rc;
+	default:
+		break;
+	}
+	uint64_t suppressed = 0;
+	if (cst_log_allowed(&fs->log_limit, LOG_INTERVAL, &suppressed)) {
+		char text[CST_ERROR_TEXT_MAX];
+		bool archived = err && strcmp(err->api, "InvalidObjectState") == 0;
+		CST_AUTO_FREE char *shown = printable(CST_SLICE(""), name);
+		cst_log_warn("%s \"%s\": %s%s (%" PRIu64 " other failures not logged)", what, shown,
+			     err ? cst_error_text(err, text, sizeof(text)) : strerror(-rc),
+			     archived && !err->hint[0] ? "; the object is archived: restore it, then read it again" : "", suppressed);
+	}
+	return rc == -EACCES || rc == -ENOTSUP ? rc : -EIO;
+}
+
+void cst_fs_forget(struct cst_fs *fs, uint64_t node, uint64_t count)
+{
+	if (cst_inode_forget(fs->table, node, count) < 0)
+		cst_log_debug("forget of node %" PRIu64 ", which is not known", node);
+}
+
+void cst_fs_statfs(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node)
+{
+	/* A bucket has no size: large enough that nothing refuses to work, small enough for 64-bit sums of bytes. */
+	static const struct statvfs space = {
+		.f_bsize = 4096,
+		.f_frsize = 4096,
+		.f_blocks = UINT64_C(1) << 38,
+		.f_bfree = UINT64_C(1) << 38,
+		.f_bavail = UINT64_C(1) << 38,
+		.f_files = UINT32_MAX,
+		.f_ffree = UINT32_MAX,
+		.f_favail = UINT32_MAX,
+		.f_namemax = CST_NAME_MAX,
+	};
+	(void)node;
+	fs->host->statfs(call, &space);
+}
+
+void cst_fs_access(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node, uint32_t mask)
+{
+	struct cst_inode *inode = cst_inode_get(fs->table, node);
+	struct stat st;
+	int rc = 0;
+	if (!inode) {
+		fs->host->error(call, -ESTALE);
+		return;
+	}
+	fs_fill_stat(fs, inode, &st);
+	/* Supplementary groups are not known here: what the group or others may do is allowed (the kernel checks exactly under
+	 * default_permissions and then doesn't ask). */
+	uint32_t granted = call->uid == st.st_uid ? st.st_mode >> 6 & 7 : (st.st_mode | st.st_mode >> 3) & 7;
+	if (call->uid == 0)
+		granted = 6 | (S_ISDIR(st.st_mode) || st.st_mode & 0111 ? 1 : 0);
+	if (mask & W_OK)
+		rc = -EROFS;
+	else if (mask & (R_OK | X_OK) & ~granted)
+		rc = -EACCES;
+	cst_inode_unref(fs->table, inode);
+	fs->host->error(call, rc);
+}
+
+void cst_fs_refuse_write(struct cst_fs *fs, struct cst_fs_call *call, const char *what)
+{
+	if (!__atomic_exchange_n(&fs->told_write, true, __ATOMIC_RELAXED))
+		cst_log_warn("%s refused with \"Read-only file system\": this version mounts read-only; write with other tools and the change "
+			     "shows here (this is said once)",
+			     what);
+	fs->host->error(call, -EROFS);
+}
+
+void cst_fs_stats(struct cst_fs *fs, struct cst_fs_stats *stats)
+{
+	struct cst_meta_stats meta;
+	cst_meta_stats(fs->meta, &meta);
+	*stats = (struct cst_fs_stats){
+		.inodes = cst_inode_table_count(fs->table),
+		.open_files = __atomic_load_n(&fs->open_files, __ATOMIC_RELAXED),
+		.open_dirs = __atomic_load_n(&fs->open_dirs, __ATOMIC_RELAXED),
+		.cached_dirs = meta.listings,
+		.skipped_names = __atomic_load_n(&fs->skipped, __ATOMIC_RELAXED),
+		.lookups = __atomic_load_n(&fs->lookups, __ATOMIC_RELAXED),
+		.lookups_local = __atomic_load_n(&fs->lookups_local, __ATOMIC_RELAXED),
+		.reads = __atomic_load_n(&fs->reads, __ATOMIC_RELAXED),
+		.bytes_read = __atomic_load_n(&fs->bytes_read, __ATOMIC_RELAXED),
+	};
+}

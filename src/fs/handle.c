@@ -1,0 +1,146 @@
+/* Handles. `fh` is a hint: the node id alone is enough to serve a request, so an unknown one is made anew. */
+#include "fs/internal.h"
+
+static struct fs_handle_shard *shard_of(struct cst_fs *fs, uint64_t fh)
+{
+	return &fs->handles[fh % HANDLE_SHARDS];
+}
+
+static struct fs_handle **find_locked(struct fs_handle_shard *s, uint64_t fh)
+{
+	struct fs_handle **at = &s->buckets[fh / HANDLE_SHARDS % HANDLE_BUCKETS];
+	while (*at && (*at)->fh != fh)
+		at = &(*at)->next;
+	return at;
+}
+
+static void count_open(struct cst_fs *fs, struct cst_inode *inode, int change)
+{
+	bool is_dir = cst_inode_is_dir(inode);
+	struct cst_fetch_object *unused = NULL;
+	cst_inode_lock(fs->table, inode);
+	inode->opens += (uint32_t)change;
+	if (inode->opens == 0 && inode->stale) { /* nobody can open it again */
+		unused = inode->data;
+		inode->data = NULL;
+	}
+	cst_inode_unlock(fs->table, inode);
+	if (unused)
+		cst_fetch_object_unref(unused);
+	__atomic_fetch_add(is_dir ? &fs->open_dirs : &fs->open_files, (uint64_t)change, __ATOMIC_RELAXED);
+}
+
+/* The data of the inode's version, shared by its handles. A version that another came after (412) and that a HEAD has since found
+ * current again starts afresh. */
+static struct cst_fetch_object *data_of(struct cst_fs *fs, struct cst_inode *inode)
+{
+	struct cst_fetch_object *made = NULL, *old = NULL, *data;
+	cst_inode_lock(fs->table, inode);
+	data = inode->data;
+	if (data && (inode->stale || !cst_fetch_object_is_stale(data)))
+		cst_fetch_object_ref(data);
+	else
+		data = NULL;
+	cst_inode_unlock(fs->table, inode);
+	if (data)
+		return data;
+	CST_AUTO_BUF key = CST_BUF_INIT;
+	fs_key(fs, inode, &key);
+	made = cst_fetch_object_new(fs->config.fetch, cst_buf_slice(&key), cst_inode_etag(inode), inode->id->size);
+	cst_inode_lock(fs->table, inode);
+	if (inode->data && !cst_fetch_object_is_stale(inode->data)) { /* another thread was quicker */
+		old = made;
+	} else {
+		old = inode->data;
+		inode->data = made;
+	}
+	data = cst_fetch_object_ref(inode->data);
+	cst_inode_unlock(fs->table, inode);
+	if (old)
+		cst_fetch_object_unref(old);
+	return data;
+}
+
+struct fs_handle *fs_handle_new(struct cst_fs *fs, struct cst_inode *inode, uint64_t fh)
+{
+	struct fs_handle *h = CST_NEW(struct fs_handle);
+	h->magic = FS_HANDLE_MAGIC;
+	cst_ref_init(&h->ref); /* the table's */
+	cst_ref_get(&h->ref);  /* the caller's */
+	h->fs = fs;
+	h->inode = cst_inode_ref(fs->table, inode);
+	h->fh = fh ? fh : __atomic_fetch_add(&fs->next_fh, 1, __ATOMIC_RELAXED);
+	pthread_mutex_init(&h->lock, NULL);
+	if (cst_inode_is_dir(inode)) {
+		h->dir = cst_dir_ref(fs_dir_of(fs, inode));
+	} else if (inode->id->size > 0) {
+		struct cst_fetch_object *data = data_of(fs, inode);
+		h->stream = cst_fetch_stream_new(data);
+		cst_fetch_object_unref(data);
+	}
+	count_open(fs, inode, 1);
+	struct fs_handle_shard *s = shard_of(fs, h->fh);
+	pthread_mutex_lock(&s->lock);
+	bool taken = fh && *find_locked(s, fh); /* another request rebuilt it just now; this one serves its own */
+	if (!taken) {
+		struct fs_handle **at = &s->buckets[h->fh / HANDLE_SHARDS % HANDLE_BUCKETS];
+		h->next = *at;
+		*at = h;
+	}
+	pthread_mutex_unlock(&s->lock);
+	if (taken)
+		fs_handle_unref(h);
+	return h;
+}
+
+struct fs_handle *fs_handle_get(struct cst_fs *fs, struct cst_inode *inode, uint64_t fh)
+{
+	struct fs_handle_shard *s = shard_of(fs, fh);
+	pthread_mutex_lock(&s->lock);
+	struct fs_handle *h = *find_locked(s, fh);
+	bool known = h != NULL;
+	if (h && h->inode == inode)
+		cst_ref_get(&h->ref);
+	else
+		h = NULL;
+	pthread_mutex_unlock(&s->lock);
+	/* Another node's number can't be taken over: then the handle serves this request, and its node's RELEASE never finds it. */
+	if (h)
+		return h;
+	h = fs_handle_new(fs, inode, known ? 0 : fh);
+	if (known)
+		fs_handle_release(fs, inode->id->node, h->fh);
+	return h;
+}
+
+void fs_handle_unref(struct fs_handle *h)
+{
+	CST_CHECK(h, FS_HANDLE_MAGIC);
+	if (!cst_ref_put(&h->ref))
+		return;
+	struct cst_fs *fs = h->fs;
+	if (h->stream)
+		cst_fetch_stream_free(h->stream);
+	if (h->listing)
+		cst_listing_close(h->listing);
+	cst_dir_unref(h->dir);
+	count_open(fs, h->inode, -1);
+	cst_inode_unref(fs->table, h->inode);
+	pthread_mutex_destroy(&h->lock);
+	h->magic = 0;
+	free(h);
+}
+
+void fs_handle_release(struct cst_fs *fs, uint64_t node, uint64_t fh)
+{
+	struct fs_handle_shard *s = shard_of(fs, fh);
+	pthread_mutex_lock(&s->lock);
+	struct fs_handle **at = find_locked(s, fh), *h = *at;
+	if (h && h->inode->id->node == node)
+		*at = h->next;
+	else
+		h = NULL;
+	pthread_mutex_unlock(&s->lock);
+	if (h)
+		fs_handle_unref(h);
+}

@@ -1,0 +1,103 @@
+/* Private to fs. Locks, outermost first: a directory's (meta), a handle's, a name shard's, a node shard's; the spin lock of a call and
+ * a wait's mutex are leaves. The host's functions are called without any of them, but for `dirent`, which only copies. */
+#pragma once
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/metrics.h"
+#include "base/pool.h"
+#include "fs/fs.h"
+#include "meta/dir.h"
+#include "meta/inode.h"
+
+#include <errno.h>
+#include <pthread.h>
+
+#define HANDLE_SHARDS 64
+#define HANDLE_BUCKETS 64
+
+struct fs_handle {
+	unsigned magic;
+	struct cst_ref ref;
+	uint64_t fh;
+	struct fs_handle *next;
+	struct cst_fs *fs;
+	struct cst_inode *inode; /* counted */
+	struct cst_fetch_stream *stream; /* files with bytes */
+	/* directories */
+	pthread_mutex_t lock; /* guards what follows */
+	struct cst_dir *dir;  /* counted */
+	struct cst_listing *listing;
+	bool read_on; /* entries were read: a rewind takes a newer listing if this one is old */
+};
+#define FS_HANDLE_MAGIC 0xf54a0001u
+
+struct fs_handle_shard {
+	pthread_mutex_t lock;
+	struct fs_handle *buckets[HANDLE_BUCKETS];
+};
+
+struct cst_fs {
+	unsigned magic;
+	struct cst_fs_config config;
+	char *prefix;
+	const struct cst_fs_host *host;
+	struct cst_meta *meta;
+	struct cst_inode_table *table;
+	struct cst_pool *pool; /* interrupts and notifications: what may wait or must not run under the host's locks */
+	struct fs_handle_shard handles[HANDLE_SHARDS];
+	uint64_t next_fh;
+	int64_t mounted; /* ns since 1970: the time of directories that have none */
+	uint64_t open_files, open_dirs, skipped, lookups, lookups_local, reads, bytes_read;
+	bool told_skipped, told_write, told_outside;
+	struct cst_log_limit log_limit;
+	struct cst_metric *metric_skipped, *metric_shadowed;
+};
+#define FS_MAGIC 0xf5000001u
+
+/* A call that waits for the store. Owned by its operation; an interrupt under way and the starter hold references. */
+struct fs_wait {
+	struct cst_ref ref;
+	struct cst_fs *fs;
+	struct cst_fs_call *call;
+	pthread_mutex_t lock;
+	bool started, abort_wanted;
+	/* Withdraws or cancels the operation, on a pool thread. True: withdrawn, its end will not come; answered -EINTR then. */
+	bool (*leave)(struct fs_wait *w);
+	void (*free)(struct fs_wait *w);
+};
+/* Before the operation is started; from now on an interrupt reaches it. */
+void fs_wait_arm(struct fs_wait *w, struct cst_fs *fs, struct cst_fs_call *call, bool (*leave)(struct fs_wait *), void (*free)(struct fs_wait *));
+/* After it was started (it may have ended already); gives the starter's reference back. */
+void fs_wait_started(struct fs_wait *w);
+/* At its end, before the reply: interrupts come too late now. Returns the call. */
+struct cst_fs_call *fs_wait_end(struct fs_wait *w);
+void fs_wait_unref(struct fs_wait *w);
+
+struct fs_handle *fs_handle_new(struct cst_fs *fs, struct cst_inode *inode, uint64_t fh); /* 0: a new number */
+/* By number; rebuilt when it is unknown or another node's. Never NULL; referenced. */
+struct fs_handle *fs_handle_get(struct cst_fs *fs, struct cst_inode *inode, uint64_t fh);
+void fs_handle_unref(struct fs_handle *h);
+void fs_handle_release(struct cst_fs *fs, uint64_t node, uint64_t fh);
+
+void fs_fill_stat(const struct cst_fs *fs, struct cst_inode *inode, struct stat *st);
+void fs_fill_entry(const struct cst_fs *fs, struct cst_inode *inode, struct cst_fs_entry *entry);
+/* Of the inode's directory, made on first use; borrowed from the inode. */
+struct cst_dir *fs_dir_of(struct cst_fs *fs, struct cst_inode *inode);
+void fs_adopt_dir(struct cst_fs *fs, struct cst_inode *inode, struct cst_dir *dir);
+/* The object key of an inode. */
+void fs_key(const struct cst_fs *fs, const struct cst_inode *inode, struct cst_buf *key);
+/* Is what is known of the inode (as of `checked`) young enough? */
+bool fs_is_fresh(const struct cst_fs *fs, int64_t checked);
+/* Enters news; tells the kernel when they replace a version it holds. */
+struct cst_inode *fs_enter(struct cst_fs *fs, struct cst_inode *parent, const char *name, const struct cst_entry *entry, unsigned lookups);
+void fs_gone(struct cst_fs *fs, struct cst_inode *parent, const char *name, int64_t at);
+/* Something contradicts what is known of the inode: it must be asked for before its next use. */
+void fs_doubt(struct cst_fs *fs, struct cst_inode *inode);
+/* The errno of a failure as programs see it; logs what they can't see (rate limited). */
+int fs_errno(struct cst_fs *fs, int rc, const char *what, struct cst_slice name, const struct cst_error *err);
+
+/* Makes sure that the inode is the current version of its object, asking the store when what is known is too old (or `strict`), then
+ * calls `then`: rc 0, -ESTALE (changed or gone) or an error. `handle` and `flags` are passed on. */
+typedef void (*fs_checked_fn)(struct cst_fs *fs, struct cst_fs_call *call, struct cst_inode *inode, int rc);
+void fs_check_version(struct cst_fs *fs, struct cst_fs_call *call, struct cst_inode *inode, bool strict, fs_checked_fn then);
