@@ -1,6 +1,7 @@
 /* Chooses the command: by the name the program was called by (ossfs, ossfs2, mount.fuse.TYPE), else by the first argument. */
 #include "cli/cli.h"
 #include "cli/cmd_mount.h"
+#include "object/credentials.h"
 
 static const char *base_name(const char *path)
 {
@@ -45,6 +46,8 @@ static int run_persona(const char *name, int argc, char **argv, bool *found)
 int main(int argc, char **argv)
 {
 	bool found;
+	/* Keys pass through this process: no core dump and no tracer of the same user may show them. */
+	cst_process_hide_secrets();
 	int status = run_persona(argc > 0 ? base_name(argv[0]) : "", argc, argv, &found);
 	if (found)
 		return status;

@@ -197,23 +197,51 @@ static int resolve_signature(struct cst_mount_plan *plan, struct cst_error *err)
 	return 0;
 }
 
+static bool said(const char *text)
+{
+	return text && text[0] != '\0';
+}
+
+/* Endpoint and region of the environment and the profile files. For OSS a region that the user named says better than they where
+ * its endpoint is, and an endpoint that the user named has nothing to do with their region. */
+static int resolve_profile(struct cst_mount_plan *plan, char *endpoint, size_t size, struct cst_error *err)
+{
+	struct cst_mount_options *o = &plan->o;
+	char region[64];
+	bool wanted = plan->url.cloud == CST_CLOUD_S3 ? !said(o->endpoint) || !said(o->region) : !said(o->endpoint) && !said(o->region);
+	if (!wanted)
+		return 0;
+	struct cst_credentials_config config = {
+		.cloud = plan->url.cloud, .bucket = plan->url.bucket, .ossutil_config = o->ossutil_config, .profile = o->profile};
+	int rc = cst_credentials_profile_endpoint(&config, endpoint, size, region, sizeof(region), err);
+	if (rc == 0 && !said(o->region) && said(region)) {
+		free(o->region);
+		o->region = cst_xstrdup(region);
+	}
+	return rc;
+}
+
 static int resolve_endpoint(struct cst_mount_plan *plan, struct cst_error *err)
 {
 	struct cst_mount_options *o = &plan->o;
-	const char *endpoint = o->endpoint;
-	if (!endpoint || endpoint[0] == '\0')
-		endpoint = getenv(plan->url.cloud == CST_CLOUD_S3 ? "AWS_ENDPOINT_URL" : "OSS_ENDPOINT");
-	if (endpoint && endpoint[0] != '\0') {
+	char found[512] = "";
+	int rc = resolve_profile(plan, found, sizeof(found), err);
+	if (rc != 0)
+		return rc;
+	const char *endpoint = said(o->endpoint) ? o->endpoint : said(found) ? found : NULL;
+	if (!endpoint && plan->url.cloud == CST_CLOUD_OSS)
+		endpoint = getenv("OSS_ENDPOINT");
+	if (said(endpoint)) {
 		bool http = plan->persona == CST_PERSONA_OSSFS && !strstr(endpoint, "://");
 		plan->endpoint = cst_xasprintf("%s%s", http ? "http://" : "", endpoint);
-	} else if (plan->url.cloud == CST_CLOUD_OSS && o->region && o->region[0] != '\0') {
+	} else if (plan->url.cloud == CST_CLOUD_OSS && said(o->region)) {
 		plan->endpoint = cst_xasprintf("https://oss-%s.aliyuncs.com", strncmp(o->region, "oss-", 4) == 0 ? o->region + 4 : o->region);
 	} else if (plan->persona == CST_PERSONA_OSSFS) {
 		plan->endpoint = cst_xstrdup("http://oss-cn-hangzhou.aliyuncs.com"); /* what ossfs 1.0 does */
 	} else if (plan->url.cloud == CST_CLOUD_OSS) {
 		cst_error_set(err, EINVAL, "no endpoint was named for %s", plan->source);
 		cst_error_why(err, "OSS has one in each region");
-		cst_error_hint(err, "give --endpoint https://oss-REGION.aliyuncs.com, or --region REGION");
+		cst_error_hint(err, "give --endpoint https://oss-REGION.aliyuncs.com, or --region REGION, or run ossutil config");
 		return -EINVAL;
 	}
 	return 0;
