@@ -25,7 +25,8 @@ struct cst_bucket_config {
 	const char *bucket;
 	/* "oss-cn-hangzhou.aliyuncs.com", "https://…", "http://127.0.0.1:9000", "[::1]:9000"; without a scheme https.
 	 * NULL for S3: s3.REGION.amazonaws.com. AUTO addressing: path style for IP literals, localhost and bucket names with dots
-	 * under TLS, virtual host otherwise. A host that starts with "BUCKET." is taken as the virtual host it is. */
+	 * under TLS, virtual host otherwise; path style too for host names without
+	 * dots. A host that starts with "BUCKET." is taken as the virtual host it is. */
 	const char *endpoint;
 	const char *region;	 /* NULL: derived from the endpoint */
 	enum cst_sign_kind sign; /* NONE: default: OSS V4 when the region is known, else V1; S3 V4 */
@@ -38,7 +39,7 @@ struct cst_bucket_config {
 	bool verify_crc64;		     /* check x-oss-hash-crc64ecma of whole-object reads */
 };
 struct cst_bucket *cst_bucket_new(const struct cst_bucket_config *config, struct cst_error *err);
-/* All operations must have ended. */
+/* All operations must have ended and been released (those that are just doing so are waited for). Not on a loop thread. */
 void cst_bucket_free(struct cst_bucket *b);
 const char *cst_bucket_name(const struct cst_bucket *b);
 const char *cst_bucket_describe(const struct cst_bucket *b); /* "oss://name at https://host (V4, cn-hangzhou)" */
@@ -55,7 +56,8 @@ struct cst_object_info {
 	enum cst_object_type type;
 	char storage_class[24]; /* "Standard", "IA", "Archive", …; "" unknown */
 	bool restoring_or_restored; /* HEAD of an archived object: x-oss-restore present */
-	/* HEAD only: user metadata, names lower case without the x-oss-meta-/x-amz-meta- prefix, values decoded. */
+	/* HEAD only: user metadata, names lower case without the x-oss-meta-/x-amz-meta- prefix, values as they came
+	 * (other tools may have percent- or RFC 2047-encoded them). */
 	const struct cst_http_header *meta;
 	size_t meta_count;
 	struct cst_slice content_type;
@@ -88,7 +90,8 @@ struct cst_object_list {
 	struct cst_slice token;	     /* from the page before, "" for the first */
 	unsigned max_keys;	     /* 0: 1000 */
 };
-/* Entries come in key order while the page is parsed (it is never held whole); common prefixes have is_prefix set. */
+/* Entries come while the page is parsed, in the order of the store: objects in key order, then common prefixes (is_prefix set)
+ * in theirs. A store that names the encoding only at the end of the page has its entries held until then. */
 struct cst_object_list_entry {
 	bool is_prefix;
 	struct cst_object_info info; /* is_prefix: only key */

@@ -1,0 +1,181 @@
+/* What OSS and S3 do differently, and the inside of buckets and operations. Private to src/object (not credentials) and its
+ * tests.
+ *
+ * Life of an operation (state, guarded by the bucket's lock):
+ *
+ *	NEW ──► RUNNING ──► DONE                     one attempt sufficed
+ *	 ├─► QUEUED ──► RUNNING                      the limiter lets fewer run; the next one ends → first in the queue starts
+ *	 ├─► BACKOFF ──► NEW                         a pause after a failed attempt, or because the store asked for quiet
+ *	RUNNING ──► RENEWING ──► NEW                 the credential is being renewed
+ *	QUEUED, BACKOFF, RENEWING ──► DONE           cancelled, or the deadline passed
+ *
+ * One reference is the caller's handle, one goes with the operation until DONE, and one each with a posted task, an armed timer
+ * and a renewal under way. Timers live on the bucket's own loop; all else runs on whatever thread brings the event. The fields of
+ * an attempt belong to the thread that runs the attempt's callbacks: attempts follow each other, and the lock orders them. */
+#pragma once
+
+#include "base/metrics.h"
+#include "object/endpoint.h"
+#include "object/retry.h"
+#include "object/sign_private.h"
+#include "object/xml.h"
+
+#include <pthread.h>
+
+enum cst_op_kind { CST_OP_GET, CST_OP_HEAD, CST_OP_LIST, CST_OP_SYMLINK, CST_OP_KINDS };
+enum cst_op_state { CST_OP_NEW, CST_OP_QUEUED, CST_OP_BACKOFF, CST_OP_RENEWING, CST_OP_RUNNING, CST_OP_DONE };
+/* Why we ended a call ourselves. */
+enum cst_op_stop {
+	CST_STOP_NONE,
+	CST_STOP_ENOUGH,	/* sifting: all wanted bytes are there */
+	CST_STOP_STALE,		/* another ETag than asked for */
+	CST_STOP_CHANGED,	/* another ETag than that of the bytes we have, and none was asked for: begin again */
+	CST_STOP_RANGE_IGNORED, /* 200 to a Range request: ask again and sift */
+	CST_STOP_PAST_END,	/* the whole object came, and it ends before the range */
+	CST_STOP_MALFORMED,
+};
+
+/* The vtable. */
+struct cst_backend {
+	const char *scheme;
+	const char *meta_prefix;     /* "x-oss-meta-" */
+	const char *header_prefix;   /* "x-oss-" */
+	const char *request_id;	     /* header */
+	bool light_head;	     /* GetObjectMeta exists */
+	bool symlinks;
+	const char *get_headers;     /* lines that each GET with a range carries */
+	enum cst_sign_kind (*sign)(const struct cst_bucket_config *config, const struct cst_endpoint *endpoint);
+	/* Type, storage class, restore state out of a successful answer. */
+	void (*read_info)(const struct cst_http_head *head, struct cst_object_info *info);
+};
+extern const struct cst_backend cst_backend_oss, cst_backend_s3;
+
+/* For tests: pauses and randomness. Set before the first operation. */
+struct cst_object_tuning {
+	int64_t backoff_base, backoff_cap;
+	uint64_t (*random)(void *arg); /* NULL: the bucket's own */
+	int64_t (*wall)(void *arg);    /* ns; NULL: cst_wall */
+	void *arg;
+};
+
+TAILQ_HEAD(cst_op_queue, cst_object_op);
+
+struct cst_signer; /* signer.c: the current credential with its derived key */
+
+struct cst_bucket {
+	unsigned magic;
+	const struct cst_backend *backend;
+	char *name, *describe;
+	struct cst_endpoint endpoint;
+	enum cst_sign_kind sign;
+	struct cst_credentials *credentials; /* NULL: anonymous */
+	struct cst_http_client *http;
+	int64_t request_timeout, deadline;
+	unsigned max_attempts;
+	bool verify_crc64;
+	struct cst_object_tuning tuning;
+	struct cst_signer *signer;
+	struct cst_loop *loop; /* timers */
+	pthread_mutex_t lock;
+	/* under the lock */
+	struct cst_limiter limiter;
+	struct cst_op_queue queue, spare;
+	unsigned spare_count, live; /* operations kept; in use */
+	pthread_cond_t idle;	    /* live became 0 */
+	uint64_t seed;
+	/* atomic */
+	int64_t clock_offset; /* s to add to ours */
+	bool throttled;	      /* the limiter has something to recover from */
+	struct cst_bucket_stats stats;
+};
+#define CST_BUCKET_MAGIC 0x4255434bu
+
+#define CST_OP_IOV 8
+struct cst_object_op {
+	unsigned magic;
+	struct cst_ref ref;
+	struct cst_bucket *bucket;
+	enum cst_op_kind kind;
+	/* under the bucket's lock */
+	enum cst_op_state state;
+	bool cancelled, posted, timed;
+	struct cst_http_call *call;
+	unsigned sent, answered; /* attempts */
+	int64_t wake_at;
+	TAILQ_ENTRY(cst_object_op) link; /* queue or spare */
+	struct cst_task task;
+	struct cst_timer timer; /* the bucket's loop */
+
+	/* the request */
+	struct cst_buf key; /* or prefix */
+	bool light, no_retry, has_if_match;
+	char if_match[CST_ETAG_MAX];
+	uint64_t offset, length;
+	struct iovec iov_own[2 * CST_OP_IOV], *iov; /* of the whole range; room for `rest` follows */
+	int iov_count;
+	struct cst_buf delimiter, start_after, token;
+	unsigned max_keys;
+	int64_t deadline, started;
+	unsigned max_attempts;
+	void *fn, *arg;
+	struct cst_object_list_ops list_ops;
+
+	/* the attempt */
+	struct cst_buf target, headers;
+	struct iovec *rest; /* iov without what is already there */
+	int rest_count;
+	int64_t attempt_started, signed_at;
+	uint64_t generation;
+	int status;
+	enum cst_op_stop stop;
+	const char *stop_why;
+	bool accepted; /* a 2xx answer of the form we want */
+	bool has_error;
+	struct cst_buf error_body;
+	struct cst_store_error error;
+	int64_t told_delay, server_date; /* ns; s, 0: none */
+
+	/* over attempts */
+	bool sift, renewed, probing;
+	unsigned skewed, failures, delivered;
+	int renew_error; /* what it is if there is no other credential */
+	uint64_t got;	 /* bytes of the range stored */
+	uint64_t passed; /* sifting: bytes of the object seen */
+	struct cst_object_info info;
+	struct cst_buf meta_text, target_text;
+	struct cst_http_header *meta;
+	struct cst_list_xml *xml;
+	struct cst_object_list_page page;
+	struct cst_error err;
+};
+#define CST_OP_MAGIC 0x4f504f50u
+
+/* op.c */
+struct cst_object_op *cst_op_new(struct cst_bucket *b, enum cst_op_kind kind, struct cst_slice key);
+void cst_op_begin(struct cst_object_op *op);
+void cst_op_free_spare(struct cst_bucket *b);
+/* The attempt ended; decides what is next. Called without the lock. */
+void cst_op_finish(struct cst_object_op *op, int rc);
+void cst_op_retry(struct cst_object_op *op, int64_t delay);
+void cst_op_renew(struct cst_object_op *op);
+void cst_op_on_done(void *arg, int rc, size_t received, const struct cst_error *err);
+/* request.c: fills target, headers, rest; sends. */
+struct cst_http_call *cst_op_send(struct cst_object_op *op);
+/* answer.c: callbacks of an attempt. */
+int cst_op_on_head(void *arg, const struct cst_http_response *response);
+int cst_op_on_body(void *arg, struct cst_slice piece);
+/* The verdict on an attempt; ends in one of finish, retry, renew. */
+void cst_op_judge(struct cst_object_op *op, int rc, size_t received, const struct cst_error *err);
+void cst_op_list_entry(void *arg, const struct cst_object_list_entry *entry);
+/* explain.c: op->err for people. http_err may be NULL. */
+void cst_op_explain(struct cst_object_op *op, int error, int rc, const struct cst_error *http_err);
+/* signer.c */
+struct cst_signer *cst_signer_new(void);
+void cst_signer_free(struct cst_signer *s);
+/* Signs; returns the generation of the credential used. */
+uint64_t cst_signer_sign(struct cst_signer *s, struct cst_credentials *credentials, const struct cst_sign_request *req,
+			 struct cst_buf *out);
+/* bucket.c */
+int64_t cst_bucket_wall(const struct cst_bucket *b); /* s, by the store's clock as far as known */
+void cst_bucket_tune(struct cst_bucket *b, const struct cst_object_tuning *tuning);
+void cst_op_count(const struct cst_object_op *op, int status, int64_t ns); /* metrics of one request */

@@ -1,0 +1,143 @@
+/* Builds and sends the request of one attempt. */
+#include "object/backend.h"
+
+#include "base/clock.h"
+#include "base/text.h"
+
+#include <inttypes.h>
+
+#define PARAMS_MAX 8
+struct params {
+	struct cst_sign_param list[PARAMS_MAX];
+	size_t count;
+};
+
+static void add(struct params *p, const char *name, struct cst_slice value, bool has_value)
+{
+	p->list[p->count++] = (struct cst_sign_param){cst_slice_of(name), value, has_value};
+}
+
+static void list_params(const struct cst_object_op *op, char max_keys[16], struct params *p)
+{
+	snprintf(max_keys, 16, "%u", op->max_keys);
+	add(p, "list-type", CST_SLICE("2"), true);
+	add(p, "encoding-type", CST_SLICE("url"), true);
+	add(p, "max-keys", cst_slice_of(max_keys), true);
+	if (op->key.len)
+		add(p, "prefix", cst_buf_slice(&op->key), true);
+	if (op->delimiter.len)
+		add(p, "delimiter", cst_buf_slice(&op->delimiter), true);
+	if (op->token.len)
+		add(p, "continuation-token", cst_buf_slice(&op->token), true);
+	else if (op->start_after.len)
+		add(p, "start-after", cst_buf_slice(&op->start_after), true);
+}
+
+static void write_target(struct cst_object_op *op, struct cst_slice key, const struct params *p)
+{
+	const struct cst_bucket *b = op->bucket;
+	struct cst_buf *t = &op->target;
+	cst_buf_clear(t);
+	cst_buf_add_char(t, '/');
+	if (b->endpoint.path_style) {
+		cst_text_url_encode(t, cst_slice_of(b->name), false);
+		cst_buf_add_char(t, '/');
+	}
+	cst_text_url_encode(t, key, true);
+	for (size_t i = 0; i < p->count; i++) {
+		cst_buf_add_char(t, i == 0 ? '?' : '&');
+		cst_text_url_encode(t, p->list[i].name, false);
+		if (!p->list[i].has_value)
+			continue;
+		cst_buf_add_char(t, '=');
+		cst_text_url_encode(t, p->list[i].value, false);
+	}
+}
+
+/* The part of the range that is still missing, and where it goes. */
+static void write_range(struct cst_object_op *op)
+{
+	uint64_t from = op->offset + op->got, to = op->offset + op->length - 1, skip = op->got;
+	/* A condition once there is something to hold on to: bytes of two versions never mix. */
+	const char *etag = op->has_if_match ? op->if_match : op->got ? op->info.etag : "";
+	cst_buf_printf(&op->headers, "Range: bytes=%" PRIu64 "-%" PRIu64 "\r\n%s", from, to, op->bucket->backend->get_headers);
+	if (etag[0])
+		cst_buf_printf(&op->headers, "If-Match: \"%s\"\r\n", etag);
+	op->rest_count = 0;
+	for (int i = 0; i < op->iov_count; i++) {
+		if (skip >= op->iov[i].iov_len) {
+			skip -= op->iov[i].iov_len;
+			continue;
+		}
+		op->rest[op->rest_count++] = (struct iovec){(char *)op->iov[i].iov_base + skip, op->iov[i].iov_len - skip};
+		skip = 0;
+	}
+}
+
+static void sign(struct cst_object_op *op, const char *method, struct cst_slice key, const struct params *p)
+{
+	struct cst_bucket *b = op->bucket;
+	op->signed_at = cst_bucket_wall(b);
+	if (!b->credentials)
+		return;
+	struct cst_sign_request req = {
+		.kind = b->sign, .method = method, .bucket = cst_slice_of(b->name), .key = key,
+		.path_style = b->endpoint.path_style, .params = p->list, .param_count = p->count,
+		.headers = cst_buf_slice(&op->headers), .host = b->endpoint.host, .region = b->endpoint.region,
+		.time = op->signed_at,
+	};
+	CST_AUTO_BUF lines = CST_BUF_INIT;
+	op->generation = cst_signer_sign(b->signer, b->credentials, &req, &lines);
+	cst_buf_add_slice(&op->headers, cst_buf_slice(&lines));
+}
+
+static void reset_attempt(struct cst_object_op *op)
+{
+	op->status = 0;
+	op->stop = CST_STOP_NONE;
+	op->stop_why = NULL;
+	op->accepted = op->has_error = false;
+	op->told_delay = op->server_date = 0;
+	op->passed = 0;
+	cst_buf_clear(&op->error_body);
+	cst_buf_clear(&op->headers);
+	op->attempt_started = cst_now();
+}
+
+struct cst_http_call *cst_op_send(struct cst_object_op *op)
+{
+	struct cst_bucket *b = op->bucket;
+	struct params params = {.count = 0};
+	struct cst_slice key = op->kind == CST_OP_LIST ? (struct cst_slice){0} : cst_buf_slice(&op->key);
+	const char *method = op->kind == CST_OP_HEAD ? "HEAD" : "GET";
+	char max_keys[16];
+	reset_attempt(op);
+	if (op->kind == CST_OP_LIST) {
+		list_params(op, max_keys, &params);
+		if (op->delivered)
+			op->list_ops.restart(op->arg);
+		op->delivered = 0;
+		cst_list_xml_reset(op->xml, op);
+	} else if (op->kind == CST_OP_SYMLINK) {
+		add(&params, "symlink", (struct cst_slice){0}, false);
+	} else if (op->kind == CST_OP_HEAD && op->light && b->backend->light_head) {
+		add(&params, "objectMeta", (struct cst_slice){0}, false);
+	} else if (op->kind == CST_OP_GET) {
+		if (op->sift)
+			op->got = 0;
+		write_range(op);
+	}
+	write_target(op, key, &params);
+	sign(op, method, key, &params);
+	struct cst_http_request req = {
+		.origin = &b->endpoint.origin, .method = method, .target = op->target.data, .headers = cst_buf_slice(&op->headers),
+		.host_header = b->endpoint.host, .deadline = op->deadline, .first_byte_timeout = b->request_timeout,
+		.stall_timeout = b->request_timeout, .on_head = cst_op_on_head, .on_body = cst_op_on_body, .on_done = cst_op_on_done,
+		.arg = op,
+	};
+	if (op->kind == CST_OP_GET && !op->sift) {
+		req.into = op->rest;
+		req.into_count = op->rest_count;
+	}
+	return cst_http_start(b->http, &req);
+}
