@@ -43,8 +43,8 @@ check "ossfs: it says that it is read-only" has "$WORK/err" "write modes are not
 check "ossfs: the log names options without effect" has <(cat "$WORK"/*mnt.log) "use_cache has no effect"
 check "ossfs: ro says nothing" works ossfs demo:/train/data "$mnt" -ourl="$STORE_URL" -opasswd_file="$WORK/passwd" -oro,log_dir="$WORK"
 check_not "ossfs: no remark then" has "$WORK/err" "write modes"
-check "ossfs: an endpoint without a scheme is http" works ossfs demo:/train/data "$mnt" -ourl="$STORE_ADDRESS" -opasswd_file="$WORK/passwd",log_dir="$WORK"
-check "ossfs: max_stat_cache_size=0" works ossfs demo:/train/data "$mnt" -ourl="$STORE_URL" -opasswd_file="$WORK/passwd",max_stat_cache_size=0,log_dir="$WORK"
+check "ossfs: an endpoint without a scheme is http" works ossfs demo:/train/data "$mnt" -ourl="$STORE_ADDRESS" -o "passwd_file=$WORK/passwd,log_dir=$WORK"
+check "ossfs: max_stat_cache_size=0" works ossfs demo:/train/data "$mnt" -ourl="$STORE_URL" -o "passwd_file=$WORK/passwd,max_stat_cache_size=0,log_dir=$WORK"
 check "ossfs: unknown options are refused" refuses "unknown option -o kernelcache" ossfs demo "$mnt" -ourl="$STORE_URL" -okernelcache
 check "ossfs: --version" has <(ossfs --version) "^cistern [0-9]"
 

@@ -47,8 +47,8 @@ def main():
     problems += mentioned(page, sorted(set(commands)), "the command")
     operations = re.findall(r"\b(cst_object_(?:head|get|list|get_symlink))\(", read(os.path.join(TOP, "src/object/object.h")))
     problems += mentioned(page, sorted(set(operations)), "the operation")
-    requests = set(re.findall(r"case (FUSE_[A-Z]+):|\[(FUSE_[A-Z0-9]+)\]\s*=", read(os.path.join(TOP, "src/fuse/dispatch.c"))))
-    problems += mentioned(page, sorted({a or b for a, b in requests}), "the request")
+    requests = set(re.findall(r"case CST_KFUSE_([A-Z]+):", read(os.path.join(TOP, "src/fuse/dispatch.c"))))
+    problems += mentioned(page, sorted(requests), "the request")
     for problem in problems:
         print(problem)
     if len(places) < 30:

@@ -17,7 +17,10 @@ struct fixture {
 
 static int setup(void **state)
 {
+	setenv("HOME", "/nonexistent", 1);
 	unsetenv("OSS_ENDPOINT");
+	unsetenv("OSS_REGION");
+	unsetenv("AWS_REGION");
 	unsetenv("AWS_ENDPOINT_URL");
 	*state = CST_NEW(struct fixture);
 	return 0;

@@ -16,7 +16,7 @@
 #define SERVER_LIFE_S 90
 #define PATTERN_LEN (1u << 20) /* the pattern of double_byte() repeats after this */
 
-enum { HELLO = 2, BIG, LINK, MANY, SLOW, HANG, MANY_BASE = 100000, SLOW_BASE = 200000, STALL_BASE = 300000 };
+enum { HELLO = 2, BIG, LINK, MANY, SLOW, HANG, MANY_BASE = DOUBLE_MANY_INO, SLOW_BASE = 200000, STALL_BASE = 300000 };
 static const char hello[] = "hello, world\n";
 
 struct parked {
@@ -525,6 +525,11 @@ void double_order(struct double_server *s, int order)
 
 	__atomic_store_n(&s->board->order, order, __ATOMIC_SEQ_CST);
 	kill(s->pid, SIGUSR1);
-	while (__atomic_load_n(&s->board->orders_done, __ATOMIC_SEQ_CST) == done && kill(s->pid, 0) == 0)
+	while (__atomic_load_n(&s->board->orders_done, __ATOMIC_SEQ_CST) == done) {
+		siginfo_t info = {0};
+
+		if (waitid(P_PID, (id_t)s->pid, &info, WEXITED | WNOHANG | WNOWAIT) < 0 || info.si_pid)
+			break; /* it has ended */
 		usleep(1000);
+	}
 }

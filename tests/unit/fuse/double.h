@@ -17,6 +17,7 @@
 
 #define DOUBLE_BIG (UINT64_C(64) << 20)
 #define DOUBLE_MANY 10000
+#define DOUBLE_MANY_INO 100000 /* st_ino of file-0 */
 
 struct double_board {
 	uint64_t lookups, reads, getattrs, readdirs, forgets, cancels, opens, refused;

@@ -4,11 +4,8 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <sys/socket.h>
-
-unsigned outcomes_ended;
 
 struct visit {
 	struct raw_server *server;
@@ -74,6 +71,7 @@ void raw_server_start(struct raw_server *server, int family,
 {
 	*server = (struct raw_server){.serve = serve, .arg = arg};
 	sem_init(&server->steps, 0, 0);
+	pthread_mutex_init(&server->lock, NULL);
 	server->fd = bound_socket(family, &server->port);
 	CST_ASSERT(listen(server->fd, 512) == 0);
 	CST_ASSERT(cst_thread_start(&server->thread, "accept", 0, accept_main, server) == 0);
@@ -87,27 +85,67 @@ void raw_server_stop(struct raw_server *server)
 	while (__atomic_load_n(&server->running, __ATOMIC_ACQUIRE))
 		cst_sleep(CST_NS_PER_MS);
 	sem_destroy(&server->steps);
+	pthread_mutex_destroy(&server->lock);
+}
+
+static void note_request(struct raw_server *server, const char *request)
+{
+	const char *target = strchr(request, ' ');
+	size_t used;
+
+	pthread_mutex_lock(&server->lock);
+	snprintf(server->seen, sizeof(server->seen), "%.4000s", request);
+	used = strlen(server->targets);
+	snprintf(server->targets + used, sizeof(server->targets) - used, "%.*s", (int)strcspn(target + 1, " ") + 1, target);
+	pthread_mutex_unlock(&server->lock);
 }
 
 bool raw_read_request(struct raw_server *server, int fd)
 {
+	CST_AUTO_FREE char *request = cst_xmalloc(65536);
 	size_t len = 0, need = 0;
 	char *end = NULL;
 
 	while (!end || len < need) {
-		ssize_t n = recv(fd, server->seen + len, sizeof(server->seen) - 1 - len, 0);
+		ssize_t n = recv(fd, request + len, 65535 - len, 0);
 
 		if (n <= 0)
 			return false;
 		len += n;
-		server->seen[len] = '\0';
-		if (!end && (end = strstr(server->seen, "\r\n\r\n"))) {
-			const char *length = strstr(server->seen, "Content-Length: ");
+		request[len] = '\0';
+		if (!end && (end = strstr(request, "\r\n\r\n"))) {
+			const char *length = strstr(request, "Content-Length: ");
 
-			need = end + 4 - server->seen + (length && length < end ? strtoul(length + 16, NULL, 10) : 0);
+			need = end + 4 - request + (length && length < end ? strtoul(length + 16, NULL, 10) : 0);
 		}
 	}
+	note_request(server, request);
 	return true;
+}
+
+static const char *copy_locked_text(struct raw_server *server, const char *text)
+{
+	static char copy[4096];
+
+	pthread_mutex_lock(&server->lock);
+	snprintf(copy, sizeof(copy), "%s", text);
+	pthread_mutex_unlock(&server->lock);
+	return copy;
+}
+
+const char *raw_seen(struct raw_server *server)
+{
+	return copy_locked_text(server, server->seen);
+}
+
+const char *raw_targets(struct raw_server *server)
+{
+	return copy_locked_text(server, server->targets);
+}
+
+unsigned raw_accepted(struct raw_server *server)
+{
+	return __atomic_load_n(&server->accepted, __ATOMIC_ACQUIRE);
 }
 
 void raw_send_n(int fd, const void *bytes, size_t len)
@@ -168,7 +206,6 @@ static void on_done(void *arg, int rc, size_t received, const struct cst_error *
 	o->received = received;
 	o->err = *err;
 	o->dones++;
-	o->order = __atomic_fetch_add(&outcomes_ended, 1, __ATOMIC_ACQ_REL);
 	if (o->must_be_on)
 		CST_ASSERT(cst_loop_is_current(o->must_be_on));
 	sem_post(&o->done);

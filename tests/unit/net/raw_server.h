@@ -10,6 +10,7 @@
 
 #include "net/http_client.h"
 
+#include <pthread.h>
 #include <semaphore.h>
 
 struct raw_server {
@@ -21,7 +22,9 @@ struct raw_server {
 	unsigned accepted; /* atomic; connections so far */
 	unsigned running;  /* atomic */
 	sem_t steps;	   /* for tests that make both sides wait for each other */
-	char seen[65536];  /* the last request, NUL-terminated; read it only after the call has ended */
+	pthread_mutex_t lock;
+	char seen[4096];    /* lock: the last request, NUL-terminated (its first bytes) */
+	char targets[4096]; /* lock: a blank and the target of each request, in order */
 };
 /* family: AF_INET or AF_INET6 loopback. */
 void raw_server_start(struct raw_server *server, int family,
@@ -31,6 +34,10 @@ void raw_server_stop(struct raw_server *server); /* waits for the connections' f
 uint16_t raw_closed_port(void);
 /* Reads a request with its body (by Content-Length). False at the end of the connection. */
 bool raw_read_request(struct raw_server *server, int fd);
+/* Copies; valid until the next call of the function. */
+const char *raw_seen(struct raw_server *server);
+const char *raw_targets(struct raw_server *server);
+unsigned raw_accepted(struct raw_server *server);
 void raw_send(int fd, const char *bytes);
 void raw_send_n(int fd, const void *bytes, size_t len);
 /* Reads until the client closes. */
@@ -47,11 +54,9 @@ struct outcome {
 	size_t received;
 	struct cst_error err;
 	struct cst_buf body; /* what on_body got */
-	unsigned order;	     /* the how-manieth of all calls to end */
 	unsigned dones;
 	struct cst_loop *must_be_on;
 };
-extern unsigned outcomes_ended; /* atomic */
 
 struct cst_http_origin local_origin(uint16_t port);
 /* Fills callbacks and arg in, starts. */

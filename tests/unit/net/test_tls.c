@@ -408,9 +408,9 @@ static void test_connect_proxy(void **state)
 		assert_string_equal(o.body.data, "hello");
 		outcome_fini(&o);
 	}
-	assert_string_equal(server.seen, "CONNECT store.example:443 HTTP/1.1\r\nHost: store.example:443\r\nUser-Agent: cistern/" CST_VERSION
+	assert_string_equal(raw_seen(&server), "CONNECT store.example:443 HTTP/1.1\r\nHost: store.example:443\r\nUser-Agent: cistern/" CST_VERSION
 					 "\r\nProxy-Authorization: Basic bWU6cEBzcw==\r\n\r\n");
-	assert_int_equal(server.accepted, 1);
+	assert_int_equal(raw_accepted(&server), 1);
 	cst_http_client_free(client);
 	raw_server_stop(&server);
 	cst_tls_free(tls.tls);
@@ -462,7 +462,7 @@ static void test_plain_proxy(void **state)
 	client = proxied_client("http_proxy", "u:p@", server.port);
 	call_get(client, &o, &origin, "/k");
 	assert_int_equal(o.rc, 0);
-	assert_string_equal(server.seen, "GET http://store.example:8080/k HTTP/1.1\r\nHost: store.example:8080\r\nUser-Agent: cistern/" CST_VERSION
+	assert_string_equal(raw_seen(&server), "GET http://store.example:8080/k HTTP/1.1\r\nHost: store.example:8080\r\nUser-Agent: cistern/" CST_VERSION
 					 "\r\nProxy-Authorization: Basic dTpw\r\n\r\n");
 	outcome_fini(&o);
 	cst_http_client_free(client);
