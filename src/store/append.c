@@ -1,0 +1,198 @@
+#define CST_LOG_AREA "store"
+#include "store/append.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "store/tree.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+
+#define NOTE_MAX 70000
+
+/* "BUCKET\0KEYLEN\0KEY" and the record. */
+static int write_note(struct cst_store_backend *b, const char *name, const char *bucket, struct cst_slice key,
+		      const struct cst_record *old)
+{
+	CST_AUTO_BUF note = CST_BUF_INIT;
+	CST_AUTO_CLOSE int fd = openat(b->appends, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+	int rc;
+
+	if (fd < 0)
+		return -errno;
+	cst_buf_add(&note, bucket, strlen(bucket) + 1);
+	cst_buf_printf(&note, "%zu", key.len);
+	cst_buf_add_char(&note, '\0');
+	cst_buf_add_slice(&note, key);
+	cst_record_encode(old, &note);
+	rc = cst_tree_write_all(fd, note.data, note.len);
+	if (rc == 0 && (fsync(fd) != 0 || fsync(b->appends) != 0))
+		rc = -errno;
+	if (rc)
+		unlinkat(b->appends, name, 0);
+	return rc;
+}
+
+/* The file becomes again what `old` says. */
+static int put_back(struct cst_store_backend *b, int fd, struct cst_record *old)
+{
+	struct timespec mtime = {.tv_sec = old->mtime / CST_NS_PER_S, .tv_nsec = old->mtime % CST_NS_PER_S};
+	struct stat st;
+
+	if (ftruncate(fd, (off_t)old->size) != 0 || futimens(fd, (struct timespec[2]){{.tv_nsec = UTIME_OMIT}, mtime}) != 0 ||
+	    fstat(fd, &st) != 0)
+		return -errno;
+	if (cst_record_store(&b->records, fd, old, &st) != 0 || fsync(fd) != 0)
+		return -EIO;
+	return 0;
+}
+
+static int grow(struct cst_store_backend *b, int fd, struct cst_staged *s, struct cst_record *record, uint64_t old_size)
+{
+	struct stat st;
+	int rc;
+
+	if (fstat(s->fd, &st) != 0 || lseek(fd, (off_t)old_size, SEEK_SET) < 0)
+		return -errno;
+	rc = cst_backend_copy_range(s->fd, 0, (uint64_t)st.st_size, fd);
+	if (rc)
+		return rc;
+	/* Writes within a tick of a coarse clock would leave the time as it was. */
+	if (futimens(fd, NULL) != 0 || fsync(fd) != 0 || fstat(fd, &st) != 0)
+		return -errno;
+	rc = cst_record_store(&b->records, fd, record, &st);
+	if (rc == 0 && fsync(fd) != 0)
+		rc = -errno;
+	return rc;
+}
+
+/* The object's file, for writing. */
+static int open_for_append(int bucket, struct cst_slice key, struct stat *st)
+{
+	CST_AUTO_BUF path = CST_BUF_INIT;
+	CST_AUTO_CLOSE int fd = -1;
+	int rc = cst_keypath_of(key, &path);
+
+	if (rc)
+		return rc;
+	fd = cst_tree_open(bucket, path.data, O_RDWR | O_NONBLOCK | O_NOCTTY);
+	if (fd == -EISDIR) {
+		cst_buf_add_str(&path, "/" CST_KEYPATH_SELF);
+		fd = cst_tree_open(bucket, path.data, O_RDWR | O_NONBLOCK | O_NOCTTY);
+	}
+	if (fd < 0)
+		return cst_steal_fd(&fd);
+	if (fstat(fd, st) != 0)
+		return -errno;
+	return S_ISREG(st->st_mode) ? cst_steal_fd(&fd) : -ENOENT;
+}
+
+int cst_blob_append_locked(struct cst_store_backend *b, int bucket, const char *bucket_name, struct cst_slice key,
+			   struct cst_staged *s, struct cst_record *record)
+{
+	char note[40];
+	CST_AUTO_RECORD old = CST_RECORD_INIT;
+	CST_AUTO_CLOSE int fd = -1;
+	struct stat st;
+	int rc;
+
+	CST_CHECK(b, CST_BACKEND_MAGIC);
+	pthread_rwlock_rdlock(&b->tree);
+	fd = open_for_append(bucket, key, &st);
+	pthread_rwlock_unlock(&b->tree);
+	if (fd < 0)
+		return cst_steal_fd(&fd);
+	rc = cst_record_load(&b->records, fd, &st, &old);
+	if (rc)
+		return rc;
+	snprintf(note, sizeof(note), "%016" PRIx64 "-%" PRIx64, b->nonce, __atomic_add_fetch(&b->serial, 1, __ATOMIC_RELAXED));
+	rc = write_note(b, note, bucket_name, key, &old);
+	if (rc)
+		return rc;
+	rc = grow(b, fd, s, record, old.size);
+	if (rc && put_back(b, fd, &old) != 0) {
+		cst_log_error("an append to an object of bucket %s failed half way and could not be undone; the next start tries "
+			      "again", bucket_name);
+		return rc;
+	}
+	unlinkat(b->appends, note, 0);
+	return rc;
+}
+
+/* ---- recovery ---- */
+
+static int parse_note(struct cst_slice note, struct cst_slice *bucket, struct cst_slice *key, struct cst_record *old)
+{
+	struct cst_slice rest = note;
+	struct cst_slice number;
+	size_t len = 0;
+
+	*bucket = cst_slice_cut(&rest, '\0');
+	number = cst_slice_cut(&rest, '\0');
+	for (size_t i = 0; i < number.len; i++) {
+		if (number.data[i] < '0' || number.data[i] > '9' || len > CST_KEY_MAX)
+			return -EBADMSG;
+		len = len * 10 + (size_t)(number.data[i] - '0');
+	}
+	if (len == 0 || len > rest.len)
+		return -EBADMSG;
+	*key = (struct cst_slice){rest.data, len};
+	return cst_record_decode((struct cst_slice){rest.data + len, rest.len - len}, old);
+}
+
+static bool is_complete(struct cst_store_backend *b, int fd, const struct stat *st)
+{
+	CST_AUTO_RECORD now = CST_RECORD_INIT;
+
+	/* Loading drops the type of a record that doesn't fit its file. */
+	return cst_record_load(&b->records, fd, st, &now) == 0 && now.type == CST_RECORD_APPENDABLE;
+}
+
+static int recover_note(struct cst_store_backend *b, struct cst_slice note)
+{
+	CST_AUTO_RECORD old = CST_RECORD_INIT;
+	CST_AUTO_CLOSE int bucket = -1;
+	CST_AUTO_CLOSE int fd = -1;
+	struct cst_slice bucket_name;
+	struct cst_slice key;
+	struct stat st;
+
+	if (parse_note(note, &bucket_name, &key, &old) != 0)
+		return 0; /* it never was whole, so nothing was done */
+	bucket = cst_backend_bucket(b, bucket_name);
+	if (bucket < 0)
+		return 0;
+	fd = open_for_append(bucket, key, &st);
+	if (fd < 0 || is_complete(b, fd, &st) || (uint64_t)st.st_size < old.size)
+		return 0;
+	cst_log_warn("an append to an object of bucket %.*s was cut short: taking its %" PRId64 " bytes back",
+		     (int)bucket_name.len, bucket_name.data, (int64_t)st.st_size - (int64_t)old.size);
+	return put_back(b, fd, &old);
+}
+
+static int recover_entry(void *arg, int dir, const char *name, unsigned char type)
+{
+	struct cst_store_backend *b = arg;
+	CST_AUTO_BUF note = CST_BUF_INIT;
+	CST_AUTO_CLOSE int fd = openat(dir, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	ssize_t n;
+
+	(void)type;
+	if (fd < 0)
+		return 0;
+	n = read(fd, cst_buf_room(&note, NOTE_MAX), NOTE_MAX);
+	if (n > 0)
+		note.len = (size_t)n;
+	if (recover_note(b, cst_buf_slice(&note)) != 0)
+		cst_log_error("an append that was cut short can't be undone: %s", strerror(errno));
+	else
+		unlinkat(dir, name, 0);
+	return 0;
+}
+
+void cst_append_recover(struct cst_store_backend *b)
+{
+	cst_tree_each(b->appends, recover_entry, b);
+}
