@@ -479,7 +479,8 @@ static void finish(struct cst_http_conn *conn)
 	struct cst_http_endpoint *ep = conn->endpoint;
 
 	call->conn = NULL;
-	if (conn->keep && conn->out_done && !conn->out_failed && conn->in_pos == conn->in_len && !conn->pending &&
+	CST_ASSERT(!conn->pending);
+	if (conn->keep && conn->out_done && !conn->out_failed && conn->in_pos == conn->in_len &&
 	    !(conn->ssl && SSL_pending(conn->ssl))) {
 		cst_http_conn_give_back(conn);
 	} else {
@@ -664,7 +665,7 @@ static int use_buffered(struct cst_http_conn *conn)
 	rc = content.len ? deliver(conn, content) : 0;
 	if (rc)
 		return rc;
-	return (conn->framing == CST_BODY_LENGTH && conn->body_left == 0) || conn->chunked.done;
+	return conn->framing == CST_BODY_CHUNKED ? conn->chunked.done : conn->framing == CST_BODY_LENGTH && conn->body_left == 0;
 }
 
 /* Where the next content may be received straight into the caller's memory; behind a chunk our own buffer takes the framing
@@ -1135,6 +1136,8 @@ static void on_event(struct cst_watch *watch, uint32_t events)
 		/* Under TLS the write may have waited for something to read. */
 		if (!conn->out_done && (conn->ssl || (events & (EPOLLOUT | EPOLLERR | EPOLLHUP))) && !send_request(conn))
 			break;
+		if (conn->pending)
+			break; /* on_more() is about to read, in its turn */
 		if (events & ~(uint32_t)EPOLLOUT)
 			receive(conn);
 		else
