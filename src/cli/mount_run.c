@@ -342,8 +342,8 @@ static void log_start(const struct mount *m)
 		cst_log_warn("%s", plan->set.warnings.items[i]);
 	for (size_t i = 0; i < plan->set.notes.count; i++)
 		cst_log_info("%s", plan->set.notes.items[i]);
-	cst_log_info("mounted %s on %s read-only, credentials: %s", cst_bucket_describe(m->bucket), plan->mountpoint,
-		     cst_credentials_source(m->credentials));
+	cst_log_info("mounted %s on %s read-only; store: %s; credentials: %s", plan->source, plan->mountpoint,
+		     cst_bucket_describe(m->bucket), cst_credentials_source(m->credentials));
 }
 
 int cst_mount_run(struct cst_mount_plan *plan, const char *log_name, const struct cst_mount_ready *ready, struct cst_error *err)

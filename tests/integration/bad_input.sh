@@ -29,6 +29,35 @@ bare() { # PATTERN ARGUMENTS OF mount…
 }
 free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
 
+# Answers everything with this date (or the right one), status and body. Sets FAKE_URL.
+fake_server() { # DATE STATUS BODY
+	rm -f "$WORK/fake.port"
+	python3 - "$WORK/fake.port" "$@" <<'PY' &
+import http.server, os, sys
+path, date, status, body = sys.argv[1:]
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def answer(self):
+        self.send_response_only(int(status))
+        self.send_header("Date", date or self.date_time_string())
+        self.send_header("Content-Type", "application/xml")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body.encode())
+    do_GET = do_HEAD = answer
+    def log_message(self, *arguments):
+        pass
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+with open(path + ".new", "w") as file:
+    file.write(str(server.server_address[1]))
+os.rename(path + ".new", path)
+server.serve_forever()
+PY
+	cleanup "stop_process $!"
+	wait_for 20 test -f "$WORK/fake.port" || fail "the fake server did not start"
+	FAKE_URL="http://127.0.0.1:$(cat "$WORK/fake.port")"
+}
+
 mkdir "$WORK/logs"
 check "it works when all is right" "$CISTERN" mount oss://demo "$mnt" --endpoint "$STORE_URL" --log-dir "$WORK/logs"
 cleanup "umount -l '$mnt' 2>/dev/null"
@@ -39,7 +68,12 @@ check "a port where nobody listens" try "refused" --endpoint "http://127.0.0.1:$
 check "a host that does not resolve" try "no-such-host.invalid" --endpoint http://no-such-host.invalid
 check "a host that does not answer" try "192.0.2.1|timed out|unreachable" --endpoint http://192.0.2.1:9
 check "an endpoint that is no URL" try "endpoint" --endpoint "http://"
-check "an endpoint that is no object store" try "" --endpoint "http://127.0.0.1:1"
+fake_server "" 200 '<html>hello</html>'
+check "an endpoint that is no object store" try "not|no object store|listing|XML" --endpoint "$FAKE_URL"
+fake_server "Sat, 01 Jan 2000 00:00:00 GMT" 403 '<Error><Code>RequestTimeTooSkewed</Code><Message>skewed</Message></Error>'
+check "a clock that differs" try "clock" --endpoint "$FAKE_URL"
+fake_server "" 403 '<Error><Code>AccessDenied</Code><Message>use the endpoint</Message><Endpoint>oss-cn-elsewhere.example</Endpoint></Error>'
+check "a bucket of another region" try "oss-cn-elsewhere.example" --endpoint "$FAKE_URL"
 check "a wrong secret" env OSS_ACCESS_KEY_SECRET=wrong bash -c "$(declare -f refuses is_mounted try); WORK='$WORK' CISTERN='$CISTERN' mnt='$mnt' STORE_URL='$STORE_URL'; try 'SignatureDoesNotMatch|secret'"
 check "an unknown access key" env OSS_ACCESS_KEY_ID=NOBODY bash -c "$(declare -f refuses is_mounted try); WORK='$WORK' CISTERN='$CISTERN' mnt='$mnt' STORE_URL='$STORE_URL'; try 'InvalidAccessKeyId'"
 check "a bucket that does not exist" bare "NoSuchBucket" oss://nosuchbucket "$mnt" --endpoint "$STORE_URL" --log-dir "$WORK/logs"
@@ -86,7 +120,7 @@ check "a store for others without keys" refuses "without access keys" "$CISTERN"
 check "a store on an address that is taken" refuses "127.0.0.1" "$CISTERN" store "$WORK/o" --listen "$STORE_ADDRESS"
 check "a fault that does not exist" refuses "fail|fault" "$CISTERN" store "$WORK/o" --listen 127.0.0.1:0 --fail 0.5:gremlins
 
-# Without the device. A namespace of its own hides it from this command alone.
-no_device() { unshare -m bash -c 'mount --bind /dev/null /dev/fuse 2>/dev/null; mount -t tmpfs none /dev && exec "$@"' - "$CISTERN" mount oss://demo "$mnt" --endpoint "$STORE_URL" -f; }
-check "no /dev/fuse" refuses "/dev/fuse" no_device
+# Without the device: a namespace of its own hides it from this command alone.
+check "no /dev/fuse" refuses "can't open /dev/fuse.*modprobe fuse" unshare -m bash -c 'mount -t tmpfs none /dev && exec "$@"' - \
+	"$CISTERN" mount oss://demo "$mnt" --endpoint "$STORE_URL" --log-dir "$WORK/logs"
 check_not "nothing is left mounted" is_mounted "$mnt"

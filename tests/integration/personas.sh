@@ -1,5 +1,9 @@
 #!/usr/bin/env bash
 # Called as ossfs or ossfs2 the program takes those programs' command lines and files; mount(8) and fstab find it.
+# Runs in a mount namespace of its own, where the names can stand in /usr/local/bin: mount(8) looks for helpers in the usual places alone.
+if [ -z "${CISTERN_TEST_NAMESPACE:-}" ] && [ "$(id -u)" = 0 ]; then
+	CISTERN_TEST_NAMESPACE=1 exec unshare -m bash "$0" "$@"
+fi
 . "$(dirname "$0")/lib.sh"
 requires curl jq mount
 requires_root
@@ -15,6 +19,7 @@ echo "AKIDEXAMPLE:very-secret-value" >"$WORK/keys"
 start_store --keys "$WORK/keys"
 for name in ossfs ossfs2 cistern mount.fuse.cistern; do ln -s "$CISTERN" "$bin/$name"; done
 export PATH="$bin:$PATH"
+mount --bind "$bin" /usr/local/bin || skip "no mount namespace"
 cleanup "umount -l '$mnt' 2>/dev/null"
 printf 'demo:AKIDEXAMPLE:very-secret-value\n' >"$WORK/passwd"
 chmod 600 "$WORK/passwd"
