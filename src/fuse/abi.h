@@ -8,8 +8,8 @@
 #include <stdint.h>
 
 #define CST_KFUSE_MAJOR 7u
-#define CST_KFUSE_MINOR 45u    /* newest we know */
-#define CST_KFUSE_MINOR_MIN 31u/* oldest we serve */
+#define CST_KFUSE_MINOR 45u	/* newest we know */
+#define CST_KFUSE_MINOR_MIN 31u /* oldest we serve */
 
 /* A read(2) on the device with less room than this is refused. */
 #define CST_KFUSE_READ_MIN 8192u
@@ -125,7 +125,7 @@ struct cst_kfuse_in_header {
 };
 struct cst_kfuse_out_header {
 	uint32_t len;
-	int32_t error; /* 0 or -errno; of a notification: its code */
+	int32_t error;	 /* 0 or -errno; of a notification: its code */
 	uint64_t unique; /* 0: notification */
 };
 

@@ -20,7 +20,8 @@ int cst_fuse_device_open(struct cst_error *err)
 	switch (code) {
 	case ENOENT:
 		cst_error_why(err, "it does not exist");
-		cst_error_hint(err, "load the kernel module with `modprobe fuse`; in a container pass --device " DEVICE);
+		cst_error_hint(err,
+			       "load the kernel module with `modprobe fuse`; in a container pass --device " DEVICE);
 		break;
 	case ENODEV:
 	case ENXIO:
@@ -30,7 +31,8 @@ int cst_fuse_device_open(struct cst_error *err)
 	case EPERM:
 	case EACCES:
 		cst_error_why(err, "not permitted: %s", strerror(code));
-		cst_error_hint(err, "in a container pass --device " DEVICE " --cap-add SYS_ADMIN, or set securityContext.privileged");
+		cst_error_hint(err, "in a container pass --device " DEVICE
+				    " --cap-add SYS_ADMIN, or set securityContext.privileged");
 		break;
 	default:
 		cst_error_why(err, "%s", strerror(code));

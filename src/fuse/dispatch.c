@@ -34,7 +34,8 @@ static void do_interrupt(struct cst_fuse_channel *channel, const struct cst_fuse
 	if (cst_fuse_request_interrupt(fuse, in->target) == 0)
 		return;
 	for (unsigned i = 0; i < fuse->channel_count; i++)
-		if (!fuse->channels[i].shares_fd && cst_fuse_reply_raw(&fuse->channels[i], in->unique, -EAGAIN, NULL, 0) == 0)
+		if (!fuse->channels[i].shares_fd &&
+		    cst_fuse_reply_raw(&fuse->channels[i], in->unique, -EAGAIN, NULL, 0) == 0)
 			return;
 }
 
@@ -146,8 +147,10 @@ void cst_fuse_dispatch(struct cst_fuse_channel *channel, const void *data, size_
 		static struct cst_log_limit limit;
 
 		if (cst_log_allowed(&limit, CST_NS_PER_S, NULL))
-			cst_log_error("malformed request %u (%s) of %zu bytes from the kernel", in.opcode, cst_fuse_op_name(in.opcode), len);
-		if (in.unique && in.opcode != CST_KFUSE_FORGET && in.opcode != CST_KFUSE_BATCH_FORGET && in.opcode != CST_KFUSE_INTERRUPT)
+			cst_log_error("malformed request %u (%s) of %zu bytes from the kernel", in.opcode,
+				      cst_fuse_op_name(in.opcode), len);
+		if (in.unique && in.opcode != CST_KFUSE_FORGET && in.opcode != CST_KFUSE_BATCH_FORGET &&
+		    in.opcode != CST_KFUSE_INTERRUPT)
 			(void)cst_fuse_reply_raw(channel, in.unique, -EIO, NULL, 0);
 		return;
 	}

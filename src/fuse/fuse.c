@@ -235,7 +235,8 @@ static int negotiate_once(struct cst_fuse *fuse, struct cst_error *err)
 	} while (ready < 0 && errno == EINTR);
 	n = ready > 0 ? read(c->fd, c->buffer, CST_KFUSE_READ_MIN) : -1;
 	if (n < 0) {
-		rc = cst_error_set(err, ready == 0 ? ETIMEDOUT : errno, "can't start the file system on %s", fuse->where.path);
+		rc = cst_error_set(err, ready == 0 ? ETIMEDOUT : errno, "can't start the file system on %s",
+				   fuse->where.path);
 		cst_error_why(err, "the kernel sent no INIT: %s", strerror(-rc));
 		return rc == -EAGAIN ? -EIO : rc;
 	}
@@ -302,8 +303,8 @@ int cst_fuse_start(struct cst_fuse *fuse, struct cst_fs *fs, struct cst_error *e
 		cst_error_why(err, "no thread could be started: %s", strerror(-rc));
 		return rc;
 	}
-	cst_log_info("FUSE 7.%u on %s: %u readers, %u background requests, read-ahead %u KiB", fuse->agreed.minor, fuse->where.path,
-		     fuse->channel_count, fuse->agreed.max_background, fuse->read_ahead_kb);
+	cst_log_info("FUSE 7.%u on %s: %u readers, %u background requests, read-ahead %u KiB", fuse->agreed.minor,
+		     fuse->where.path, fuse->channel_count, fuse->agreed.max_background, fuse->read_ahead_kb);
 	return 0;
 }
 
@@ -319,7 +320,8 @@ static void turn_away_queued(struct cst_fuse_channel *c)
 		if (n < 0)
 			break;
 		(void)cst_fuse_parse(c->buffer, (size_t)n, &in);
-		if (in.opcode != CST_KFUSE_FORGET && in.opcode != CST_KFUSE_BATCH_FORGET && in.opcode != CST_KFUSE_INTERRUPT)
+		if (in.opcode != CST_KFUSE_FORGET && in.opcode != CST_KFUSE_BATCH_FORGET &&
+		    in.opcode != CST_KFUSE_INTERRUPT)
 			(void)cst_fuse_reply_raw(c, in.unique, -ENOTCONN, NULL, 0);
 	}
 }

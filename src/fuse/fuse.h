@@ -11,20 +11,20 @@ struct cst_fuse;
 
 struct cst_fuse_config {
 	const char *mountpoint;
-	const char *fsname;	 /* source column of /proc/mounts: "oss://bucket/prefix" */
-	const char *subtype;	 /* "cistern" */
-	bool allow_other;	 /* refused for users without user_allow_other in /etc/fuse.conf */
+	const char *fsname;  /* source column of /proc/mounts: "oss://bucket/prefix" */
+	const char *subtype; /* "cistern" */
+	bool allow_other;    /* refused for users without user_allow_other in /etc/fuse.conf */
 	bool allow_root;
 	bool default_permissions;
-	bool nonempty;		 /* allow mounting over a directory with entries */
+	bool nonempty;		   /* allow mounting over a directory with entries */
 	unsigned long mount_flags; /* MS_* as from ro, nosuid, nodev, noexec, noatime, nodiratime, dirsync, sync */
-	unsigned threads;	 /* 0: one per core */
-	unsigned max_background; /* 0: from memory */
-	uint64_t memory;	 /* the mount's budget, to derive max_background (32…256) */
-	uint32_t max_read;	 /* bytes; 0: 1 MiB */
-	uint32_t read_ahead_kb;	 /* written to the mount's bdi; 0: leave */
+	unsigned threads;	   /* 0: one per core */
+	unsigned max_background;   /* 0: from memory */
+	uint64_t memory;	   /* the mount's budget, to derive max_background (32…256) */
+	uint32_t max_read;	   /* bytes; 0: 1 MiB */
+	uint32_t read_ahead_kb;	   /* written to the mount's bdi; 0: leave */
 	bool readdirplus;
-	bool auto_cache;	/* the kernel drops a file's pages when its mtime or size change */
+	bool auto_cache; /* the kernel drops a file's pages when its mtime or size change */
 };
 
 /* Checks the mountpoint, opens /dev/fuse, mounts. Error texts are for people (missing, not a directory, not empty, already

@@ -54,8 +54,9 @@ static void build_options(const struct cst_fuse_mount_request *req, struct cst_b
 		unsigned long flag;
 		const char *name;
 	} names[] = {
-		{MS_RDONLY, "ro"},     {MS_NOSUID, "nosuid"},	  {MS_NODEV, "nodev"},	   {MS_NOEXEC, "noexec"},
-		{MS_NOATIME, "noatime"}, {MS_NODIRATIME, "nodiratime"}, {MS_DIRSYNC, "dirsync"}, {MS_SYNCHRONOUS, "sync"},
+		{MS_RDONLY, "ro"},	 {MS_NOSUID, "nosuid"},	   {MS_NODEV, "nodev"},
+		{MS_NOEXEC, "noexec"},	 {MS_NOATIME, "noatime"},  {MS_NODIRATIME, "nodiratime"},
+		{MS_DIRSYNC, "dirsync"}, {MS_SYNCHRONOUS, "sync"},
 	};
 
 	add_escaped(b, "fsname", req->fsname);
@@ -132,7 +133,8 @@ static int receive_fd(int comm)
 {
 	char byte, control[CMSG_SPACE(sizeof(int))] __attribute__((aligned(8)));
 	struct iovec iov = {&byte, 1};
-	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
+	struct msghdr msg = {
+		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
 	struct cmsghdr *c;
 	ssize_t n;
 	int fd;

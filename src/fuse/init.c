@@ -27,9 +27,9 @@ static uint64_t wanted_flags(const struct cst_fuse_init_wish *wish)
 	/* Not asked for: POSIX_LOCKS and FLOCK_LOCKS (kernel-local locks outlive a restart), WRITEBACK_CACHE (it excludes passthrough
 	 * and hides write errors), READDIRPLUS_AUTO (it instantiates only some entries), EXPORT_SUPPORT, NO_OPEN_SUPPORT. */
 	uint64_t flags = CST_KFUSE_ASYNC_READ | CST_KFUSE_ATOMIC_O_TRUNC | CST_KFUSE_BIG_WRITES | CST_KFUSE_ASYNC_DIO |
-			 CST_KFUSE_PARALLEL_DIROPS | CST_KFUSE_ABORT_ERROR | CST_KFUSE_MAX_PAGES | CST_KFUSE_CACHE_SYMLINKS |
-			 CST_KFUSE_HANDLE_KILLPRIV_V2 | CST_KFUSE_INIT_EXT | CST_KFUSE_HAS_EXPIRE_ONLY |
-			 CST_KFUSE_DIRECT_IO_ALLOW_MMAP | CST_KFUSE_HAS_RESEND;
+			 CST_KFUSE_PARALLEL_DIROPS | CST_KFUSE_ABORT_ERROR | CST_KFUSE_MAX_PAGES |
+			 CST_KFUSE_CACHE_SYMLINKS | CST_KFUSE_HANDLE_KILLPRIV_V2 | CST_KFUSE_INIT_EXT |
+			 CST_KFUSE_HAS_EXPIRE_ONLY | CST_KFUSE_DIRECT_IO_ALLOW_MMAP | CST_KFUSE_HAS_RESEND;
 
 	if (wish->readdirplus)
 		flags |= CST_KFUSE_DO_READDIRPLUS;
@@ -38,8 +38,8 @@ static uint64_t wanted_flags(const struct cst_fuse_init_wish *wish)
 	return flags;
 }
 
-int cst_fuse_init_answer(const struct cst_kfuse_init_in *in, const struct cst_fuse_init_wish *wish, struct cst_kfuse_init_out *out,
-			 struct cst_fuse_init_result *result, struct cst_error *err)
+int cst_fuse_init_answer(const struct cst_kfuse_init_in *in, const struct cst_fuse_init_wish *wish,
+			 struct cst_kfuse_init_out *out, struct cst_fuse_init_result *result, struct cst_error *err)
 {
 	uint64_t offered = in->flags;
 	uint32_t pages = wish->max_read / READ_PAGE;
@@ -53,8 +53,8 @@ int cst_fuse_init_answer(const struct cst_kfuse_init_in *in, const struct cst_fu
 	if (in->major < CST_KFUSE_MAJOR || in->minor < CST_KFUSE_MINOR_MIN) {
 		int rc = cst_error_set(err, EPROTO, "can't serve a file system to this kernel");
 
-		cst_error_why(err, "it speaks FUSE %u.%u; at least %u.%u is needed", in->major, in->minor, CST_KFUSE_MAJOR,
-			      CST_KFUSE_MINOR_MIN);
+		cst_error_why(err, "it speaks FUSE %u.%u; at least %u.%u is needed", in->major, in->minor,
+			      CST_KFUSE_MAJOR, CST_KFUSE_MINOR_MIN);
 		cst_error_hint(err, "run Linux 5.4 or newer");
 		return rc;
 	}

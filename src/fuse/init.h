@@ -20,7 +20,7 @@ struct cst_fuse_init_result {
 
 /* Fills *out (and *result). 0: send it and go on; -EAGAIN: the kernel's major is newer: send it and expect another INIT;
  * -EPROTO: too old, send it nothing (err says which kernel is needed). */
-int cst_fuse_init_answer(const struct cst_kfuse_init_in *in, const struct cst_fuse_init_wish *wish, struct cst_kfuse_init_out *out,
-			 struct cst_fuse_init_result *result, struct cst_error *err);
+int cst_fuse_init_answer(const struct cst_kfuse_init_in *in, const struct cst_fuse_init_wish *wish,
+			 struct cst_kfuse_init_out *out, struct cst_fuse_init_result *result, struct cst_error *err);
 /* Requests of the background kind that the kernel may have outstanding. */
 uint32_t cst_fuse_init_background(unsigned wanted, uint64_t memory);

@@ -119,7 +119,8 @@ void cst_fuse_request_log_pending(struct cst_fuse *fuse);
 /* reply.c: fills the vtable. */
 void cst_fuse_reply_init(struct cst_fuse *fuse);
 /* An answer that needs no request object. 0 or -errno. */
-int cst_fuse_reply_raw(const struct cst_fuse_channel *channel, uint64_t unique, int error, const void *data, size_t len);
+int cst_fuse_reply_raw(const struct cst_fuse_channel *channel, uint64_t unique, int error, const void *data,
+		       size_t len);
 
 /* dispatch.c: one request, whole in `data`. */
 void cst_fuse_dispatch(struct cst_fuse_channel *channel, const void *data, size_t len);

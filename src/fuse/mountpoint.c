@@ -87,7 +87,8 @@ static int check_present_mount(const char *path, struct cst_error *err)
 	rc = probe(path);
 	if (rc == -ENOTCONN || rc == -ECONNABORTED) {
 		rc = cst_error_set(err, ENOTCONN, "can't mount on %s", path);
-		cst_error_why(err, "a mount of %s whose process has died is still there (%s)", m.source, strerror(ENOTCONN));
+		cst_error_why(err, "a mount of %s whose process has died is still there (%s)", m.source,
+			      strerror(ENOTCONN));
 		cst_error_hint(err, "remove it with `cistern umount %s` or `fusermount3 -u %s`", path, path);
 		return rc;
 	}
@@ -168,8 +169,8 @@ static int mount_as_root(const struct cst_fuse_mount_request *req, struct cst_er
 		return -code;
 	}
 	type = cst_xasprintf("fuse.%s", req->subtype);
-	data = cst_xasprintf("fd=%d,rootmode=%o,user_id=%u,group_id=%u,max_read=%u%s%s", fd, st.st_mode & S_IFMT, geteuid(), getegid(),
-			     req->max_read, req->allow_other ? ",allow_other" : "",
+	data = cst_xasprintf("fd=%d,rootmode=%o,user_id=%u,group_id=%u,max_read=%u%s%s", fd, st.st_mode & S_IFMT,
+			     geteuid(), getegid(), req->max_read, req->allow_other ? ",allow_other" : "",
 			     req->default_permissions ? ",default_permissions" : "");
 	if (mount(req->fsname, req->path, type, req->flags, data) == 0)
 		return cst_steal_fd(&fd);
@@ -177,14 +178,16 @@ static int mount_as_root(const struct cst_fuse_mount_request *req, struct cst_er
 	cst_error_set(err, code, "can't mount on %s", req->path);
 	cst_error_why(err, "mount(2) says: %s", strerror(code));
 	if (code == EPERM || code == EACCES)
-		cst_error_hint(err, "in a container it takes --cap-add SYS_ADMIN and an AppArmor profile that allows mounts "
-				    "(--security-opt apparmor=unconfined), or securityContext.privileged");
+		cst_error_hint(err,
+			       "in a container it takes --cap-add SYS_ADMIN and an AppArmor profile that allows mounts "
+			       "(--security-opt apparmor=unconfined), or securityContext.privileged");
 	else if (code == ENODEV)
 		cst_error_hint(err, "load the kernel module with `modprobe fuse`");
 	return -code;
 }
 
-int cst_fuse_mountpoint_mount(const struct cst_fuse_mount_request *req, struct cst_fuse_mountpoint *m, struct cst_error *err)
+int cst_fuse_mountpoint_mount(const struct cst_fuse_mount_request *req, struct cst_fuse_mountpoint *m,
+			      struct cst_error *err)
 {
 	CST_CLEANUP(cst_fuse_mountinfo_fini) struct cst_fuse_mountinfo info = {0};
 	int fd;
@@ -220,7 +223,8 @@ static int unmount(const char *path, bool lazy, struct cst_error *err)
 	cst_error_set(err, code, "can't unmount %s", path);
 	cst_error_why(err, "%s", code == EBUSY ? "it is in use (open files or working directories)" : strerror(code));
 	if (code == EBUSY)
-		cst_error_hint(err, "see who uses it with `fuser -vm %s`, or detach it with `cistern umount --lazy %s`", path, path);
+		cst_error_hint(err, "see who uses it with `fuser -vm %s`, or detach it with `cistern umount --lazy %s`",
+			       path, path);
 	return -code;
 }
 

@@ -38,7 +38,8 @@ struct cst_fuse_mountpoint {
 	bool mounted;
 };
 /* Mounts; returns the descriptor of the connection, or -errno with an error for people. */
-int cst_fuse_mountpoint_mount(const struct cst_fuse_mount_request *req, struct cst_fuse_mountpoint *m, struct cst_error *err);
+int cst_fuse_mountpoint_mount(const struct cst_fuse_mount_request *req, struct cst_fuse_mountpoint *m,
+			      struct cst_error *err);
 /* Unmounts ours (and not what someone else has mounted there since), lazily when busy. 0 or -errno. */
 int cst_fuse_mountpoint_unmount(struct cst_fuse_mountpoint *m, struct cst_error *err);
 /* Writes the bdi's read_ahead_kb; returns what the kernel has now, 0 when that can't be told. */

@@ -55,8 +55,8 @@ static void *notify_main(void *arg)
 		pthread_mutex_unlock(&fuse->notify.lock);
 		rc = send_notice(fuse, n);
 		if (rc < 0 && rc != -ENODEV && rc != -ENOTCONN && rc != -ECONNABORTED && rc != -EBADF)
-			cst_log_warn("the kernel refused notification %d for node %llu: %s", (int)n->code, (unsigned long long)n->node,
-				     strerror(-rc));
+			cst_log_warn("the kernel refused notification %d for node %llu: %s", (int)n->code,
+				     (unsigned long long)n->node, strerror(-rc));
 		free(n);
 		pthread_mutex_lock(&fuse->notify.lock);
 	}
@@ -111,7 +111,8 @@ void cst_fuse_notify_name(void *host, uint64_t parent, struct cst_slice name)
 	 * old by their entry_timeout alone. */
 	if (!(fuse->agreed.flags & CST_KFUSE_HAS_EXPIRE_ONLY)) {
 		if (!__atomic_exchange_n(&fuse->notify.warned, true, __ATOMIC_RELAXED))
-			cst_log_info("this kernel can't expire names on request (Linux 6.2 can): they are refreshed after entry_timeout");
+			cst_log_info("this kernel can't expire names on request (Linux 6.2 can): they are refreshed "
+				     "after entry_timeout");
 		return;
 	}
 	n = notice_new(CST_KFUSE_NOTIFY_INVAL_ENTRY, parent, name.len);

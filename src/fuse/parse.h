@@ -33,8 +33,8 @@ struct cst_fuse_in {
 	uint32_t size;	/* READ, READDIR(PLUS), GETXATTR, LISTXATTR */
 	uint32_t flags; /* OPEN, OPENDIR: open(2) flags; ACCESS: the mask; LSEEK: whence; STATX: the wanted fields */
 	uint64_t count; /* FORGET: lookups; BATCH_FORGET: entries in `forgets` */
-	const char *forgets; /* struct cst_kfuse_forget_one, not aligned */
-	uint64_t target;     /* INTERRUPT: the request meant */
+	const char *forgets;	       /* struct cst_kfuse_forget_one, not aligned */
+	uint64_t target;	       /* INTERRUPT: the request meant */
 	struct cst_kfuse_init_in init; /* zeroes where an older kernel sent less */
 };
 

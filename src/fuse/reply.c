@@ -144,7 +144,8 @@ static void reply_data(struct cst_fs_call *call, const struct iovec *data, int c
 	int n = 1;
 
 	CST_ASSERT(count >= 0 && count <= DATA_IOV_MAX);
-	for (int i = 0; i < count && room > 0; i++) { /* never more than was asked for: the kernel would refuse it all */
+	for (int i = 0; i < count && room > 0;
+	     i++) { /* never more than was asked for: the kernel would refuse it all */
 		size_t len = cst_min(data[i].iov_len, room);
 
 		if (!len)

@@ -91,7 +91,8 @@ static int write_reply(const struct cst_fuse_request *r, int error, struct iovec
 		rc = writev(r->channel->fd, iov, count) < 0 ? -errno : 0;
 	} while (rc == -EINTR || rc == -EAGAIN);
 	if (rc < 0 && rc != -ENOENT && !is_end(-rc))
-		cst_log_error("the kernel refused the answer to %s (%zu bytes): %s", cst_fuse_op_name(r->opcode), len, strerror(-rc));
+		cst_log_error("the kernel refused the answer to %s (%zu bytes): %s", cst_fuse_op_name(r->opcode), len,
+			      strerror(-rc));
 	return rc;
 }
 
@@ -119,7 +120,8 @@ int cst_fuse_request_interrupt(struct cst_fuse *fuse, uint64_t unique)
 	struct cst_fuse_request *r;
 
 	pthread_mutex_lock(&shard->lock);
-	TAILQ_FOREACH(r, &shard->list, link) /* with bit 63: of a request and its second sending the kernel knows one */
+	TAILQ_FOREACH (r, &shard->list,
+		       link) /* with bit 63: of a request and its second sending the kernel knows one */
 		if (r->unique == unique)
 			break;
 	if (!r || !__atomic_load_n(&r->dispatched, __ATOMIC_ACQUIRE)) {
@@ -142,12 +144,12 @@ void cst_fuse_request_interrupt_all(struct cst_fuse *fuse)
 		size_t count = 0;
 
 		pthread_mutex_lock(&shard->lock);
-		TAILQ_FOREACH(r, &shard->list, link)
+		TAILQ_FOREACH (r, &shard->list, link)
 			count++;
 		if (count)
 			all = cst_xcalloc(count, sizeof(struct cst_fuse_request *));
 		count = 0;
-		TAILQ_FOREACH(r, &shard->list, link) {
+		TAILQ_FOREACH (r, &shard->list, link) {
 			__atomic_fetch_add(&r->refs, 1, __ATOMIC_RELAXED);
 			all[count++] = r;
 		}
@@ -166,9 +168,9 @@ void cst_fuse_request_log_pending(struct cst_fuse *fuse)
 		struct cst_fuse_request *r;
 
 		pthread_mutex_lock(&fuse->shards[i].lock);
-		TAILQ_FOREACH(r, &fuse->shards[i].list, link)
-			cst_log_warn("still waiting for %s of process %u (request %llu)", cst_fuse_op_name(r->opcode), r->call.pid,
-				     (unsigned long long)r->unique);
+		TAILQ_FOREACH (r, &fuse->shards[i].list, link)
+			cst_log_warn("still waiting for %s of process %u (request %llu)", cst_fuse_op_name(r->opcode),
+				     r->call.pid, (unsigned long long)r->unique);
 		pthread_mutex_unlock(&fuse->shards[i].lock);
 	}
 }

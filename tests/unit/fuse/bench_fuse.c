@@ -27,7 +27,8 @@ static double cpu_s(int who)
 	struct rusage u;
 
 	getrusage(who, &u);
-	return (double)u.ru_utime.tv_sec + (double)u.ru_stime.tv_sec + (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6;
+	return (double)u.ru_utime.tv_sec + (double)u.ru_stime.tv_sec +
+	       (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6;
 }
 
 static void touch(size_t size)
@@ -43,10 +44,15 @@ static void touch(size_t size)
 
 static int run(const struct setting *set, uint64_t size)
 {
-	struct cst_fuse_config config = {.fsname = "bench", .subtype = "cistern", .mount_flags = MS_RDONLY, .memory = UINT64_C(512) << 20,
-					 .read_ahead_kb = set->read_ahead_kb, .threads = set->threads, .readdirplus = true};
+	struct cst_fuse_config config = {.fsname = "bench",
+					 .subtype = "cistern",
+					 .mount_flags = MS_RDONLY,
+					 .memory = UINT64_C(512) << 20,
+					 .read_ahead_kb = set->read_ahead_kb,
+					 .threads = set->threads,
+					 .readdirplus = true};
 	struct double_server s = {0};
-	double reader = cpu_s(RUSAGE_SELF), server, children = cpu_s(RUSAGE_CHILDREN);
+	double reader, server, children = cpu_s(RUSAGE_CHILDREN);
 	uint64_t total = 0, reads, largest;
 	int64_t begun;
 	char path[160], *buf;
@@ -79,9 +85,11 @@ static int run(const struct setting *set, uint64_t size)
 	largest = s.board->max_size;
 	double_stop(&s);
 	server = cpu_s(RUSAGE_CHILDREN) - children;
-	printf("%-8s ra %6u KiB  read %5zu KiB  %u readers  %5.2f GB/s  server %.2f  reader %.2f  CPU s/GB  %6llu requests  largest %llu KiB\n",
-	       set->direct ? "direct" : "cached", set->read_ahead_kb, set->step >> 10, set->threads, (double)total / (double)begun,
-	       server / ((double)total / 1e9), reader / ((double)total / 1e9), (unsigned long long)reads, (unsigned long long)(largest >> 10));
+	printf("%-8s ra %6u KiB  read %5zu KiB  %u readers  %5.2f GB/s  server %.2f  reader %.2f  CPU s/GB  %6llu "
+	       "requests  largest %llu KiB\n",
+	       set->direct ? "direct" : "cached", set->read_ahead_kb, set->step >> 10, set->threads,
+	       (double)total / (double)begun, server / ((double)total / 1e9), reader / ((double)total / 1e9),
+	       (unsigned long long)reads, (unsigned long long)(largest >> 10));
 	fflush(stdout);
 	return total == size ? 0 : 1;
 }
@@ -89,9 +97,10 @@ static int run(const struct setting *set, uint64_t size)
 int main(int argc, char **argv)
 {
 	static const struct setting settings[] = {
-		{128, false, 1 << 20, 2},  {1024, false, 1 << 20, 2},	{2048, false, 1 << 20, 2}, {4096, false, 1 << 20, 2},
-		{16384, false, 1 << 20, 2}, {1024, false, 128 << 10, 2}, {4096, false, 128 << 10, 2}, {4096, false, 1 << 20, 1},
-		{0, true, 1 << 20, 2},	   {0, true, 4 << 20, 2},
+		{128, false, 1 << 20, 2},    {1024, false, 1 << 20, 2},	 {2048, false, 1 << 20, 2},
+		{4096, false, 1 << 20, 2},   {16384, false, 1 << 20, 2}, {1024, false, 128 << 10, 2},
+		{4096, false, 128 << 10, 2}, {4096, false, 1 << 20, 1},	 {0, true, 1 << 20, 2},
+		{0, true, 4 << 20, 2},
 	};
 	uint64_t size = (argc > 1 ? strtoull(argv[1], NULL, 10) : 2) << 30;
 	int rounds = argc > 2 ? atoi(argv[2]) : 3;

@@ -232,7 +232,9 @@ void cst_fs_open(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node, uin
 {
 	add(&fs->board->opens);
 	(void)flags;
-	(void)fs->host->opened(call, node, (fs->board->direct_io ? CST_FS_DIRECT_IO : 0) | (fs->board->keep_cache ? CST_FS_KEEP_CACHE : 0));
+	(void)fs->host->opened(call, node,
+			       (fs->board->direct_io ? CST_FS_DIRECT_IO : 0) |
+				       (fs->board->keep_cache ? CST_FS_KEEP_CACHE : 0));
 }
 
 static void read_big(struct cst_fs *fs, struct cst_fs_call *call, uint64_t offset, uint32_t size)
@@ -265,12 +267,14 @@ static void read_stalling(struct cst_fs *fs, struct cst_fs_call *call, uint64_t 
 		add(&fs->board->stalled_files);
 }
 
-void cst_fs_read(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node, uint64_t fh, uint64_t offset, uint32_t size)
+void cst_fs_read(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node, uint64_t fh, uint64_t offset,
+		 uint32_t size)
 {
 	uint64_t max = __atomic_load_n(&fs->board->max_size, __ATOMIC_SEQ_CST);
 
 	add(&fs->board->reads);
-	while (size > max && !__atomic_compare_exchange_n(&fs->board->max_size, &max, size, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
+	while (size > max && !__atomic_compare_exchange_n(&fs->board->max_size, &max, size, false, __ATOMIC_SEQ_CST,
+							  __ATOMIC_SEQ_CST))
 		;
 	(void)fh;
 	if (node == BIG) {
@@ -280,7 +284,8 @@ void cst_fs_read(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node, uin
 	} else if (node >= STALL_BASE) {
 		read_stalling(fs, call, node, offset, size);
 	} else if (node == HELLO && offset < sizeof(hello) - 1) {
-		struct iovec iov = {(void *)(uintptr_t)(hello + offset), cst_min((size_t)size, sizeof(hello) - 1 - offset)};
+		struct iovec iov = {(void *)(uintptr_t)(hello + offset),
+				    cst_min((size_t)size, sizeof(hello) - 1 - offset)};
 
 		fs->host->data(call, &iov, 1);
 	} else {
@@ -323,7 +328,12 @@ void cst_fs_releasedir(struct cst_fs *fs, struct cst_fs_call *call, uint64_t nod
 }
 void cst_fs_statfs(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node)
 {
-	struct statvfs st = {.f_bsize = 1 << 20, .f_frsize = 4096, .f_blocks = 1000, .f_bfree = 500, .f_bavail = 400, .f_namemax = 255};
+	struct statvfs st = {.f_bsize = 1 << 20,
+			     .f_frsize = 4096,
+			     .f_blocks = 1000,
+			     .f_bfree = 500,
+			     .f_bavail = 400,
+			     .f_namemax = 255};
 
 	(void)node;
 	fs->host->statfs(call, &st);

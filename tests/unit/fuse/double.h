@@ -21,24 +21,32 @@
 
 struct double_board {
 	uint64_t lookups, reads, getattrs, readdirs, forgets, cancels, opens, refused;
-	uint64_t parked;    /* calls that wait now */
-	uint64_t max_size;  /* largest READ */
-	uint64_t big_size;  /* 0: DOUBLE_BIG */
-	uint64_t pattern_len; /* bytes in memory that /big is served from, a multiple of 1 MiB; 0: 1 MiB. Set before the start. */
-	int lookup_gate;    /* lookups in /slow that let them all through */
+	uint64_t parked;   /* calls that wait now */
+	uint64_t max_size; /* largest READ */
+	uint64_t big_size; /* 0: DOUBLE_BIG */
+	uint64_t
+		pattern_len; /* bytes in memory that /big is served from, a multiple of 1 MiB; 0: 1 MiB. Set before the start. */
+	int lookup_gate; /* lookups in /slow that let them all through */
 	int stall_open;
 	uint64_t stall_from;
 	uint64_t stalled_files; /* of which a read waits or has waited */
-	int direct_io;	    /* answer OPEN with DIRECT_IO */
+	int direct_io;		/* answer OPEN with DIRECT_IO */
 	int keep_cache;
-	int mounted;	    /* 1: serving, -1: failed */
-	char error[1400];   /* why it failed */
+	int mounted;	  /* 1: serving, -1: failed */
+	char error[1400]; /* why it failed */
 	struct cst_fuse_stats stats;
 	/* Orders to the server: the test sets `order` and sends SIGUSR1. */
 	int order;
 	uint64_t orders_done;
 };
-enum { ORDER_EXPIRE_HELLO = 1, ORDER_EXPIRE_SLOW, ORDER_INVALIDATE_HELLO, ORDER_EPOCH, ORDER_RELEASE_STALLED, ORDER_RESEND };
+enum {
+	ORDER_EXPIRE_HELLO = 1,
+	ORDER_EXPIRE_SLOW,
+	ORDER_INVALIDATE_HELLO,
+	ORDER_EPOCH,
+	ORDER_RELEASE_STALLED,
+	ORDER_RESEND
+};
 
 struct double_server {
 	struct double_board *board;

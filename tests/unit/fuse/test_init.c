@@ -9,19 +9,23 @@
 #include <string.h>
 #include <unistd.h>
 
-static const struct cst_fuse_init_wish wish = {.readdirplus = true, .memory = UINT64_C(512) << 20, .max_read = 1 << 20, .max_readahead = 64 << 20};
+static const struct cst_fuse_init_wish wish = {
+	.readdirplus = true, .memory = UINT64_C(512) << 20, .max_read = 1 << 20, .max_readahead = 64 << 20};
 
 static void test_new_kernel(void **state)
 {
-	struct cst_kfuse_init_in in = {.major = 7, .minor = 45, .max_readahead = 131072, .flags = UINT32_MAX, .flags2 = UINT32_MAX};
+	struct cst_kfuse_init_in in = {
+		.major = 7, .minor = 45, .max_readahead = 131072, .flags = UINT32_MAX, .flags2 = UINT32_MAX};
 	struct cst_kfuse_init_out out;
 	struct cst_fuse_init_result r;
-	static const uint64_t wanted = CST_KFUSE_ASYNC_READ | CST_KFUSE_PARALLEL_DIROPS | CST_KFUSE_DO_READDIRPLUS | CST_KFUSE_MAX_PAGES |
-				       CST_KFUSE_INIT_EXT | CST_KFUSE_HAS_RESEND | CST_KFUSE_HANDLE_KILLPRIV_V2 |
-				       CST_KFUSE_EXPLICIT_INVAL_DATA | CST_KFUSE_CACHE_SYMLINKS | CST_KFUSE_ASYNC_DIO;
-	static const uint64_t unwanted = CST_KFUSE_READDIRPLUS_AUTO | CST_KFUSE_WRITEBACK_CACHE | CST_KFUSE_POSIX_LOCKS |
-					 CST_KFUSE_FLOCK_LOCKS | CST_KFUSE_EXPORT_SUPPORT | CST_KFUSE_NO_OPEN_SUPPORT |
-					 CST_KFUSE_PASSTHROUGH | CST_KFUSE_OVER_IO_URING | CST_KFUSE_AUTO_INVAL_DATA;
+	static const uint64_t wanted = CST_KFUSE_ASYNC_READ | CST_KFUSE_PARALLEL_DIROPS | CST_KFUSE_DO_READDIRPLUS |
+				       CST_KFUSE_MAX_PAGES | CST_KFUSE_INIT_EXT | CST_KFUSE_HAS_RESEND |
+				       CST_KFUSE_HANDLE_KILLPRIV_V2 | CST_KFUSE_EXPLICIT_INVAL_DATA |
+				       CST_KFUSE_CACHE_SYMLINKS | CST_KFUSE_ASYNC_DIO;
+	static const uint64_t unwanted = CST_KFUSE_READDIRPLUS_AUTO | CST_KFUSE_WRITEBACK_CACHE |
+					 CST_KFUSE_POSIX_LOCKS | CST_KFUSE_FLOCK_LOCKS | CST_KFUSE_EXPORT_SUPPORT |
+					 CST_KFUSE_NO_OPEN_SUPPORT | CST_KFUSE_PASSTHROUGH | CST_KFUSE_OVER_IO_URING |
+					 CST_KFUSE_AUTO_INVAL_DATA;
 
 	(void)state;
 	assert_int_equal(cst_fuse_init_answer(&in, &wish, &out, &r, NULL), 0);
@@ -70,7 +74,10 @@ static void test_choices(void **state)
 
 static void test_old_kernels(void **state)
 {
-	struct cst_kfuse_init_in in = {.major = 7, .minor = 31, .flags = CST_KFUSE_ASYNC_READ | CST_KFUSE_PARALLEL_DIROPS, .flags2 = UINT32_MAX};
+	struct cst_kfuse_init_in in = {.major = 7,
+				       .minor = 31,
+				       .flags = CST_KFUSE_ASYNC_READ | CST_KFUSE_PARALLEL_DIROPS,
+				       .flags2 = UINT32_MAX};
 	struct cst_error err = CST_ERROR_INIT;
 	struct cst_kfuse_init_out out;
 	struct cst_fuse_init_result r;
@@ -78,7 +85,8 @@ static void test_old_kernels(void **state)
 	(void)state;
 	assert_int_equal(cst_fuse_init_answer(&in, &wish, &out, &r, NULL), 0);
 	assert_int_equal(r.minor, 31);
-	assert_true(r.flags == (CST_KFUSE_ASYNC_READ | CST_KFUSE_PARALLEL_DIROPS)); /* flags2 means nothing without INIT_EXT */
+	assert_true(r.flags ==
+		    (CST_KFUSE_ASYNC_READ | CST_KFUSE_PARALLEL_DIROPS)); /* flags2 means nothing without INIT_EXT */
 	assert_int_equal(out.max_pages, 0);
 	in.minor = 30;
 	assert_int_equal(cst_fuse_init_answer(&in, &wish, &out, &r, &err), -EPROTO);
@@ -93,11 +101,18 @@ static void test_old_kernels(void **state)
 static void test_mountinfo_line(void **state)
 {
 	struct cst_fuse_mountinfo m;
-	static const char *const bad[] = {"", "36 35 98:0 / /mnt rw", "36 35 x / /mnt rw - a b c", "1 2 3:4 / /a rw shared:1 ext4 x y",
-					  "1 2 3:4 / /a rw -", "1 2 3:4 / /a rw - ext4"};
+	static const char *const bad[] = {"",
+					  "36 35 98:0 / /mnt rw",
+					  "36 35 x / /mnt rw - a b c",
+					  "1 2 3:4 / /a rw shared:1 ext4 x y",
+					  "1 2 3:4 / /a rw -",
+					  "1 2 3:4 / /a rw - ext4"};
 
 	(void)state;
-	assert_int_equal(cst_fuse_mountinfo_parse("36 35 0:98 / /mnt/a\\040b\\134 rw,noatime shared:1 master:2 - fuse.cistern oss://b rw\n", &m), 0);
+	assert_int_equal(
+		cst_fuse_mountinfo_parse(
+			"36 35 0:98 / /mnt/a\\040b\\134 rw,noatime shared:1 master:2 - fuse.cistern oss://b rw\n", &m),
+		0);
 	assert_int_equal(m.major, 0);
 	assert_int_equal(m.minor, 98);
 	assert_string_equal(m.path, "/mnt/a b\\");
@@ -165,8 +180,9 @@ static void test_fuse_conf(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_new_kernel),     cmocka_unit_test(test_choices), cmocka_unit_test(test_old_kernels),
-		cmocka_unit_test(test_mountinfo_line), cmocka_unit_test(test_resolve), cmocka_unit_test(test_fuse_conf),
+		cmocka_unit_test(test_new_kernel),  cmocka_unit_test(test_choices),
+		cmocka_unit_test(test_old_kernels), cmocka_unit_test(test_mountinfo_line),
+		cmocka_unit_test(test_resolve),	    cmocka_unit_test(test_fuse_conf),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

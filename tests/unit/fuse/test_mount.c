@@ -18,7 +18,11 @@
 #include <sys/xattr.h>
 
 static const struct cst_fuse_config plain = {
-	.fsname = "oss://bucket/a, b", .subtype = "cistern", .mount_flags = MS_RDONLY, .memory = UINT64_C(512) << 20, .readdirplus = true,
+	.fsname = "oss://bucket/a, b",
+	.subtype = "cistern",
+	.mount_flags = MS_RDONLY,
+	.memory = UINT64_C(512) << 20,
+	.readdirplus = true,
 };
 
 static uint64_t get(const uint64_t *counter)
@@ -375,7 +379,8 @@ static void stalled_readers(const struct cst_fuse_config *config, uint64_t from)
 	}
 	await(&s.board->stalled_files, 64, s.pid);
 	check_big(in(&s, "big"), 1 << 20);
-	print_message("# %llu requests waited of %u\n", (unsigned long long)get(&s.board->parked), s.board->stats.max_background);
+	print_message("# %llu requests waited of %u\n", (unsigned long long)get(&s.board->parked),
+		      s.board->stats.max_background);
 	assert_true(get(&s.board->parked) >= 64);
 	__atomic_store_n(&s.board->stall_open, 1, __ATOMIC_SEQ_CST);
 	for (int i = 0; i < 64; i++)
@@ -485,7 +490,8 @@ static void test_stop_under_load(void **state)
 			if (pids[i] == 0) {
 				struct stat st;
 
-				while (first_byte(in(&s, "big")) >= 0 && stat(in(&s, "absent"), &st) < 0 && errno == ENOENT)
+				while (first_byte(in(&s, "big")) >= 0 && stat(in(&s, "absent"), &st) < 0 &&
+				       errno == ENOENT)
 					;
 				_exit(0);
 			}
@@ -688,7 +694,10 @@ static void test_mount_by_a_user(void **state)
 	if (double_start(&s, &config, NOBODY) < 0)
 		fail_msg("%s", s.board->error);
 	strcpy(mnt, s.mnt);
-	as_nobody(&s, "test \"$(cat $1/hello)\" = 'hello, world' && grep -qF 'oss://bucket/a,\\040b '$1' fuse.cistern' /proc/mounts", 0);
+	as_nobody(&s,
+		  "test \"$(cat $1/hello)\" = 'hello, world' && grep -qF 'oss://bucket/a,\\040b '$1' fuse.cistern' "
+		  "/proc/mounts",
+		  0);
 	assert_int_equal(first_byte(in(&s, "hello")), -EACCES); /* root is a stranger there */
 	assert_int_equal(double_stop(&s), 0);
 	assert_false(is_mounted(mnt));
@@ -733,8 +742,9 @@ static void test_allow_other_and_allow_root(void **state)
 static void enter_namespace(void)
 {
 	if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
-	    mount("tmpfs", "/tmp", "tmpfs", 0, "mode=1777") < 0 || mknod("/tmp/fuse", S_IFCHR | 0666, makedev(10, 229)) < 0 ||
-	    chmod("/tmp/fuse", 0666) < 0 || mount("/tmp/fuse", "/dev/fuse", NULL, MS_BIND, NULL) < 0)
+	    mount("tmpfs", "/tmp", "tmpfs", 0, "mode=1777") < 0 ||
+	    mknod("/tmp/fuse", S_IFCHR | 0666, makedev(10, 229)) < 0 || chmod("/tmp/fuse", 0666) < 0 ||
+	    mount("/tmp/fuse", "/dev/fuse", NULL, MS_BIND, NULL) < 0)
 		print_message("# no mount namespace: %s\n", strerror(errno));
 }
 

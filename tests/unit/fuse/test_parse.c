@@ -13,7 +13,13 @@
 static int parse(uint32_t opcode, const void *body, size_t len, struct cst_fuse_in *in)
 {
 	static char *last;
-	struct cst_kfuse_in_header h = {.len = (uint32_t)(sizeof(h) + len), .opcode = opcode, .unique = 8, .nodeid = 5, .uid = 1, .gid = 2, .pid = 3};
+	struct cst_kfuse_in_header h = {.len = (uint32_t)(sizeof(h) + len),
+					.opcode = opcode,
+					.unique = 8,
+					.nodeid = 5,
+					.uid = 1,
+					.gid = 2,
+					.pid = 3};
 
 	free(last);
 	last = malloc(sizeof(h) + len);
@@ -25,7 +31,8 @@ static int parse(uint32_t opcode, const void *body, size_t len, struct cst_fuse_
 
 static void test_header(void **state)
 {
-	struct cst_kfuse_in_header h = {.len = sizeof(h), .opcode = CST_KFUSE_STATFS, .unique = 6, .nodeid = 9, .uid = 1, .gid = 2, .pid = 3};
+	struct cst_kfuse_in_header h = {
+		.len = sizeof(h), .opcode = CST_KFUSE_STATFS, .unique = 6, .nodeid = 9, .uid = 1, .gid = 2, .pid = 3};
 	struct cst_fuse_in in;
 
 	(void)state;
@@ -105,7 +112,9 @@ static void test_fixed_parts(void **state)
 	struct cst_fuse_in in;
 
 	(void)state;
-	for (uint32_t op = CST_KFUSE_READ; op; op = op == CST_KFUSE_READ ? CST_KFUSE_READDIR : op == CST_KFUSE_READDIR ? CST_KFUSE_READDIRPLUS : 0) {
+	for (uint32_t op = CST_KFUSE_READ; op; op = op == CST_KFUSE_READ      ? CST_KFUSE_READDIR
+						    : op == CST_KFUSE_READDIR ? CST_KFUSE_READDIRPLUS
+									      : 0) {
 		assert_int_equal(parse(op, &read, sizeof(read), &in), 0);
 		assert_int_equal(in.fh, 7);
 		assert_int_equal(in.offset, 1 << 20);
@@ -164,10 +173,23 @@ static void test_init_short_and_long(void **state)
 static void test_classes(void **state)
 {
 	static const uint32_t writes[] = {
-		CST_KFUSE_SETATTR, CST_KFUSE_SYMLINK,	  CST_KFUSE_MKNOD,	    CST_KFUSE_MKDIR,	 CST_KFUSE_UNLINK,
-		CST_KFUSE_RMDIR,   CST_KFUSE_RENAME,	  CST_KFUSE_LINK,	    CST_KFUSE_WRITE,	 CST_KFUSE_SETXATTR,
-		CST_KFUSE_CREATE,  CST_KFUSE_REMOVEXATTR, CST_KFUSE_FALLOCATE,	    CST_KFUSE_RENAME2, CST_KFUSE_COPY_FILE_RANGE,
-		CST_KFUSE_TMPFILE, CST_KFUSE_COPY_FILE_RANGE_64,
+		CST_KFUSE_SETATTR,
+		CST_KFUSE_SYMLINK,
+		CST_KFUSE_MKNOD,
+		CST_KFUSE_MKDIR,
+		CST_KFUSE_UNLINK,
+		CST_KFUSE_RMDIR,
+		CST_KFUSE_RENAME,
+		CST_KFUSE_LINK,
+		CST_KFUSE_WRITE,
+		CST_KFUSE_SETXATTR,
+		CST_KFUSE_CREATE,
+		CST_KFUSE_REMOVEXATTR,
+		CST_KFUSE_FALLOCATE,
+		CST_KFUSE_RENAME2,
+		CST_KFUSE_COPY_FILE_RANGE,
+		CST_KFUSE_TMPFILE,
+		CST_KFUSE_COPY_FILE_RANGE_64,
 	};
 	struct cst_fuse_in in;
 	size_t count = 0;
