@@ -364,6 +364,7 @@ static void succeed(struct cst_object_op *op, size_t received)
 		}
 		if (!crc_fits(op)) {
 			op->got = 0;
+			op->failures = op->restarts++;
 			malformed(op, "the content does not have the CRC64 that the store tells");
 			return;
 		}
@@ -404,6 +405,7 @@ static void judge_stop(struct cst_object_op *op, size_t received)
 		break;
 	case CST_STOP_CHANGED:
 		op->got = 0;
+		op->failures = op->restarts++;
 		follow(op, (struct cst_retry_verdict){ESTALE, CST_RETRY_AGAIN, 0}, 0, NULL);
 		break;
 	default:
@@ -423,6 +425,7 @@ static void judge_failure(struct cst_object_op *op)
 	if (op->kind == CST_OP_GET && op->status == 412 && op->got && !op->has_if_match) {
 		/* Our own condition, made for the bytes that we have: begin again with the new object. */
 		op->got = 0;
+		op->failures = op->restarts++;
 		follow(op, (struct cst_retry_verdict){ESTALE, CST_RETRY_AGAIN, 0}, 0, NULL);
 		return;
 	}

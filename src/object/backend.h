@@ -137,7 +137,9 @@ struct cst_object_op {
 
 	/* over attempts */
 	bool sift, renewed, probing;
-	unsigned skewed, failures, delivered;
+	unsigned skewed, delivered;
+	unsigned failures; /* since bytes last came */
+	unsigned restarts; /* from the first byte on: another version, a wrong CRC */
 	int renew_error; /* what it is if there is no other credential */
 	uint64_t got;	 /* bytes of the range stored */
 	uint64_t passed; /* sifting: bytes of the object seen */

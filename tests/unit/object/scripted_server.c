@@ -1,0 +1,168 @@
+#include "scripted_server.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+
+#define CONNECTIONS_MAX 256
+#define REQUESTS_MAX 4096
+
+struct scripted_server {
+	scripted_fn fn;
+	const void *arg;
+	int listener, quit;
+	unsigned port;
+	pthread_t thread, connections[CONNECTIONS_MAX];
+	unsigned connection_count;
+	pthread_mutex_t lock;
+	char *requests[REQUESTS_MAX];
+	unsigned count;
+};
+
+struct connection {
+	struct scripted_server *server;
+	int fd;
+};
+
+/* False when the server stops or the peer has gone. */
+static bool wait_readable(struct scripted_server *s, int fd)
+{
+	struct pollfd p[2] = {{.fd = fd, .events = POLLIN}, {.fd = s->quit, .events = POLLIN}};
+	while (poll(p, 2, -1) < 0 && errno == EINTR)
+		;
+	return !p[1].revents;
+}
+
+static bool read_head(struct connection *c, struct cst_buf *in)
+{
+	while (!in->len || !strstr(in->data, "\r\n\r\n")) {
+		if (!wait_readable(c->server, c->fd))
+			return false;
+		ssize_t n = recv(c->fd, cst_buf_room(in, 4096), 4096, 0);
+		if (n <= 0)
+			return false;
+		in->len += (size_t)n;
+		in->data[in->len] = '\0';
+	}
+	return true;
+}
+
+static enum scripted_end answer(struct connection *c, struct cst_buf *in, struct cst_buf *out)
+{
+	struct scripted_server *s = c->server;
+	size_t len = (size_t)(strstr(in->data, "\r\n\r\n") - in->data) + 4;
+	pthread_mutex_lock(&s->lock);
+	CST_ASSERT(s->count < REQUESTS_MAX);
+	char *head = s->requests[s->count] = cst_xstrndup(in->data, len);
+	enum scripted_end end = s->fn(s->arg, s->count++, head, out);
+	pthread_mutex_unlock(&s->lock);
+	cst_buf_consume(in, len);
+	return end;
+}
+
+static void send_all(int fd, const struct cst_buf *out)
+{
+	for (size_t at = 0; at < out->len;) {
+		ssize_t n = send(fd, out->data + at, out->len - at, MSG_NOSIGNAL);
+		if (n <= 0)
+			return;
+		at += (size_t)n;
+	}
+}
+
+static void *serve(void *arg)
+{
+	struct connection *c = arg;
+	struct cst_buf in = CST_BUF_INIT, out = CST_BUF_INIT;
+	enum scripted_end end = SCRIPTED_KEEP;
+	while (end == SCRIPTED_KEEP && read_head(c, &in)) {
+		cst_buf_clear(&out);
+		end = answer(c, &in, &out);
+		send_all(c->fd, &out);
+	}
+	if (end == SCRIPTED_STALL)
+		wait_readable(c->server, c->fd);
+	struct linger now = {1, 0};
+	if (end == SCRIPTED_RESET)
+		setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
+	close(c->fd);
+	cst_buf_fini(&in);
+	cst_buf_fini(&out);
+	free(c);
+	return NULL;
+}
+
+static void *accept_all(void *arg)
+{
+	struct scripted_server *s = arg;
+	while (wait_readable(s, s->listener)) {
+		struct connection *c = CST_NEW(struct connection);
+		c->server = s;
+		c->fd = accept4(s->listener, NULL, NULL, SOCK_CLOEXEC);
+		CST_ASSERT(c->fd >= 0 && s->connection_count < CONNECTIONS_MAX);
+		CST_ASSERT(pthread_create(&s->connections[s->connection_count++], NULL, serve, c) == 0);
+	}
+	return NULL;
+}
+
+struct scripted_server *scripted_server_start(scripted_fn fn, const void *arg)
+{
+	struct scripted_server *s = CST_NEW(struct scripted_server);
+	struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	socklen_t len = sizeof(a);
+	s->fn = fn;
+	s->arg = arg;
+	pthread_mutex_init(&s->lock, NULL);
+	s->listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	s->quit = eventfd(0, EFD_CLOEXEC);
+	CST_ASSERT(s->listener >= 0 && bind(s->listener, (struct sockaddr *)&a, sizeof(a)) == 0);
+	CST_ASSERT(listen(s->listener, 128) == 0 && getsockname(s->listener, (struct sockaddr *)&a, &len) == 0);
+	s->port = ntohs(a.sin_port);
+	CST_ASSERT(pthread_create(&s->thread, NULL, accept_all, s) == 0);
+	return s;
+}
+
+void scripted_server_stop(struct scripted_server *s)
+{
+	uint64_t one = 1;
+	CST_ASSERT(write(s->quit, &one, sizeof(one)) == sizeof(one));
+	pthread_join(s->thread, NULL);
+	for (unsigned i = 0; i < s->connection_count; i++)
+		pthread_join(s->connections[i], NULL);
+	for (unsigned i = 0; i < s->count; i++)
+		free(s->requests[i]);
+	close(s->listener);
+	close(s->quit);
+	pthread_mutex_destroy(&s->lock);
+	free(s);
+}
+
+unsigned scripted_server_port(const struct scripted_server *s)
+{
+	return s->port;
+}
+
+unsigned scripted_server_requests(struct scripted_server *s)
+{
+	pthread_mutex_lock(&s->lock);
+	unsigned n = s->count;
+	pthread_mutex_unlock(&s->lock);
+	return n;
+}
+
+const char *scripted_server_request(struct scripted_server *s, unsigned n)
+{
+	pthread_mutex_lock(&s->lock);
+	const char *text = n < s->count ? s->requests[n] : "";
+	pthread_mutex_unlock(&s->lock);
+	return text;
+}
+
+void scripted_answer(struct cst_buf *out, int status, const char *headers, const char *body)
+{
+	cst_buf_printf(out, "HTTP/1.1 %d X\r\n%sContent-Length: %zu\r\n\r\n%s", status, headers, strlen(body), body);
+}

@@ -1,0 +1,24 @@
+/* An HTTP server of raw sockets whose answers the test writes byte by byte: for cut bodies, resets and stalls. A thread a
+ * connection; the answer function is called under one lock, so tests keep plain counters. */
+#pragma once
+
+#include "base/buf.h"
+
+enum scripted_end {
+	SCRIPTED_KEEP,	/* the connection stays */
+	SCRIPTED_CLOSE, /* after the answer */
+	SCRIPTED_RESET,
+	SCRIPTED_STALL, /* says no more until the client closes or the server stops */
+};
+
+struct scripted_server;
+/* n counts requests from 0; `request` is the head as received, NUL-terminated. */
+typedef enum scripted_end (*scripted_fn)(const void *arg, unsigned n, const char *request, struct cst_buf *answer);
+struct scripted_server *scripted_server_start(scripted_fn fn, const void *arg);
+void scripted_server_stop(struct scripted_server *s);
+unsigned scripted_server_port(const struct scripted_server *s);
+unsigned scripted_server_requests(struct scripted_server *s);
+/* The nth request as it came. */
+const char *scripted_server_request(struct scripted_server *s, unsigned n);
+/* Writes head and body; headers: further "Name: value\r\n" lines or "". */
+void scripted_answer(struct cst_buf *out, int status, const char *headers, const char *body);
