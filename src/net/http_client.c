@@ -482,8 +482,8 @@ static void client_destroy(struct cst_http_client *client)
 {
 	while (!LIST_EMPTY(&client->endpoints))
 		endpoint_free(LIST_FIRST(&client->endpoints));
+	cst_resolver_free(client->resolver); /* its threads post to the loops */
 	cst_loop_group_free(client->own_loops);
-	cst_resolver_free(client->resolver);
 	cst_proxy_config_free(client->proxies);
 	cst_tls_free(client->tls);
 	pthread_mutex_destroy(&client->lock);

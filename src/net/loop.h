@@ -13,7 +13,7 @@ struct cst_loop;
 
 /* A loop with its own thread, named for ps. NULL and err when the kernel refuses. */
 struct cst_loop *cst_loop_new(const char *name, struct cst_error *err);
-/* Stops, joins and frees. Not from the loop's own thread. */
+/* Stops, joins and frees. Not from the loop's own thread, and not before every cst_loop_post() to it has returned. */
 void cst_loop_free(struct cst_loop *loop);
 bool cst_loop_is_current(const struct cst_loop *loop); /* is this its thread? */
 
