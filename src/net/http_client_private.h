@@ -1,5 +1,6 @@
-/* Shared by the parts of the HTTP client: http_client.c (calls, endpoints, who gets which connection) and http_conn.c (one
- * connection, one exchange on it). Not for others.
+/* Shared by the parts of the HTTP client: http_client.c (calls, endpoints, who gets which connection), http_conn.c (a
+ * connection's life, time, bytes and events), http_connect.c (reaching the server) and http_exchange.c (a request and its answer).
+ * Not for others.
  *
  * Threads: a call and a connection belong to one loop and are touched on its thread only; fields under the endpoint's
  * lock say so. Locks: client->lock (list of endpoints), endpoint->lock (its counts and queues); neither is held during
@@ -173,17 +174,39 @@ static inline void cst_http_count(uint64_t *counter, uint64_t n)
 	__atomic_store_n(counter, *counter + n, __ATOMIC_RELAXED);
 }
 
-/* http_conn.c; on the loop of the call. */
-/* Opens a connection in a slot the caller holds, for the call. */
+/* All below: on the connection's loop. */
+
+/* http_connect.c. Opens a connection in a slot the caller holds, for the call. */
 void cst_http_conn_open(struct cst_http_endpoint *endpoint, struct cst_http_call *call);
-/* Runs the call on a connection from the pool. */
+void cst_http_connect_next(struct cst_http_conn *conn); /* tries the next address */
+void cst_http_connect_event(struct cst_http_conn *conn);
+void cst_http_connect_tunnel(struct cst_http_conn *conn);
+void cst_http_connect_handshake(struct cst_http_conn *conn);
+
+/* http_exchange.c. Runs the call on a connection from the pool. */
 void cst_http_conn_run(struct cst_http_conn *conn, struct cst_http_call *call);
+void cst_http_exchange_start(struct cst_http_conn *conn);
+bool cst_http_exchange_send(struct cst_http_conn *conn); /* what the socket takes; false: the connection is gone */
+void cst_http_exchange_receive(struct cst_http_conn *conn);
+
+/* http_conn.c. */
+#define CST_HTTP_IN_ROOM 16384 /* a head and the few bytes of the body that come with it */
 /* Ends the call of the connection with an error that is in call->err; closes the connection. */
 void cst_http_conn_fail(struct cst_http_conn *conn, int rc);
+void cst_http_conn_fail_why(struct cst_http_conn *conn, int rc, const char *why);
 /* Closes; the slot is the caller's. */
 void cst_http_conn_close(struct cst_http_conn *conn);
+void cst_http_conn_close_socket(struct cst_http_conn *conn); /* between two addresses */
+void cst_http_conn_free(struct cst_http_conn *conn);	     /* a zombie whose task has come */
 /* Watches for the peer's close while no exchange runs. 0 or -errno. */
 int cst_http_conn_rest(struct cst_http_conn *conn);
 /* Leaves its loop: no watch, no timer. */
 void cst_http_conn_detach(struct cst_http_conn *conn);
+/* After each change of state or progress: the timer fires in time for what is due now. */
+void cst_http_conn_keep_time(struct cst_http_conn *conn);
+int cst_http_conn_set_events(struct cst_http_conn *conn, uint32_t events);
+/* > 0 bytes, 0 at the end, -EAGAIN, -errno. *drained: asking again now would give -EAGAIN. */
+ssize_t cst_http_conn_receive(struct cst_http_conn *conn, struct iovec *iov, int count, bool *drained);
+ssize_t cst_http_conn_send(struct cst_http_conn *conn, struct iovec *iov, int count);
+void cst_http_conn_grow_input(struct cst_http_conn *conn, size_t room);
 void cst_http_call_why(struct cst_http_call *call, int rc, const char *fmt, ...) CST_PRINTF(3, 4);
