@@ -48,7 +48,10 @@ static void *serve(void *arg)
 			continue;
 		len = 0;
 		size = strncmp(request, "GET /small ", 11) == 0 ? SMALL : LARGE;
-		iov[0] = (struct iovec){head, snprintf(head, sizeof(head), "HTTP/1.1 200 OK\r\nETag: \"0123456789abcdef\"\r\nContent-Length: %zu\r\n\r\n", size)};
+		iov[0] = (struct iovec){
+			head,
+			snprintf(head, sizeof(head),
+				 "HTTP/1.1 200 OK\r\nETag: \"0123456789abcdef\"\r\nContent-Length: %zu\r\n\r\n", size)};
 		iov[1] = (struct iovec){content, size};
 		while (iov[1].iov_len > 0) {
 			n = writev(fd, iov, 2);
@@ -158,9 +161,13 @@ static void lane_next(struct lane *lane)
 		sem_post(&run->ended);
 		return;
 	}
-	cst_http_release(cst_http_start(run->client, &(struct cst_http_request){.origin = &run->origin, .method = "GET",
-									       .target = run->target, .into = &lane->memory,
-									       .into_count = 1, .on_done = lane_done, .arg = lane}));
+	cst_http_release(cst_http_start(run->client, &(struct cst_http_request){.origin = &run->origin,
+										.method = "GET",
+										.target = run->target,
+										.into = &lane->memory,
+										.into_count = 1,
+										.on_done = lane_done,
+										.arg = lane}));
 }
 
 static struct figures run_ours(uint16_t port, const char *target, size_t size, unsigned at_once, int64_t count)
@@ -304,7 +311,8 @@ int main(int argc, char **argv)
 	curl = run_curl(port, "/small", SMALL, SMALL_AT_ONCE, small);
 	print_small("cistern", ours);
 	print_small("libcurl", curl);
-	printf("small  ratio    %7.2f times less CPU than libcurl, %.2f times outside the kernel\n", curl.cpu / ours.cpu, curl.user / ours.user);
+	printf("small  ratio    %7.2f times less CPU than libcurl, %.2f times outside the kernel\n",
+	       curl.cpu / ours.cpu, curl.user / ours.user);
 	ours = run_ours(port, "/large", LARGE, LARGE_AT_ONCE, large);
 	curl = run_curl(port, "/large", LARGE, LARGE_AT_ONCE, large);
 	print_large("cistern", ours);

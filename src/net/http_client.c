@@ -43,7 +43,8 @@ static struct cst_http_endpoint *endpoint_new(struct cst_http_client *client, co
 	for (unsigned i = 0; i < client->side_count; i++)
 		TAILQ_INIT(&ep->idle[i]);
 	if (client->proxies && !origin->connect_to[0])
-		rc = cst_proxy_select(client->proxies, origin->tls, origin->host, origin->port, &ep->proxy, &ep->proxy_err);
+		rc = cst_proxy_select(client->proxies, origin->tls, origin->host, origin->port, &ep->proxy,
+				      &ep->proxy_err);
 	ep->proxy_rc = rc < 0 ? rc : 0;
 	ep->proxied = rc > 0;
 	format_authority(origin, false, authority, sizeof(authority));
@@ -81,7 +82,7 @@ static struct cst_http_endpoint *endpoint_get(struct cst_http_side *side, const 
 	if (side->last && same_origin(&side->last->origin, origin))
 		return side->last;
 	pthread_mutex_lock(&client->lock);
-	LIST_FOREACH(ep, &client->endpoints, link)
+	LIST_FOREACH (ep, &client->endpoints, link)
 		if (same_origin(&ep->origin, origin))
 			break;
 	if (!ep) {
@@ -196,7 +197,8 @@ void cst_http_conn_give_back(struct cst_http_conn *conn)
 	struct cst_http_endpoint *ep = conn->endpoint;
 	struct cst_http_call *next = NULL;
 
-	if (!conn->dead && !__atomic_load_n(&conn->client->closing, __ATOMIC_ACQUIRE) && cst_http_conn_rest(conn) == 0) {
+	if (!conn->dead && !__atomic_load_n(&conn->client->closing, __ATOMIC_ACQUIRE) &&
+	    cst_http_conn_rest(conn) == 0) {
 		pthread_mutex_lock(&ep->lock);
 		next = pop_waiter_locked(ep);
 		if (!next) {

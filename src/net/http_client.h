@@ -68,9 +68,9 @@ struct cst_http_request {
 	const struct iovec *into;
 	int into_count;
 
-	int64_t deadline;	 /* cst_now() clock; 0: none. The whole call, waiting for a connection included. */
+	int64_t deadline;	    /* cst_now() clock; 0: none. The whole call, waiting for a connection included. */
 	int64_t first_byte_timeout; /* ns from the request sent to the head read; 0: 30 s */
-	int64_t stall_timeout;	 /* ns without a byte of progress; 0: 30 s */
+	int64_t stall_timeout;	    /* ns without a byte of progress; 0: 30 s */
 
 	/* The head has been read; status and headers. Return 0 to go on, or -errno to end the call with it. May be NULL. */
 	int (*on_head)(void *arg, const struct cst_http_response *response);

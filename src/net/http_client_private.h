@@ -62,14 +62,14 @@ struct cst_http_endpoint {
 	struct cst_proxy proxy;
 	int proxy_rc; /* the proxy variable is unusable: every call fails with proxy_err */
 	struct cst_error proxy_err;
-	char *host_line;   /* "Host: …\r\n" */
+	char *host_line;    /* "Host: …\r\n" */
 	char *common_lines; /* User-Agent, and the proxy's authorization where requests carry it */
-	char *prefix;	   /* before the target: "http://host:port" for proxied http, else "" */
-	unsigned turn;	   /* atomic: next address */
+	char *prefix;	    /* before the target: "http://host:port" for proxied http, else "" */
+	unsigned turn;	    /* atomic: next address */
 
-	pthread_mutex_t lock;		    /* of what follows */
-	unsigned open;			    /* slots taken: connections, and grants of one on their way */
-	struct cst_http_call_list waiters;  /* not empty: all slots are taken and no connection is idle */
+	pthread_mutex_t lock;		   /* of what follows */
+	unsigned open;			   /* slots taken: connections, and grants of one on their way */
+	struct cst_http_call_list waiters; /* not empty: all slots are taken and no connection is idle */
 	unsigned waiting, idle_count;
 	struct cst_http_conn_list idle[]; /* per loop, the latest used first */
 };
@@ -87,8 +87,8 @@ struct cst_http_call {
 	struct cst_timer timer; /* the deadline while no connection looks after it */
 	struct cst_task start_task, cancel_task, grant_task;
 	enum cst_http_call_state state;
-	bool done, cancelled; /* atomic */
-	bool queued;	      /* endpoint lock: in waiters */
+	bool done, cancelled;	       /* atomic */
+	bool queued;		       /* endpoint lock: in waiters */
 	struct cst_http_conn *granted; /* set by who grants, before posting; NULL: a slot to open one in */
 	size_t received;
 	struct cst_error err;
@@ -124,7 +124,7 @@ struct cst_http_conn {
 	bool answered; /* the resolver has answered on this thread */
 	struct cst_task resolved_task, more_task, steal_task;
 	struct cst_http_call *stolen_for; /* endpoint lock: another loop's call has claimed this idle connection */
-	TAILQ_ENTRY(cst_http_conn) link; /* endpoint->idle */
+	TAILQ_ENTRY(cst_http_conn) link;  /* endpoint->idle */
 
 	/* connecting */
 	struct cst_resolver_query query;
@@ -139,7 +139,7 @@ struct cst_http_conn {
 	/* the request */
 	struct cst_buf out; /* the head */
 	size_t out_pos;
-	int out_body;	    /* the next piece of the body */
+	int out_body;	     /* the next piece of the body */
 	size_t out_body_pos; /* in that piece */
 	bool out_done, out_failed;
 	bool reused; /* this exchange started on a connection from the pool */

@@ -225,7 +225,8 @@ ssize_t cst_http_conn_receive(struct cst_http_conn *conn, struct iovec *iov, int
 	if (!conn->ssl) {
 		for (int i = 0; i < count; i++)
 			asked += iov[i].iov_len;
-		n = count == 1 ? recv(conn->watch.fd, iov->iov_base, iov->iov_len, 0) : readv(conn->watch.fd, iov, count);
+		n = count == 1 ? recv(conn->watch.fd, iov->iov_base, iov->iov_len, 0)
+			       : readv(conn->watch.fd, iov, count);
 		*drained = n < (ssize_t)asked;
 		if (n < 0)
 			return errno == EINTR ? -EAGAIN : -errno;
@@ -319,7 +320,8 @@ static void on_event(struct cst_watch *watch, uint32_t events)
 		break;
 	case CST_CONN_ACTIVE:
 		/* Under TLS the write may have waited for something to read. */
-		if (!conn->out_done && (conn->ssl || (events & (EPOLLOUT | EPOLLERR | EPOLLHUP))) && !cst_http_exchange_send(conn))
+		if (!conn->out_done && (conn->ssl || (events & (EPOLLOUT | EPOLLERR | EPOLLHUP))) &&
+		    !cst_http_exchange_send(conn))
 			break;
 		if (conn->pending)
 			break; /* on_more() is about to read, in its turn */

@@ -38,7 +38,8 @@ static void connect_failed(struct cst_http_conn *conn, int rc)
 	char peer[INET6_ADDRSTRLEN];
 
 	peer_text(conn, peer);
-	cst_http_call_why(conn->call, rc, "%s%s: %s", conn->endpoint->proxied ? "proxy " : "", peer, strerrordesc_np(-rc));
+	cst_http_call_why(conn->call, rc, "%s%s: %s", conn->endpoint->proxied ? "proxy " : "", peer,
+			  strerrordesc_np(-rc));
 	cst_resolver_mark_bad(conn->client->resolver, &conn->peer);
 	cst_http_conn_close_socket(conn);
 }
@@ -50,8 +51,8 @@ static void build_tunnel_head(struct cst_http_conn *conn)
 	const char *open = strchr(host, ':') ? "[" : "", *close = strchr(host, ':') ? "]" : "";
 
 	cst_buf_clear(&conn->out);
-	cst_buf_printf(&conn->out, "CONNECT %s%s%s:%u HTTP/1.1\r\nHost: %s%s%s:%u\r\n%s", open, host, close, ep->origin.port,
-		       open, host, close, ep->origin.port, ep->common_lines);
+	cst_buf_printf(&conn->out, "CONNECT %s%s%s:%u HTTP/1.1\r\nHost: %s%s%s:%u\r\n%s", open, host, close,
+		       ep->origin.port, open, host, close, ep->origin.port, ep->common_lines);
 	if (ep->proxy.authorization[0])
 		cst_buf_printf(&conn->out, "Proxy-Authorization: %s\r\n", ep->proxy.authorization);
 	cst_buf_add(&conn->out, "\r\n", 2);
@@ -75,10 +76,11 @@ static void start_tls(struct cst_http_conn *conn)
 
 static void tunnel_refused(struct cst_http_conn *conn, int status)
 {
-	cst_http_call_why(conn->call, -ECONNREFUSED, "the proxy %s:%u answered %d to CONNECT", conn->endpoint->proxy.host,
-			  conn->endpoint->proxy.port, status);
+	cst_http_call_why(conn->call, -ECONNREFUSED, "the proxy %s:%u answered %d to CONNECT",
+			  conn->endpoint->proxy.host, conn->endpoint->proxy.port, status);
 	if (status == 407)
-		cst_error_hint(&conn->call->err, "give the proxy's user and password: https_proxy=http://USER:PASSWORD@HOST:PORT");
+		cst_error_hint(&conn->call->err,
+			       "give the proxy's user and password: https_proxy=http://USER:PASSWORD@HOST:PORT");
 	else
 		cst_error_hint(&conn->call->err, "ask who runs the proxy, or name the host in no_proxy");
 	cst_http_conn_fail(conn, -ECONNREFUSED);

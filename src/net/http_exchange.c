@@ -284,7 +284,8 @@ static enum step read_head(struct cst_http_conn *conn)
 			cst_http_conn_grow_input(conn, CST_HTTP_IN_ROOM);
 	} else {
 		/* Bytes are here already: after a 1xx head, or a head in pieces. */
-		n = cst_http_parse_response((struct cst_slice){conn->in + conn->in_pos, conn->in_len - conn->in_pos}, &head, &why);
+		n = cst_http_parse_response((struct cst_slice){conn->in + conn->in_pos, conn->in_len - conn->in_pos},
+					    &head, &why);
 		if (n < 0)
 			return refuse(conn, -EBADMSG, why);
 		if (n > 0)
@@ -379,7 +380,8 @@ static int use_buffered(struct cst_http_conn *conn)
 	rc = content.len ? deliver(conn, content) : 0;
 	if (rc)
 		return rc;
-	return conn->framing == CST_BODY_CHUNKED ? conn->chunked.done : conn->framing == CST_BODY_LENGTH && conn->body_left == 0;
+	return conn->framing == CST_BODY_CHUNKED ? conn->chunked.done
+						 : conn->framing == CST_BODY_LENGTH && conn->body_left == 0;
 }
 
 /* Where the next content may be received straight into the caller's memory; behind a chunk our own buffer takes the framing
@@ -407,10 +409,11 @@ static int collect_input(struct cst_http_conn *conn, struct iovec iov[PIECES + 1
 		next -= n;
 	}
 	/* TLS reads into one piece at a time; our own buffer then has its turn in the next step. */
-	if (count == 0 || (conn->framing == CST_BODY_CHUNKED && *direct == cst_http_chunked_next(&conn->chunked) && !conn->ssl))
-		iov[count++] = (struct iovec){conn->in, conn->framing == CST_BODY_LENGTH ?
-								 cst_min((uint64_t)conn->in_room, conn->body_left) :
-								 conn->in_room};
+	if (count == 0 ||
+	    (conn->framing == CST_BODY_CHUNKED && *direct == cst_http_chunked_next(&conn->chunked) && !conn->ssl))
+		iov[count++] = (struct iovec){conn->in, conn->framing == CST_BODY_LENGTH
+								? cst_min((uint64_t)conn->in_room, conn->body_left)
+								: conn->in_room};
 	return count;
 }
 
@@ -425,7 +428,8 @@ static enum step body_ended_early(struct cst_http_conn *conn, int rc)
 		cst_tls_error(&conn->call->err, conn->ssl);
 	} else if (rc == 0) {
 		rc = -EPIPE;
-		cst_http_call_why(conn->call, rc, "the body ended after %zu bytes, before its end", conn->call->received);
+		cst_http_call_why(conn->call, rc, "the body ended after %zu bytes, before its end",
+				  conn->call->received);
 	} else {
 		cst_http_call_why(conn->call, rc, "%s after %zu bytes of the body", strerrordesc_np(-rc),
 				  conn->call->received);
@@ -450,9 +454,10 @@ static enum step read_body(struct cst_http_conn *conn, size_t *budget)
 			return STEP_GONE;
 		}
 		if (rc < 0)
-			return refuse(conn, rc, rc == -EMSGSIZE ? "the body is longer than what was asked for" :
-						rc == -EBADMSG	? "the chunks of the body are malformed" :
-								  "the caller does not want this body");
+			return refuse(conn, rc,
+				      rc == -EMSGSIZE  ? "the body is longer than what was asked for"
+				      : rc == -EBADMSG ? "the chunks of the body are malformed"
+						       : "the caller does not want this body");
 		return STEP_MORE;
 	}
 	conn->in_pos = conn->in_len = 0;
@@ -478,7 +483,6 @@ static enum step read_body(struct cst_http_conn *conn, size_t *budget)
 	return STEP_MORE;
 }
 
-
 static void on_more(struct cst_task *task)
 {
 	struct cst_http_conn *conn = cst_container_of(task, struct cst_http_conn, more_task);
@@ -493,7 +497,8 @@ static void on_more(struct cst_task *task)
 /* Can the next step go on without the socket? */
 static bool has_buffered(const struct cst_http_conn *conn)
 {
-	return conn->in_pos < conn->in_len || (conn->in_body && conn->framing == CST_BODY_LENGTH && conn->body_left == 0);
+	return conn->in_pos < conn->in_len ||
+	       (conn->in_body && conn->framing == CST_BODY_LENGTH && conn->body_left == 0);
 }
 
 void cst_http_exchange_receive(struct cst_http_conn *conn)

@@ -6,14 +6,38 @@ enum { TOKEN = 1, TARGET = 2, DIGIT = 4 };
 
 /* RFC 9110 5.6.2 tokens; in a target also what people send without encoding it (bytes from 0x80). */
 static const uint8_t classes[256] = {
-	['!'] = TOKEN | TARGET, ['"'] = TARGET,		['#'] = TOKEN | TARGET, ['$'] = TOKEN | TARGET,
-	['%'] = TOKEN | TARGET, ['&'] = TOKEN | TARGET, ['\''] = TOKEN | TARGET, ['('] = TARGET,
-	[')'] = TARGET,		['*'] = TOKEN | TARGET, ['+'] = TOKEN | TARGET, [','] = TARGET,
-	['-'] = TOKEN | TARGET, ['.'] = TOKEN | TARGET, ['/'] = TARGET,		[':'] = TARGET,
-	[';'] = TARGET,		['<'] = TARGET,		['='] = TARGET,		['>'] = TARGET,
-	['?'] = TARGET,		['@'] = TARGET,		['['] = TARGET,		['\\'] = TARGET,
-	[']'] = TARGET,		['^'] = TOKEN | TARGET, ['_'] = TOKEN | TARGET, ['`'] = TOKEN | TARGET,
-	['{'] = TARGET,		['|'] = TOKEN | TARGET, ['}'] = TARGET,		['~'] = TOKEN | TARGET,
+	['!'] = TOKEN | TARGET,
+	['"'] = TARGET,
+	['#'] = TOKEN | TARGET,
+	['$'] = TOKEN | TARGET,
+	['%'] = TOKEN | TARGET,
+	['&'] = TOKEN | TARGET,
+	['\''] = TOKEN | TARGET,
+	['('] = TARGET,
+	[')'] = TARGET,
+	['*'] = TOKEN | TARGET,
+	['+'] = TOKEN | TARGET,
+	[','] = TARGET,
+	['-'] = TOKEN | TARGET,
+	['.'] = TOKEN | TARGET,
+	['/'] = TARGET,
+	[':'] = TARGET,
+	[';'] = TARGET,
+	['<'] = TARGET,
+	['='] = TARGET,
+	['>'] = TARGET,
+	['?'] = TARGET,
+	['@'] = TARGET,
+	['['] = TARGET,
+	['\\'] = TARGET,
+	[']'] = TARGET,
+	['^'] = TOKEN | TARGET,
+	['_'] = TOKEN | TARGET,
+	['`'] = TOKEN | TARGET,
+	['{'] = TARGET,
+	['|'] = TOKEN | TARGET,
+	['}'] = TARGET,
+	['~'] = TOKEN | TARGET,
 	['0' ... '9'] = TOKEN | TARGET | DIGIT,
 	['A' ... 'Z'] = TOKEN | TARGET,
 	['a' ... 'z'] = TOKEN | TARGET,
@@ -187,8 +211,8 @@ static int note_header(const struct cst_http_header *h, struct cst_http_head *he
 	return 0;
 }
 
-static int parse_header(struct cst_slice line, struct cst_http_head *head, struct connection_words *words,
-			bool request, const char **why)
+static int parse_header(struct cst_slice line, struct cst_http_head *head, struct connection_words *words, bool request,
+			const char **why)
 {
 	const char *p = line.data;
 	struct cst_http_header *h;

@@ -25,7 +25,7 @@ struct cst_http_head {
 	size_t header_count;
 	/* derived */
 	bool keep_alive;
-	bool chunked;		/* Transfer-Encoding: chunked is last */
+	bool chunked; /* Transfer-Encoding: chunked is last */
 	bool expect_continue;
 	int64_t content_length; /* -1: not given */
 };

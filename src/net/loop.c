@@ -329,8 +329,7 @@ struct cst_loop *cst_loop_new(const char *name, struct cst_error *err)
 	loop->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	loop->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	/* Edge triggered: every write is an event of its own, and nobody has to read the counter. */
-	if (loop->epoll_fd < 0 || loop->event_fd < 0 ||
-	    epoll_ctl(loop->epoll_fd, EPOLL_CTL_ADD, loop->event_fd, &wake))
+	if (loop->epoll_fd < 0 || loop->event_fd < 0 || epoll_ctl(loop->epoll_fd, EPOLL_CTL_ADD, loop->event_fd, &wake))
 		rc = -errno;
 	if (rc == 0)
 		rc = cst_thread_start(&loop->thread, name, 0, loop_main, loop);

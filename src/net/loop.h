@@ -22,7 +22,7 @@ struct cst_loop_group *cst_loop_group_new(const char *name, unsigned count, stru
 void cst_loop_group_free(struct cst_loop_group *group);
 unsigned cst_loop_group_count(const struct cst_loop_group *group);
 struct cst_loop *cst_loop_group_at(struct cst_loop_group *group, unsigned index);
-struct cst_loop *cst_loop_group_next(struct cst_loop_group *group); /* round robin, any thread */
+struct cst_loop *cst_loop_group_next(struct cst_loop_group *group);    /* round robin, any thread */
 struct cst_loop *cst_loop_group_current(struct cst_loop_group *group); /* the caller's own, or NULL */
 
 /* A task posted to a loop: runs once on its thread, in posting order. The caller owns the memory, which must live
@@ -50,4 +50,4 @@ struct cst_timer {
 	size_t private_index; /* place in the heap + 1; 0: not armed */
 };
 void cst_timer_arm(struct cst_loop *loop, struct cst_timer *timer, int64_t at); /* arms or moves */
-void cst_timer_cancel(struct cst_loop *loop, struct cst_timer *timer);	       /* harmless when not armed */
+void cst_timer_cancel(struct cst_loop *loop, struct cst_timer *timer);		/* harmless when not armed */

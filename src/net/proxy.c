@@ -28,7 +28,8 @@ static char *first_of(const char *(*get)(const char *), const char *const *names
 struct cst_proxy_config *cst_proxy_config_new(const char *(*get)(const char *name))
 {
 	struct cst_proxy_config *config = CST_NEW(struct cst_proxy_config);
-	const char *http[] = {"http_proxy", get("REQUEST_METHOD") ? "all_proxy" : "HTTP_PROXY", "all_proxy", "ALL_PROXY", NULL};
+	const char *http[] = {"http_proxy", get("REQUEST_METHOD") ? "all_proxy" : "HTTP_PROXY", "all_proxy",
+			      "ALL_PROXY", NULL};
 	const char *https[] = {"https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", NULL};
 	const char *none[] = {"no_proxy", "NO_PROXY", NULL};
 
@@ -230,8 +231,8 @@ int cst_proxy_select(const struct cst_proxy_config *config, bool tls, const char
 	if (parse_url(url, proxy)) {
 		cst_error_set(err, EINVAL, "can't use the proxy for %s", tls ? "https" : "http");
 		cst_error_why(err, "the proxy variable holds no http:// URL");
-		cst_error_hint(err, "set %s to http://HOST:PORT, or name %s in no_proxy", tls ? "https_proxy" : "http_proxy",
-			       host);
+		cst_error_hint(err, "set %s to http://HOST:PORT, or name %s in no_proxy",
+			       tls ? "https_proxy" : "http_proxy", host);
 		return -EINVAL;
 	}
 	return 1;

@@ -14,7 +14,7 @@
 
 #define RESOLVER_MAGIC 0x5253564cu
 #define KEEP_NS (60 * CST_NS_PER_S)
-#define USABLE_NS (600 * CST_NS_PER_S) /* so long an old answer serves at once while a new one is fetched */
+#define USABLE_NS (600 * CST_NS_PER_S)	  /* so long an old answer serves at once while a new one is fetched */
 #define KEEP_FAILED_NS (1 * CST_NS_PER_S) /* a stale answer serves this long before the name is tried again */
 #define BAD_NS (10 * CST_NS_PER_S)
 #define BAD_MAX 64
@@ -173,7 +173,7 @@ static struct name *name_get_locked(struct cst_resolver *r, const char *host)
 {
 	struct name *name, *victim = NULL;
 
-	LIST_FOREACH(name, &r->names, link) {
+	LIST_FOREACH (name, &r->names, link) {
 		if (strcasecmp(name->host, host) == 0)
 			return name;
 		if (!name->running)
@@ -263,8 +263,8 @@ static bool is_bad_locked(const struct cst_resolver *r, const struct sockaddr_st
 	return false;
 }
 
-int cst_resolver_pick(struct cst_resolver *resolver, const struct cst_addresses *addresses, uint16_t port, unsigned turn,
-		      uint64_t tried)
+int cst_resolver_pick(struct cst_resolver *resolver, const struct cst_addresses *addresses, uint16_t port,
+		      unsigned turn, uint64_t tried)
 {
 	unsigned count = cst_min(addresses->count, 64u);
 	int64_t now = cst_now();

@@ -44,6 +44,6 @@ socklen_t cst_address_len(const struct sockaddr_storage *address);
 
 /* The index of an address to try: the next in turn that is neither in `tried` (bit per index) nor bad; else the next one not
  * tried; -1 when all were (or it is beyond the 64th). */
-int cst_resolver_pick(struct cst_resolver *resolver, const struct cst_addresses *addresses, uint16_t port, unsigned turn,
-		      uint64_t tried);
+int cst_resolver_pick(struct cst_resolver *resolver, const struct cst_addresses *addresses, uint16_t port,
+		      unsigned turn, uint64_t tried);
 void cst_resolver_mark_bad(struct cst_resolver *resolver, const struct sockaddr_storage *address); /* with its port */

@@ -248,13 +248,15 @@ static bool explain_verification(struct cst_error *err, long result)
 	case X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN:
 		cst_error_why(err, "the server's certificate is signed by an unknown CA (%s)",
 			      X509_verify_cert_error_string(result));
-		cst_error_hint(err, "name the file with that CA's certificate (--ca FILE), or install it on the system");
+		cst_error_hint(err,
+			       "name the file with that CA's certificate (--ca FILE), or install it on the system");
 		return true;
 	case X509_V_ERR_HOSTNAME_MISMATCH:
 	case X509_V_ERR_IP_ADDRESS_MISMATCH:
 		cst_error_why(err, "the server's certificate is for another name");
-		cst_error_hint(err, "use the name in the certificate as the endpoint; virtual-host style needs a wildcard "
-				    "certificate, else use path style");
+		cst_error_hint(err,
+			       "use the name in the certificate as the endpoint; virtual-host style needs a wildcard "
+			       "certificate, else use path style");
 		return true;
 	case X509_V_ERR_CERT_HAS_EXPIRED:
 		cst_error_why(err, "the server's certificate has expired");

@@ -7,7 +7,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static void check_within(struct cst_slice part, const uint8_t *data, size_t size)
 {
-	CST_ASSERT(part.len == 0 || (part.data >= (const char *)data && part.data + part.len <= (const char *)data + size));
+	CST_ASSERT(part.len == 0 ||
+		   (part.data >= (const char *)data && part.data + part.len <= (const char *)data + size));
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

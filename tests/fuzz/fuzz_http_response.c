@@ -11,7 +11,8 @@ static ssize_t decode(const uint8_t *data, size_t size, size_t step, struct cst_
 
 	while (at < size && !c.done) {
 		struct cst_slice content;
-		ssize_t n = cst_http_chunked_feed(&c, (struct cst_slice){(const char *)data + at, cst_min(step, size - at)}, &content);
+		ssize_t n = cst_http_chunked_feed(
+			&c, (struct cst_slice){(const char *)data + at, cst_min(step, size - at)}, &content);
 
 		if (n < 0)
 			return -1;

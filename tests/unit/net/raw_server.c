@@ -96,7 +96,8 @@ static void note_request(struct raw_server *server, const char *request)
 	pthread_mutex_lock(&server->lock);
 	snprintf(server->seen, sizeof(server->seen), "%.4000s", request);
 	used = strlen(server->targets);
-	snprintf(server->targets + used, sizeof(server->targets) - used, "%.*s", (int)strcspn(target + 1, " ") + 1, target);
+	snprintf(server->targets + used, sizeof(server->targets) - used, "%.*s", (int)strcspn(target + 1, " ") + 1,
+		 target);
 	pthread_mutex_unlock(&server->lock);
 }
 
@@ -242,7 +243,8 @@ void outcome_fini(struct outcome *o)
 	sem_destroy(&o->head);
 }
 
-void call_get(struct cst_http_client *client, struct outcome *o, const struct cst_http_origin *origin, const char *target)
+void call_get(struct cst_http_client *client, struct outcome *o, const struct cst_http_origin *origin,
+	      const char *target)
 {
 	call_start(client, o, (struct cst_http_request){.origin = origin, .method = "GET", .target = target});
 	call_wait(o);

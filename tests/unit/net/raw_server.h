@@ -64,5 +64,6 @@ void call_start(struct cst_http_client *client, struct outcome *o, struct cst_ht
 void call_wait(struct outcome *o); /* waits and releases the handle; outcome_fini() afterwards */
 void outcome_fini(struct outcome *o);
 /* GET target, to the end. */
-void call_get(struct cst_http_client *client, struct outcome *o, const struct cst_http_origin *origin, const char *target);
+void call_get(struct cst_http_client *client, struct outcome *o, const struct cst_http_origin *origin,
+	      const char *target);
 struct cst_http_client *client_with(unsigned max_connections, struct cst_loop_group *loops, const char *ca_file);

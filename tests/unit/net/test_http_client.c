@@ -40,7 +40,7 @@ struct answer {
 	const char *bytes;
 	int rc, status;
 	const char *body;
-	bool closes; /* the server does, after the answer */
+	bool closes;	      /* the server does, after the answer */
 	unsigned connections; /* for two calls */
 };
 
@@ -50,10 +50,12 @@ static const struct answer answers[] = {
 	{"HTTP/1.1 204 No Content\r\n\r\n", 0, 204, "", false, 1},
 	{"HTTP/1.1 304 Not Modified\r\nContent-Length: 7\r\n\r\n", 0, 304, "", false, 1},
 	{"HTTP/1.1 404 Not Found\r\nContent-Length: 4\r\n\r\ngone", 0, 404, "gone", false, 1},
-	{"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", 0,
-	 200, "ok", false, 1},
-	{"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n1;x=y\r\n \r\n5\r\nworld\r\n0\r\nX: y\r\n\r\n", 0,
-	 200, "hello world", false, 1},
+	{"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: "
+	 "2\r\n\r\nok",
+	 0, 200, "ok", false, 1},
+	{"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n1;x=y\r\n \r\n5\r\nworld\r\n0\r\nX: "
+	 "y\r\n\r\n",
+	 0, 200, "hello world", false, 1},
 	{"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 0, 200, "", false, 1},
 	{"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 5\r\n\r\nhello", 0, 200, "hello", false, 2},
 	{"HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\nhello", 0, 200, "hello", false, 2},
@@ -131,14 +133,20 @@ static void test_request_bytes(void **state)
 	struct cst_http_client *client = client_with(0, NULL, NULL);
 	struct cst_http_origin origin;
 	struct outcome o = {0};
-	struct iovec body[] = {{(char *)(uintptr_t) "abc", 3}, {(char *)(uintptr_t) "", 0}, {(char *)(uintptr_t) "de", 2}};
+	struct iovec body[] = {
+		{(char *)(uintptr_t) "abc", 3}, {(char *)(uintptr_t) "", 0}, {(char *)(uintptr_t) "de", 2}};
 	char expected[256];
 
 	(void)state;
 	raw_server_start(&server, AF_INET, serve_same, (void *)(uintptr_t)answers[1].bytes);
 	origin = local_origin(server.port);
-	call_start(client, &o, (struct cst_http_request){.origin = &origin, .method = "PUT", .target = "/a%20b?x",
-							  .headers = CST_SLICE("X-A: b\r\n"), .body = body, .body_count = 3});
+	call_start(client, &o,
+		   (struct cst_http_request){.origin = &origin,
+					     .method = "PUT",
+					     .target = "/a%20b?x",
+					     .headers = CST_SLICE("X-A: b\r\n"),
+					     .body = body,
+					     .body_count = 3});
 	call_wait(&o);
 	assert_int_equal(o.rc, 0);
 	snprintf(expected, sizeof(expected),
@@ -148,10 +156,13 @@ static void test_request_bytes(void **state)
 	assert_string_equal(raw_seen(&server), expected);
 	CLEANUP(o);
 	memset(&o, 0, sizeof(o));
-	call_start(client, &o, (struct cst_http_request){.origin = &origin, .method = "HEAD", .target = "/", .host_header = "b.example"});
+	call_start(client, &o,
+		   (struct cst_http_request){
+			   .origin = &origin, .method = "HEAD", .target = "/", .host_header = "b.example"});
 	call_wait(&o);
 	assert_int_equal(o.rc, 0);
-	assert_string_equal(raw_seen(&server), "HEAD / HTTP/1.1\r\nHost: b.example\r\nUser-Agent: cistern/" CST_VERSION "\r\n\r\n");
+	assert_string_equal(raw_seen(&server),
+			    "HEAD / HTTP/1.1\r\nHost: b.example\r\nUser-Agent: cistern/" CST_VERSION "\r\n\r\n");
 	CLEANUP(o);
 	memset(&o, 0, sizeof(o));
 	call_get(client, &o, &origin, "/a b\r\nX: y");
@@ -168,7 +179,8 @@ static void test_head_has_no_body(void **state)
 	struct cst_http_origin origin;
 
 	(void)state;
-	raw_server_start(&server, AF_INET, serve_same, (void *)(uintptr_t) "HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n");
+	raw_server_start(&server, AF_INET, serve_same,
+			 (void *)(uintptr_t) "HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n");
 	origin = local_origin(server.port);
 	for (int i = 0; i < 3; i++) {
 		struct outcome o = {0};
@@ -245,7 +257,9 @@ static void check_big(void (*serve)(struct raw_server *, int, unsigned))
 			at += iov[p].iov_len;
 		}
 		memset(memory, 0, BIG + 1);
-		call_start(client, &o, (struct cst_http_request){.origin = &origin, .method = "GET", .target = "/", .into = iov, .into_count = 40});
+		call_start(client, &o,
+			   (struct cst_http_request){
+				   .origin = &origin, .method = "GET", .target = "/", .into = iov, .into_count = 40});
 		call_wait(&o);
 		assert_int_equal(o.rc, 0);
 		assert_int_equal(o.received, BIG);
@@ -293,7 +307,9 @@ static void test_too_long(void **state)
 
 		raw_server_start(&server, AF_INET, serve_once_and_close, (void *)(uintptr_t)bytes[i]);
 		origin = local_origin(server.port);
-		call_start(client, &o, (struct cst_http_request){.origin = &origin, .method = "GET", .target = "/", .into = &iov, .into_count = 1});
+		call_start(client, &o,
+			   (struct cst_http_request){
+				   .origin = &origin, .method = "GET", .target = "/", .into = &iov, .into_count = 1});
 		call_wait(&o);
 		assert_int_equal(o.rc, -EMSGSIZE);
 		assert_int_equal(memory[8], 0);
@@ -355,7 +371,8 @@ static void test_stale_connection(void **state)
 		origin = local_origin(server.port);
 		call_get(client, &a, &origin, "/1");
 		assert_int_equal(a.rc, 0);
-		call_start(client, &b, (struct cst_http_request){.origin = &origin, .method = methods[i], .target = "/2"});
+		call_start(client, &b,
+			   (struct cst_http_request){.origin = &origin, .method = methods[i], .target = "/2"});
 		call_wait(&b);
 		assert_int_equal(b.rc, repeatable ? 0 : -ECONNRESET);
 		assert_int_equal(raw_accepted(&server), repeatable ? 2 : 1);
@@ -423,7 +440,8 @@ static void test_limit_is_first_come_first_served(void **state)
 	raw_server_start(&server, AF_INET, serve_stepwise, NULL);
 	origin = local_origin(server.port);
 	for (unsigned i = 0; i < 9; i++) {
-		call_start(client, &o[i], (struct cst_http_request){.origin = &origin, .method = "GET", .target = targets[i]});
+		call_start(client, &o[i],
+			   (struct cst_http_request){.origin = &origin, .method = "GET", .target = targets[i]});
 		while (i == 0 && !strstr(raw_targets(&server), "/0"))
 			cst_sleep(CST_NS_PER_MS);
 		wait_for_waiting(client, i);
@@ -492,7 +510,8 @@ static void test_parallel_calls(void **state)
 
 		memset(o, 0, 100 * sizeof(*o));
 		for (int i = 0; i < 100; i++) {
-			call_start(client, &o[i], (struct cst_http_request){.origin = &origin, .method = "GET", .target = "/"});
+			call_start(client, &o[i],
+				   (struct cst_http_request){.origin = &origin, .method = "GET", .target = "/"});
 			if (i % 9 == 8)
 				cst_http_cancel(o[i].call);
 		}
@@ -528,7 +547,8 @@ static void serve_silence(struct raw_server *server, int fd, unsigned index)
 
 static void test_cancel_in_every_phase(void **state)
 {
-	static const char *const sent_before[] = {"", "HTTP/1.1 200", "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n12345"};
+	static const char *const sent_before[] = {"", "HTTP/1.1 200",
+						  "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n12345"};
 
 	(void)state;
 	for (size_t i = 0; i < CST_ARRAY_LEN(sent_before); i++) {
@@ -607,7 +627,8 @@ static void test_timeouts(void **state)
 		{"", 20 * CST_NS_PER_MS, 0, 0, "the deadline passed"},
 		{"", 0, 20 * CST_NS_PER_MS, 0, "the server does not answer"},
 		{"HTTP/1.1 200", 0, 20 * CST_NS_PER_MS, 0, "the server does not answer"},
-		{"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n1", 0, 0, 20 * CST_NS_PER_MS, "the server sends no more of the body"},
+		{"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n1", 0, 0, 20 * CST_NS_PER_MS,
+		 "the server sends no more of the body"},
 		{"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n1", 20 * CST_NS_PER_MS, 0, 0, "the deadline passed"},
 	};
 
@@ -620,10 +641,13 @@ static void test_timeouts(void **state)
 
 		raw_server_start(&server, AF_INET, serve_silence, (void *)(uintptr_t)cases[i].sent_before);
 		origin = local_origin(server.port);
-		call_start(client, &o, (struct cst_http_request){.origin = &origin, .method = "GET", .target = "/",
-								  .deadline = cases[i].deadline ? cst_now() + cases[i].deadline : 0,
-								  .first_byte_timeout = cases[i].first_byte,
-								  .stall_timeout = cases[i].stall});
+		call_start(client, &o,
+			   (struct cst_http_request){.origin = &origin,
+						     .method = "GET",
+						     .target = "/",
+						     .deadline = cases[i].deadline ? cst_now() + cases[i].deadline : 0,
+						     .first_byte_timeout = cases[i].first_byte,
+						     .stall_timeout = cases[i].stall});
 		call_wait(&o);
 		assert_int_equal(o.rc, -ETIMEDOUT);
 		/* A busy machine may let the deadline pass before the server is reached. */
@@ -647,7 +671,10 @@ static void test_deadline_while_waiting(void **state)
 	origin = local_origin(server.port);
 	call_start(client, &a, (struct cst_http_request){.origin = &origin, .method = "GET", .target = "/"});
 	sem_wait(&server.steps);
-	call_start(client, &b, (struct cst_http_request){.origin = &origin, .method = "GET", .target = "/", .deadline = cst_now() + 20 * CST_NS_PER_MS});
+	call_start(
+		client, &b,
+		(struct cst_http_request){
+			.origin = &origin, .method = "GET", .target = "/", .deadline = cst_now() + 20 * CST_NS_PER_MS});
 	call_wait(&b);
 	assert_int_equal(b.rc, -ETIMEDOUT);
 	cst_http_cancel(a.call);
@@ -685,10 +712,16 @@ static void test_request_not_taken(void **state)
 		struct cst_http_origin origin;
 		struct outcome o = {0};
 
-		raw_server_start(&server, AF_INET, serve_early_answer, answered ? (void *)(uintptr_t)answers[4].bytes : NULL);
+		raw_server_start(&server, AF_INET, serve_early_answer,
+				 answered ? (void *)(uintptr_t)answers[4].bytes : NULL);
 		origin = local_origin(server.port);
-		call_start(client, &o, (struct cst_http_request){.origin = &origin, .method = "PUT", .target = "/", .body = &body,
-								  .body_count = 1, .stall_timeout = answered ? 0 : 30 * CST_NS_PER_MS});
+		call_start(client, &o,
+			   (struct cst_http_request){.origin = &origin,
+						     .method = "PUT",
+						     .target = "/",
+						     .body = &body,
+						     .body_count = 1,
+						     .stall_timeout = answered ? 0 : 30 * CST_NS_PER_MS});
 		call_wait(&o);
 		assert_int_equal(o.rc, answered ? 0 : -ETIMEDOUT);
 		if (answered)
@@ -799,8 +832,11 @@ static void chain_next(void *arg, int rc, size_t received, const struct cst_erro
 		sem_post(&chain->end);
 		return;
 	}
-	cst_http_release(cst_http_start(chain->client, &(struct cst_http_request){.origin = &chain->origin, .method = "GET",
-										   .target = "/", .on_done = chain_next, .arg = chain}));
+	cst_http_release(cst_http_start(chain->client, &(struct cst_http_request){.origin = &chain->origin,
+										  .method = "GET",
+										  .target = "/",
+										  .on_done = chain_next,
+										  .arg = chain}));
 }
 
 struct chain_start {

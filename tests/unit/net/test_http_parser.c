@@ -35,15 +35,18 @@ static const struct good {
 	{true, "\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", 1, 0, true, false, false, -1, 1},
 	{true, "GET / HTTP/1.0\r\n\r\n", 0, 0, false, false, false, -1, 0},
 	{true, "GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", 0, 0, true, false, false, -1, 1},
-	{true, "GET http://h:1/p?q HTTP/1.1\r\nHost: h\r\nConnection: a, Close ,b\r\n\r\n", 1, 0, false, false, false, -1, 2},
-	{true, "PUT /\xc3\xa4 HTTP/1.1\r\nContent-Length:  12 \t\r\nEXPECT: 100-Continue\r\n\r\n", 1, 0, true, false, true, 12, 2},
+	{true, "GET http://h:1/p?q HTTP/1.1\r\nHost: h\r\nConnection: a, Close ,b\r\n\r\n", 1, 0, false, false, false,
+	 -1, 2},
+	{true, "PUT /\xc3\xa4 HTTP/1.1\r\nContent-Length:  12 \t\r\nEXPECT: 100-Continue\r\n\r\n", 1, 0, true, false,
+	 true, 12, 2},
 	{true, "M-SEARCH * HTTP/1.1\r\ntransfer-encoding: CHUNKED\r\n\r\n", 1, 0, true, true, false, -1, 1},
 	{true, "PUT / HTTP/1.1\r\nContent-Length: 9223372036854775807\r\n\r\n", 1, 0, true, false, false, INT64_MAX, 1},
 	{false, "HTTP/1.1 200 OK\r\nA:\r\nB: \r\nC:c\r\n\r\n", 1, 200, true, false, false, -1, 3},
 	{false, "HTTP/1.1 404\r\n\r\n", 1, 404, true, false, false, -1, 0},
 	{false, "HTTP/1.1 200 \r\nConnection: close\r\nContent-Length: 0\r\n\r\n", 1, 200, false, false, false, 0, 2},
 	{false, "HTTP/1.0 599 x y\r\n\r\n", 0, 599, false, false, false, -1, 0},
-	{false, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: keep-alive\r\n\r\n", 1, 200, true, true, false, -1, 2},
+	{false, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: keep-alive\r\n\r\n", 1, 200, true, true,
+	 false, -1, 2},
 	{false, "HTTP/1.1 200 OK\r\nX: \x80\x01\xff\r\n\r\n", 1, 200, true, false, false, -1, 1},
 };
 
@@ -127,7 +130,9 @@ static void test_bad(void **state)
 		parse_fn parse = bads[i].request ? cst_http_parse_request : cst_http_parse_response;
 
 		why = NULL;
-		assert_int_equal(parse_copy(parse, bads[i].text, bads[i].len ? bads[i].len : strlen(bads[i].text), &head, &why), -EBADMSG);
+		assert_int_equal(
+			parse_copy(parse, bads[i].text, bads[i].len ? bads[i].len : strlen(bads[i].text), &head, &why),
+			-EBADMSG);
 		assert_non_null(why);
 	}
 }
@@ -164,7 +169,9 @@ static void test_headers(void **state)
 	const char *why;
 
 	(void)state;
-	assert_true(cst_http_parse_response(CST_SLICE("HTTP/1.1 206 Partial Content\r\nETag: \"x\"\r\nEmpty:\r\netag: y\r\n\r\n"), &head, &why) > 0);
+	assert_true(cst_http_parse_response(
+			    CST_SLICE("HTTP/1.1 206 Partial Content\r\nETag: \"x\"\r\nEmpty:\r\netag: y\r\n\r\n"),
+			    &head, &why) > 0);
 	assert_true(cst_slice_is(cst_http_header_get(&head, "ETAG"), "\"x\""));
 	assert_non_null(cst_http_header_get(&head, "empty").data);
 	assert_int_equal(cst_http_header_get(&head, "empty").len, 0);
@@ -242,9 +249,24 @@ static void test_chunks(void **state)
 static void test_bad_chunks(void **state)
 {
 	static const char *const texts[] = {
-		"\r\n", "g\r\n", ";x\r\n", " 5\r\nhello\r\n", "-1\r\n", "0x5\r\nhello\r\n", "5\nhello\r\n", "5\r\nhello\n", "5\r\nhellox\r\n",
-		"5\r\nhello\r\r", "5\rx", "5;a\nb\r\n", "0\r\n\rx", "0\r\nA: b\n\r\n", "0\r\nA: b\rx", "8000000000000000\r\n",
-		"ffffffffffffffffff\r\n", "1\r\na\r\n\r\n",
+		"\r\n",
+		"g\r\n",
+		";x\r\n",
+		" 5\r\nhello\r\n",
+		"-1\r\n",
+		"0x5\r\nhello\r\n",
+		"5\nhello\r\n",
+		"5\r\nhello\n",
+		"5\r\nhellox\r\n",
+		"5\r\nhello\r\r",
+		"5\rx",
+		"5;a\nb\r\n",
+		"0\r\n\rx",
+		"0\r\nA: b\n\r\n",
+		"0\r\nA: b\rx",
+		"8000000000000000\r\n",
+		"ffffffffffffffffff\r\n",
+		"1\r\na\r\n\r\n",
 	};
 	CST_AUTO_BUF longest = CST_BUF_INIT;
 	bool done;
@@ -286,9 +308,12 @@ static void test_chunks_in_place(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_good),	   cmocka_unit_test(test_bad),
-		cmocka_unit_test(test_limits),	   cmocka_unit_test(test_headers),
-		cmocka_unit_test(test_chunks),	   cmocka_unit_test(test_bad_chunks),
+		cmocka_unit_test(test_good),
+		cmocka_unit_test(test_bad),
+		cmocka_unit_test(test_limits),
+		cmocka_unit_test(test_headers),
+		cmocka_unit_test(test_chunks),
+		cmocka_unit_test(test_bad_chunks),
 		cmocka_unit_test(test_chunks_in_place),
 	};
 

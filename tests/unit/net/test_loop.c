@@ -329,8 +329,11 @@ static void test_group(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_timers), cmocka_unit_test(test_posts_from_threads),
-		cmocka_unit_test(test_unwatch_inside_callback), cmocka_unit_test(test_watch), cmocka_unit_test(test_group),
+		cmocka_unit_test(test_timers),
+		cmocka_unit_test(test_posts_from_threads),
+		cmocka_unit_test(test_unwatch_inside_callback),
+		cmocka_unit_test(test_watch),
+		cmocka_unit_test(test_group),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

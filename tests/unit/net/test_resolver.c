@@ -116,7 +116,7 @@ static void test_turns_and_bad_addresses(void **state)
 	cst_address_set_port(&address, 80);
 	cst_resolver_mark_bad(r, &address);
 	assert_int_equal(cst_resolver_pick(r, a, 80, 1, 0), 2);
-	assert_int_equal(cst_resolver_pick(r, a, 81, 1, 0), 1); /* another port is another server */
+	assert_int_equal(cst_resolver_pick(r, a, 81, 1, 0), 1);	    /* another port is another server */
 	assert_int_equal(cst_resolver_pick(r, a, 80, 1, 1 | 4), 1); /* better a bad one than none */
 	cst_addresses_unref(a);
 	cst_resolver_free(r);
@@ -162,18 +162,27 @@ static void test_proxy_variables(void **state)
 	assert_int_equal(select_with((const char *[]){"http_proxy", "http://px:3128/", NULL}, true, "h", 443, &p), 0);
 	assert_int_equal(select_with((const char *[]){"HTTP_PROXY", "px", NULL}, false, "h", 80, &p), 1);
 	assert_int_equal(p.port, 1080);
-	assert_int_equal(select_with((const char *[]){"HTTP_PROXY", "px", "REQUEST_METHOD", "GET", NULL}, false, "h", 80, &p), 0);
-	assert_int_equal(select_with((const char *[]){"HTTPS_PROXY", "a:1", "https_proxy", "b:2", NULL}, true, "h", 443, &p), 1);
+	assert_int_equal(
+		select_with((const char *[]){"HTTP_PROXY", "px", "REQUEST_METHOD", "GET", NULL}, false, "h", 80, &p),
+		0);
+	assert_int_equal(
+		select_with((const char *[]){"HTTPS_PROXY", "a:1", "https_proxy", "b:2", NULL}, true, "h", 443, &p), 1);
 	assert_string_equal(p.host, "b");
-	assert_int_equal(select_with((const char *[]){"ALL_PROXY", "a:1", "https_proxy", "", NULL}, true, "h", 443, &p), 1);
+	assert_int_equal(select_with((const char *[]){"ALL_PROXY", "a:1", "https_proxy", "", NULL}, true, "h", 443, &p),
+			 1);
 	assert_string_equal(p.host, "a");
-	assert_int_equal(select_with((const char *[]){"https_proxy", "HTTP://u%3a:s%40@[::1]:8080", NULL}, true, "h", 443, &p), 1);
+	assert_int_equal(
+		select_with((const char *[]){"https_proxy", "HTTP://u%3a:s%40@[::1]:8080", NULL}, true, "h", 443, &p),
+		1);
 	assert_string_equal(p.host, "::1");
 	assert_int_equal(p.port, 8080);
 	assert_string_equal(p.authorization, "Basic dTo6c0A="); /* "u::s@" */
-	static const char *const unusable[] = {"socks5://u:secret@h:1", "https://h", "http://", "http://h:0", "http://h:x", "http://[::1", "http://u:%zz@h"};
+	static const char *const unusable[] = {
+		"socks5://u:secret@h:1", "https://h",	  "http://", "http://h:0", "http://h:x",
+		"http://[::1",		 "http://u:%zz@h"};
 	for (size_t i = 0; i < CST_ARRAY_LEN(unusable); i++)
-		assert_int_equal(select_with((const char *[]){"http_proxy", unusable[i], NULL}, false, "h", 80, &p), -EINVAL);
+		assert_int_equal(select_with((const char *[]){"http_proxy", unusable[i], NULL}, false, "h", 80, &p),
+				 -EINVAL);
 }
 
 static void test_no_proxy(void **state)

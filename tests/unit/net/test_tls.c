@@ -27,8 +27,8 @@ static void add_extension(X509 *cert, int nid, const char *value)
 }
 
 /* signer NULL: a CA that signs itself. `until`: seconds from now. */
-static void make_identity(struct identity *id, const char *name, const struct identity *signer, const char *alternatives,
-			  long until)
+static void make_identity(struct identity *id, const char *name, const struct identity *signer,
+			  const char *alternatives, long until)
 {
 	static long serial;
 	FILE *f;
@@ -40,7 +40,8 @@ static void make_identity(struct identity *id, const char *name, const struct id
 	X509_gmtime_adj(X509_getm_notBefore(id->cert), -7200);
 	X509_gmtime_adj(X509_getm_notAfter(id->cert), until);
 	X509_set_pubkey(id->cert, id->key);
-	X509_NAME_add_entry_by_txt(X509_get_subject_name(id->cert), "CN", MBSTRING_ASC, (const unsigned char *)name, -1, -1, 0);
+	X509_NAME_add_entry_by_txt(X509_get_subject_name(id->cert), "CN", MBSTRING_ASC, (const unsigned char *)name, -1,
+				   -1, 0);
 	X509_set_issuer_name(id->cert, X509_get_subject_name(signer ? signer->cert : id->cert));
 	if (alternatives)
 		add_extension(id->cert, NID_subject_alt_name, alternatives);
@@ -94,9 +95,9 @@ static int teardown(void **state)
 struct tls_script {
 	struct cst_tls *tls;
 	const char *answer;
-	size_t body;	   /* so many bytes follow the answer */
-	bool cut;	   /* end without close_notify */
-	unsigned resumed;  /* atomic */
+	size_t body;	  /* so many bytes follow the answer */
+	bool cut;	  /* end without close_notify */
+	unsigned resumed; /* atomic */
 };
 
 static bool tls_read_request(SSL *ssl)
@@ -313,7 +314,9 @@ static void test_big_body_over_tls(void **state)
 		struct outcome o = {0};
 
 		memset(memory, 0, size + 1);
-		call_start(client, &o, (struct cst_http_request){.origin = &origin, .method = "GET", .target = "/", .into = iov, .into_count = 2});
+		call_start(client, &o,
+			   (struct cst_http_request){
+				   .origin = &origin, .method = "GET", .target = "/", .into = iov, .into_count = 2});
 		call_wait(&o);
 		assert_int_equal(o.rc, 0);
 		assert_int_equal(o.received, size);
@@ -336,7 +339,8 @@ static void test_end_by_close(void **state)
 {
 	(void)state;
 	for (int cut = 0; cut < 2; cut++) {
-		struct tls_script script = {.tls = server_tls(&good), .cut = cut,
+		struct tls_script script = {.tls = server_tls(&good),
+					    .cut = cut,
 					    .answer = "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nhello"};
 		struct cst_http_client *client = client_with(0, NULL, ca.cert_file);
 		struct cst_http_origin origin;
@@ -408,8 +412,10 @@ static void test_connect_proxy(void **state)
 		assert_string_equal(o.body.data, "hello");
 		outcome_fini(&o);
 	}
-	assert_string_equal(raw_seen(&server), "CONNECT store.example:443 HTTP/1.1\r\nHost: store.example:443\r\nUser-Agent: cistern/" CST_VERSION
-					 "\r\nProxy-Authorization: Basic bWU6cEBzcw==\r\n\r\n");
+	assert_string_equal(
+		raw_seen(&server),
+		"CONNECT store.example:443 HTTP/1.1\r\nHost: store.example:443\r\nUser-Agent: cistern/" CST_VERSION
+		"\r\nProxy-Authorization: Basic bWU6cEBzcw==\r\n\r\n");
 	assert_int_equal(raw_accepted(&server), 1);
 	cst_http_client_free(client);
 	raw_server_stop(&server);
@@ -462,8 +468,9 @@ static void test_plain_proxy(void **state)
 	client = proxied_client("http_proxy", "u:p@", server.port);
 	call_get(client, &o, &origin, "/k");
 	assert_int_equal(o.rc, 0);
-	assert_string_equal(raw_seen(&server), "GET http://store.example:8080/k HTTP/1.1\r\nHost: store.example:8080\r\nUser-Agent: cistern/" CST_VERSION
-					 "\r\nProxy-Authorization: Basic dTpw\r\n\r\n");
+	assert_string_equal(raw_seen(&server),
+			    "GET http://store.example:8080/k HTTP/1.1\r\nHost: store.example:8080\r\nUser-Agent: "
+			    "cistern/" CST_VERSION "\r\nProxy-Authorization: Basic dTpw\r\n\r\n");
 	outcome_fini(&o);
 	cst_http_client_free(client);
 	raw_server_stop(&server);
@@ -472,11 +479,11 @@ static void test_plain_proxy(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_certificates),	  cmocka_unit_test(test_bad_files),
-		cmocka_unit_test(test_not_tls),		  cmocka_unit_test(test_tls_to_plain_server),
-		cmocka_unit_test(test_resumption),	  cmocka_unit_test(test_big_body_over_tls),
-		cmocka_unit_test(test_end_by_close),	  cmocka_unit_test(test_connect_proxy),
-		cmocka_unit_test(test_connect_refused),	  cmocka_unit_test(test_plain_proxy),
+		cmocka_unit_test(test_certificates),	cmocka_unit_test(test_bad_files),
+		cmocka_unit_test(test_not_tls),		cmocka_unit_test(test_tls_to_plain_server),
+		cmocka_unit_test(test_resumption),	cmocka_unit_test(test_big_body_over_tls),
+		cmocka_unit_test(test_end_by_close),	cmocka_unit_test(test_connect_proxy),
+		cmocka_unit_test(test_connect_refused), cmocka_unit_test(test_plain_proxy),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);
