@@ -166,7 +166,8 @@ static bool has_storage(const struct cst_option *option)
 
 static bool is_text(const struct cst_option *option)
 {
-	return option->type == CST_OPTION_STRING || option->type == CST_OPTION_PATH || option->type == CST_OPTION_SECRET;
+	return option->type == CST_OPTION_STRING || option->type == CST_OPTION_PATH ||
+	       option->type == CST_OPTION_SECRET;
 }
 
 static const char *expected(const struct cst_option *option)
@@ -181,8 +182,8 @@ static const char *expected(const struct cst_option *option)
 	case CST_OPTION_RATE:
 		return "write bytes per second, if you like with a unit: 512KiB, 90MiB";
 	case CST_OPTION_DURATION:
-		return option->flags & CST_OPTION_MS ? "write milliseconds, or a unit: 20ms, 5s, 2h" :
-						       "write seconds, or a unit: 20ms, 5s, 2h";
+		return option->flags & CST_OPTION_MS ? "write milliseconds, or a unit: 20ms, 5s, 2h"
+						     : "write seconds, or a unit: 20ms, 5s, 2h";
 	case CST_OPTION_OCTAL:
 		return "write octal permission bits: 022, 0644";
 	default:
@@ -331,8 +332,8 @@ static int store_value(struct cst_option_set *set, const struct cst_option *opti
 }
 
 /* One option with its value, from wherever. text NULL: none was written. */
-static int set_value(struct cst_option_set *set, const struct cst_option *option, const char *spelling, const char *text,
-		     bool negated, enum cst_option_source source, struct cst_error *err)
+static int set_value(struct cst_option_set *set, const struct cst_option *option, const char *spelling,
+		     const char *text, bool negated, enum cst_option_source source, struct cst_error *err)
 {
 	if (option->type == CST_OPTION_REFUSED) {
 		cst_error_set(err, EINVAL, "%s can't be used", spelling);
@@ -362,7 +363,8 @@ static int set_value(struct cst_option_set *set, const struct cst_option *option
 	return rc;
 }
 
-static int unknown_option(const struct cst_option_set *set, struct cst_slice name, const char *before, struct cst_error *err)
+static int unknown_option(const struct cst_option_set *set, struct cst_slice name, const char *before,
+			  struct cst_error *err)
 {
 	CST_AUTO_BUF shown = CST_BUF_INIT;
 	cst_text_printable(&shown, (struct cst_slice){name.data, cst_min(name.len, (size_t)60)});
@@ -419,19 +421,23 @@ void cst_option_set_fini(struct cst_option_set *set)
 /* ---- command lines ---- */
 
 /* A SECRET among the arguments: everybody could read it in ps until now. */
-static int argv_secret(struct cst_option_set *set, const struct cst_option *option, const char *spelling, const char *text,
-		       bool negated, struct cst_error *err)
+static int argv_secret(struct cst_option_set *set, const struct cst_option *option, const char *spelling,
+		       const char *text, bool negated, struct cst_error *err)
 {
 	if (!set->accept_argv_secrets) {
 		cst_error_set(err, EINVAL, "%s is not taken from the command line", spelling);
 		cst_error_why(err, "every user of the machine could read it in the list of processes");
-		cst_error_hint(err, "put it into a file for -c or passwd_file that only you can read, or into the environment");
+		cst_error_hint(
+			err,
+			"put it into a file for -c or passwd_file that only you can read, or into the environment");
 		return -EINVAL;
 	}
 	int rc = set_value(set, option, spelling, text, negated, CST_OPTION_FROM_USER, err);
 	if (rc == 0)
-		list_addf(&set->warnings, "%s on the command line was readable in the list of processes for a moment; a file for "
-			  "-c that only you can read is safer", spelling);
+		list_addf(&set->warnings,
+			  "%s on the command line was readable in the list of processes for a moment; a file for "
+			  "-c that only you can read is safer",
+			  spelling);
 	return rc;
 }
 
@@ -501,7 +507,8 @@ static int parse_long(struct cst_option_set *set, struct cursor *c, struct cst_e
 		return set_from_user(set, name, "--", value + 1, err);
 	bool negated;
 	const struct cst_option *option = cst_option_find(set->table, name, &negated);
-	bool wants = option && option->type != CST_OPTION_BOOL && option->argument && !(option->flags & CST_OPTION_OPTIONAL);
+	bool wants =
+		option && option->type != CST_OPTION_BOOL && option->argument && !(option->flags & CST_OPTION_OPTIONAL);
 	if (wants && c->at < c->argc)
 		value = c->argv[c->at++];
 	return set_from_user(set, name, "--", value, err);

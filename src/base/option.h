@@ -28,11 +28,11 @@ enum cst_option_type {
 	CST_OPTION_OCTAL,    /* uint32_t: 022, 0644 */
 	CST_OPTION_STRING,   /* char * */
 	CST_OPTION_PATH,     /* char *, made absolute; "~/" is the home directory */
-	CST_OPTION_SECRET,   /* char *, never taken from a command line unless the set allows it, wiped there and when freed */
-	CST_OPTION_CHOICE,   /* int: index of the word in ARGUMENT ("list|object") */
-	CST_OPTION_LIST,     /* struct cst_option_list: may be repeated */
-	CST_OPTION_IGNORED,  /* accepted, has no effect; the help text says why, and so does a note */
-	CST_OPTION_REFUSED,  /* known, but ignoring it would be wrong; the help text says why and what to do */
+	CST_OPTION_SECRET, /* char *, never taken from a command line unless the set allows it, wiped there and when freed */
+	CST_OPTION_CHOICE,  /* int: index of the word in ARGUMENT ("list|object") */
+	CST_OPTION_LIST,    /* struct cst_option_list: may be repeated */
+	CST_OPTION_IGNORED, /* accepted, has no effect; the help text says why, and so does a note */
+	CST_OPTION_REFUSED, /* known, but ignoring it would be wrong; the help text says why and what to do */
 };
 
 struct cst_option_list {
@@ -43,8 +43,8 @@ void cst_option_list_add(struct cst_option_list *list, char *owned);
 void cst_option_list_fini(struct cst_option_list *list);
 
 enum {
-	CST_OPTION_CLI = 1, /* on the command line only: not in -o, not in files */
-	CST_OPTION_MS = 2,  /* DURATION: a bare number counts milliseconds */
+	CST_OPTION_CLI = 1,	 /* on the command line only: not in -o, not in files */
+	CST_OPTION_MS = 2,	 /* DURATION: a bare number counts milliseconds */
 	CST_OPTION_OPTIONAL = 4, /* IGNORED and STRING: the value may be left out (STRING: it is "" then) */
 };
 
@@ -88,17 +88,25 @@ struct cst_option_nothing {
 
 #define CST_OPTION_MEMBER(id, TYPE, ...) CST_OPTION_CTYPE_##TYPE id;
 #define CST_OPTION_GIVEN(id, ...) uint8_t id;
-#define CST_OPTION_ROW(values, id, TYPE, synonyms_, argument_, min_, max_, fallback_, flags_, help_)                \
-	{.name = #id, .type = CST_OPTION_##TYPE, .synonyms = synonyms_, .argument = argument_, .min = min_,           \
-	 .max = max_, .fallback = fallback_, .flags = flags_, .help = help_, .offset = offsetof(struct values, id),   \
+#define CST_OPTION_ROW(values, id, TYPE, synonyms_, argument_, min_, max_, fallback_, flags_, help_) \
+	{.name = #id,                                                                                \
+	 .type = CST_OPTION_##TYPE,                                                                  \
+	 .synonyms = synonyms_,                                                                      \
+	 .argument = argument_,                                                                      \
+	 .min = min_,                                                                                \
+	 .max = max_,                                                                                \
+	 .fallback = fallback_,                                                                      \
+	 .flags = flags_,                                                                            \
+	 .help = help_,                                                                              \
+	 .offset = offsetof(struct values, id),                                                      \
 	 .given = offsetof(struct values, given.id)},
 #define CST_OPTION_SECTION_ROW(title) {.name = title, .type = CST_OPTION_SECTION},
 
 /* One parse: what the user gave, and what there is to tell. */
 struct cst_option_set {
 	const struct cst_option_table *table;
-	void *values;		     /* the caller's struct */
-	bool accept_argv_secrets;    /* SECRET on the command line: take it, overwrite it in argv, warn; else refuse */
+	void *values;		  /* the caller's struct */
+	bool accept_argv_secrets; /* SECRET on the command line: take it, overwrite it in argv, warn; else refuse */
 	struct cst_option_list arguments; /* what is not an option */
 	struct cst_option_list notes;	  /* options without effect, for the log */
 	struct cst_option_list warnings;  /* for the user */
@@ -125,6 +133,7 @@ const char *cst_option_suggest(const struct cst_option_table *table, struct cst_
 const char *cst_option_nearest(struct cst_slice word, const char *const *words, size_t count);
 
 /* Writers of documentation. */
-void cst_option_help(const struct cst_option_table *table, struct cst_buf *out);	   /* --help */
-void cst_option_man(const struct cst_option_table *table, struct cst_buf *out);		   /* man(7) paragraphs */
-void cst_option_names(const struct cst_option_table *table, struct cst_buf *out, bool all); /* "--x=\n--y\n"; all: synonyms too */
+void cst_option_help(const struct cst_option_table *table, struct cst_buf *out); /* --help */
+void cst_option_man(const struct cst_option_table *table, struct cst_buf *out);	 /* man(7) paragraphs */
+void cst_option_names(const struct cst_option_table *table, struct cst_buf *out,
+		      bool all); /* "--x=\n--y\n"; all: synonyms too */

@@ -197,7 +197,8 @@ void cst_option_man(const struct cst_option_table *table, struct cst_buf *out)
 		CST_AUTO_BUF usage = CST_BUF_INIT, details = CST_BUF_INIT;
 		add_usage(&usage, option);
 		if (!is_documented(option))
-			cst_buf_add_str(&details, option->type == CST_OPTION_IGNORED ? "Accepted without effect: " : "Refused: ");
+			cst_buf_add_str(&details,
+					option->type == CST_OPTION_IGNORED ? "Accepted without effect: " : "Refused: ");
 		add_details(&details, option);
 		cst_buf_add_str(out, ".TP\n.B ");
 		add_troff(out, usage.data);

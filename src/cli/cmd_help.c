@@ -9,8 +9,8 @@ struct help_options {
 	} given;
 };
 
-static const struct cst_option help_rows[] = {
-	CST_OPTION_ROW(help_options, man, BOOL, "", NULL, 0, 0, NULL, CST_OPTION_CLI, "Write the manual page (troff) instead.")};
+static const struct cst_option help_rows[] = {CST_OPTION_ROW(help_options, man, BOOL, "", NULL, 0, 0, NULL,
+							     CST_OPTION_CLI, "Write the manual page (troff) instead.")};
 static const struct cst_option_table help_table = {help_rows, CST_ARRAY_LEN(help_rows), "cistern help", false};
 static const struct cst_option_table no_options = {NULL, 0, "cistern", false};
 

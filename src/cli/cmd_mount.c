@@ -104,8 +104,8 @@ static int mount_plan(struct cst_mount_plan *plan)
 	struct cst_error err = CST_ERROR_INIT;
 	struct cst_daemon daemon = {-1};
 	CST_AUTO_FREE char *log = log_path(plan);
-	CST_AUTO_FREE char *ready_text =
-		cst_xasprintf("%s is mounted on %s, read-only; log: %s", plan->source, plan->mountpoint, log ? log : "standard error");
+	CST_AUTO_FREE char *ready_text = cst_xasprintf("%s is mounted on %s, read-only; log: %s", plan->source,
+						       plan->mountpoint, log ? log : "standard error");
 	/* The log is opened here so that a path that can't be is this command's error. */
 	if (open_log(plan, log, &err) != 0)
 		return cst_cli_fail(&err, err.code == EINVAL ? CST_EXIT_USAGE : CST_EXIT_FAILED);
@@ -144,7 +144,8 @@ int cst_mount_helper_main(enum cst_persona persona, int argc, char **argv)
 	int count = 0;
 	bool dry_run = false;
 	for (int i = 0; i < argc; i++) {
-		bool flags = argv[i][0] == '-' && argv[i][1] != '\0' && strspn(argv[i] + 1, "sfnv") == strlen(argv[i] + 1);
+		bool flags =
+			argv[i][0] == '-' && argv[i][1] != '\0' && strspn(argv[i] + 1, "sfnv") == strlen(argv[i] + 1);
 		bool with_value = strcmp(argv[i], "-t") == 0 || strcmp(argv[i], "-N") == 0;
 		if (flags)
 			dry_run |= strchr(argv[i], 'f') != NULL;

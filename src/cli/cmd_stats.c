@@ -13,7 +13,8 @@ struct stats_options {
 
 static const struct cst_option stats_rows[] = {
 	CST_OPTION_ROW(stats_options, json, BOOL, "", NULL, 0, 0, NULL, 0, "Write JSON.")
-	CST_OPTION_ROW(stats_options, metrics, BOOL, "", NULL, 0, 0, NULL, 0, "Write the metrics of the process as Prometheus text.")};
+		CST_OPTION_ROW(stats_options, metrics, BOOL, "", NULL, 0, 0, NULL, 0,
+			       "Write the metrics of the process as Prometheus text.")};
 static const struct cst_option_table stats_table = {stats_rows, CST_ARRAY_LEN(stats_rows), "cistern stats", false};
 
 static void print_value(const char *name, const json_t *value, int indent)
@@ -28,12 +29,12 @@ static void print_text(json_t *root)
 {
 	const char *name, *inner;
 	json_t *value, *field;
-	json_object_foreach(root, name, value) {
+	json_object_foreach (root, name, value) {
 		print_value(name, value, 0);
 		if (!json_is_object(value))
 			continue;
 		printf("%s\n", name);
-		json_object_foreach(value, inner, field)
+		json_object_foreach (value, inner, field)
 			print_value(inner, field, 2);
 	}
 }
@@ -77,8 +78,10 @@ const struct cst_command cst_command_stats = {
 	.name = "stats",
 	.synopsis = "MOUNTPOINT [--json | --metrics]",
 	.summary = "Tell what a mount has done: requests, bytes, memory, connections",
-	.description = "Asks the process that serves MOUNTPOINT through its control socket, which only the user who mounted may use.",
-	.examples = "cistern stats /mnt/data\nPrints a table.\n\ncistern stats /mnt/data --json\nPrints the same for programs.\n",
+	.description =
+		"Asks the process that serves MOUNTPOINT through its control socket, which only the user who mounted may use.",
+	.examples =
+		"cistern stats /mnt/data\nPrints a table.\n\ncistern stats /mnt/data --json\nPrints the same for programs.\n",
 	.options = &stats_table,
 	.run = run,
 };

@@ -12,8 +12,9 @@ struct umount_options {
 	} given;
 };
 
-static const struct cst_option umount_rows[] = {CST_OPTION_ROW(umount_options, lazy, BOOL, "l", NULL, 0, 0, NULL, 0,
-							       "Detach it now even if files are open; it goes when they are closed.")};
+static const struct cst_option umount_rows[] = {
+	CST_OPTION_ROW(umount_options, lazy, BOOL, "l", NULL, 0, 0, NULL, 0,
+		       "Detach it now even if files are open; it goes when they are closed.")};
 static const struct cst_option_table umount_table = {umount_rows, CST_ARRAY_LEN(umount_rows), "cistern umount", false};
 
 /* The process ends a moment after its mount; whoever mounts again at once must find the socket free. */

@@ -12,7 +12,7 @@ struct cst_control;
 
 struct cst_control_config {
 	const char *mountpoint;
-	const char *metrics_address; /* NULL: /metrics on the socket only */
+	const char *metrics_address;			/* NULL: /metrics on the socket only */
 	void (*stats)(void *arg, struct cst_buf *json); /* any thread */
 	void *arg;
 };

@@ -138,10 +138,12 @@ void cst_cli_man_command(const struct cst_command *command, struct cst_buf *out)
 void cst_cli_man_overview(struct cst_buf *out)
 {
 	add_title(out, "cistern");
-	cst_buf_add_str(out, ".SH NAME\ncistern \\- mount buckets of object storage as file systems\n"
-			     ".SH SYNOPSIS\n.B cistern\n.I COMMAND\n[options]\n.SH DESCRIPTION\n"
-			     "Cistern makes object storage (Alibaba OSS, S3) usable as a POSIX file system. The same program is the\n"
-			     "embedded object store that tests and small installations use.\n.SH COMMANDS\n");
+	cst_buf_add_str(
+		out,
+		".SH NAME\ncistern \\- mount buckets of object storage as file systems\n"
+		".SH SYNOPSIS\n.B cistern\n.I COMMAND\n[options]\n.SH DESCRIPTION\n"
+		"Cistern makes object storage (Alibaba OSS, S3) usable as a POSIX file system. The same program is the\n"
+		"embedded object store that tests and small installations use.\n.SH COMMANDS\n");
 	for (size_t i = 0; i < cst_command_count; i++) {
 		cst_buf_printf(out, ".TP\n.BR cistern\\-%s (1)\n", cst_commands[i]->name);
 		add_troff(out, cst_slice_of(cst_commands[i]->summary));
@@ -187,12 +189,13 @@ void cst_cli_completion_bash(struct cst_buf *out)
 		}
 		cst_buf_add_str(out, cst_commands[i] == &cst_command_completion ? " bash zsh' ;;\n" : "' ;;\n");
 	}
-	cst_buf_add_str(out, "\t*) words='' ;;\n\tesac\n"
-			     "\tif [ \"${cur:0:1}\" = - ] || [ \"$command\" = help ] || [ \"$command\" = completion ]; then\n"
-			     "\t\tCOMPREPLY=($(compgen -W \"$words\" -- \"$cur\"))\n"
-			     "\t\t[[ ${#COMPREPLY[@]} -eq 1 && ${COMPREPLY[0]} == *= ]] && compopt -o nospace\n"
-			     "\telse\n\t\tCOMPREPLY=($(compgen -f -- \"$cur\"))\n\tfi\n}\n"
-			     "complete -o filenames -F _cistern cistern\n");
+	cst_buf_add_str(
+		out, "\t*) words='' ;;\n\tesac\n"
+		     "\tif [ \"${cur:0:1}\" = - ] || [ \"$command\" = help ] || [ \"$command\" = completion ]; then\n"
+		     "\t\tCOMPREPLY=($(compgen -W \"$words\" -- \"$cur\"))\n"
+		     "\t\t[[ ${#COMPREPLY[@]} -eq 1 && ${COMPREPLY[0]} == *= ]] && compopt -o nospace\n"
+		     "\telse\n\t\tCOMPREPLY=($(compgen -f -- \"$cur\"))\n\tfi\n}\n"
+		     "complete -o filenames -F _cistern cistern\n");
 }
 
 void cst_cli_completion_zsh(struct cst_buf *out)
@@ -200,10 +203,13 @@ void cst_cli_completion_zsh(struct cst_buf *out)
 	cst_buf_add_str(out, "#compdef cistern\n# zsh completion for cistern; written by: cistern completion zsh\n"
 			     "_cistern() {\n\tif (( CURRENT == 2 )); then\n\t\tcompadd -- ");
 	add_command_names(out);
-	cst_buf_add_str(out, "\n\t\treturn\n\tfi\n\tif [[ $words[CURRENT] != -* ]]; then\n\t\tcase $words[2] in\n\t\thelp) compadd -- ");
+	cst_buf_add_str(
+		out,
+		"\n\t\treturn\n\tfi\n\tif [[ $words[CURRENT] != -* ]]; then\n\t\tcase $words[2] in\n\t\thelp) compadd -- ");
 	add_command_names(out);
-	cst_buf_add_str(out, " ;;\n\t\tcompletion) compadd -- bash zsh ;;\n\t\t*) _files ;;\n\t\tesac\n\t\treturn\n\tfi\n"
-			     "\tcase $words[2] in\n");
+	cst_buf_add_str(out,
+			" ;;\n\t\tcompletion) compadd -- bash zsh ;;\n\t\t*) _files ;;\n\t\tesac\n\t\treturn\n\tfi\n"
+			"\tcase $words[2] in\n");
 	for (size_t i = 0; i < cst_command_count; i++) {
 		cst_buf_printf(out, "\t%s) compadd -S '' -- ", cst_commands[i]->name);
 		add_words(out, cst_commands[i]->options);

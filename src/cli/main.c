@@ -21,7 +21,8 @@ static bool is_ossfs(const char *name)
 
 static bool asks_version(int argc, char **argv)
 {
-	return argc == 2 && (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "version") == 0 || strcmp(argv[1], "-V") == 0);
+	return argc == 2 &&
+	       (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "version") == 0 || strcmp(argv[1], "-V") == 0);
 }
 
 static int run_persona(const char *name, int argc, char **argv, bool *found)
@@ -34,9 +35,9 @@ static int run_persona(const char *name, int argc, char **argv, bool *found)
 	}
 	if (strncmp(name, "mount.", 6) == 0) {
 		const char *type = strncmp(name, "mount.fuse.", 11) == 0 ? name + 11 : name + 6;
-		enum cst_persona persona = is_ossfs(type)  ? CST_PERSONA_OSSFS :
-					   is_ossfs2(type) ? CST_PERSONA_OSSFS2 :
-							     CST_PERSONA_HELPER;
+		enum cst_persona persona = is_ossfs(type)    ? CST_PERSONA_OSSFS
+					   : is_ossfs2(type) ? CST_PERSONA_OSSFS2
+							     : CST_PERSONA_HELPER;
 		return cst_mount_helper_main(persona, argc, argv);
 	}
 	*found = false;

@@ -47,7 +47,8 @@ static int take_source(struct cst_mount_plan *plan, const char *source, bool *fo
 static int no_bucket(struct cst_error *err)
 {
 	cst_error_set(err, EINVAL, "no bucket was named");
-	cst_error_hint(err, "cistern mount oss://BUCKET/PREFIX MOUNTPOINT, or bucket=NAME in -o or the configuration file");
+	cst_error_hint(err,
+		       "cistern mount oss://BUCKET/PREFIX MOUNTPOINT, or bucket=NAME in -o or the configuration file");
 	return -EINVAL;
 }
 
@@ -103,7 +104,8 @@ static int resolve_arguments(struct cst_mount_plan *plan, const char **source, s
 	}
 	/* The daemon changes to /, so it needs the whole path. The mountpoint itself is looked at when it is mounted. */
 	CST_AUTO_FREE char *cwd = getcwd(NULL, 0);
-	plan->mountpoint = mountpoint[0] == '/' || !cwd ? cst_xstrdup(mountpoint) : cst_xasprintf("%s/%s", cwd, mountpoint);
+	plan->mountpoint =
+		mountpoint[0] == '/' || !cwd ? cst_xstrdup(mountpoint) : cst_xasprintf("%s/%s", cwd, mountpoint);
 	for (size_t len = strlen(plan->mountpoint); len > 1 && plan->mountpoint[len - 1] == '/'; len--)
 		plan->mountpoint[len - 1] = '\0';
 	return 0;
@@ -153,15 +155,18 @@ static int resolve_page_cache(struct cst_mount_plan *plan, struct cst_error *err
 {
 	struct cst_mount_options *o = &plan->o;
 	if (o->direct_io && (o->kernel_cache || (by_user(o->given.auto_cache) && o->auto_cache))) {
-		cst_error_set(err, EINVAL, "direct_io and %s exclude each other", o->kernel_cache ? "kernel_cache" : "auto_cache");
+		cst_error_set(err, EINVAL, "direct_io and %s exclude each other",
+			      o->kernel_cache ? "kernel_cache" : "auto_cache");
 		cst_error_why(err, "one bypasses the page cache, the other keeps it");
 		cst_error_hint(err, "leave one of them out");
 		return -EINVAL;
 	}
 	if (o->kernel_cache && by_user(o->given.auto_cache) && o->auto_cache) {
 		o->kernel_cache = false;
-		cst_option_list_add(&plan->set.warnings,
-				    cst_xstrdup("kernel_cache and auto_cache were both given; auto_cache is used, which is the careful one"));
+		cst_option_list_add(
+			&plan->set.warnings,
+			cst_xstrdup(
+				"kernel_cache and auto_cache were both given; auto_cache is used, which is the careful one"));
 	}
 	if (o->kernel_cache || o->direct_io)
 		o->auto_cache = false;
@@ -178,7 +183,8 @@ static int conflict(struct cst_error *err, const char *a, const char *b)
 static int resolve_signature(struct cst_mount_plan *plan, struct cst_error *err)
 {
 	static const enum cst_sign_kind kinds[] = {CST_SIGN_NONE, CST_SIGN_OSS_V1, CST_SIGN_OSS_V4};
-	static const enum cst_addressing addressings[] = {CST_ADDRESS_AUTO, CST_ADDRESS_VIRTUAL, CST_ADDRESS_PATH, CST_ADDRESS_CNAME};
+	static const enum cst_addressing addressings[] = {CST_ADDRESS_AUTO, CST_ADDRESS_VIRTUAL, CST_ADDRESS_PATH,
+							  CST_ADDRESS_CNAME};
 	struct cst_mount_options *o = &plan->o;
 	if (o->sigv1 && o->sigv4)
 		return conflict(err, "sigv1", "sigv4");
@@ -208,11 +214,14 @@ static int resolve_profile(struct cst_mount_plan *plan, char *endpoint, size_t s
 {
 	struct cst_mount_options *o = &plan->o;
 	char region[64];
-	bool wanted = plan->url.cloud == CST_CLOUD_S3 ? !said(o->endpoint) || !said(o->region) : !said(o->endpoint) && !said(o->region);
+	bool wanted = plan->url.cloud == CST_CLOUD_S3 ? !said(o->endpoint) || !said(o->region)
+						      : !said(o->endpoint) && !said(o->region);
 	if (!wanted)
 		return 0;
-	struct cst_credentials_config config = {
-		.cloud = plan->url.cloud, .bucket = plan->url.bucket, .ossutil_config = o->ossutil_config, .profile = o->profile};
+	struct cst_credentials_config config = {.cloud = plan->url.cloud,
+						.bucket = plan->url.bucket,
+						.ossutil_config = o->ossutil_config,
+						.profile = o->profile};
 	int rc = cst_credentials_profile_endpoint(&config, endpoint, size, region, sizeof(region), err);
 	if (rc == 0 && !said(o->region) && said(region)) {
 		free(o->region);
@@ -235,13 +244,16 @@ static int resolve_endpoint(struct cst_mount_plan *plan, struct cst_error *err)
 		bool http = plan->persona == CST_PERSONA_OSSFS && !strstr(endpoint, "://");
 		plan->endpoint = cst_xasprintf("%s%s", http ? "http://" : "", endpoint);
 	} else if (plan->url.cloud == CST_CLOUD_OSS && said(o->region)) {
-		plan->endpoint = cst_xasprintf("https://oss-%s.aliyuncs.com", strncmp(o->region, "oss-", 4) == 0 ? o->region + 4 : o->region);
+		plan->endpoint = cst_xasprintf("https://oss-%s.aliyuncs.com",
+					       strncmp(o->region, "oss-", 4) == 0 ? o->region + 4 : o->region);
 	} else if (plan->persona == CST_PERSONA_OSSFS) {
 		plan->endpoint = cst_xstrdup("http://oss-cn-hangzhou.aliyuncs.com"); /* what ossfs 1.0 does */
 	} else if (plan->url.cloud == CST_CLOUD_OSS) {
 		cst_error_set(err, EINVAL, "no endpoint was named for %s", plan->source);
 		cst_error_why(err, "OSS has one in each region");
-		cst_error_hint(err, "give --endpoint https://oss-REGION.aliyuncs.com, or --region REGION, or run ossutil config");
+		cst_error_hint(
+			err,
+			"give --endpoint https://oss-REGION.aliyuncs.com, or --region REGION, or run ossutil config");
 		return -EINVAL;
 	}
 	return 0;
@@ -294,7 +306,8 @@ static int resolve(struct cst_mount_plan *plan, const char *source, struct cst_e
 	return 0;
 }
 
-int cst_mount_plan_init(struct cst_mount_plan *plan, enum cst_persona persona, int argc, char **argv, struct cst_error *err)
+int cst_mount_plan_init(struct cst_mount_plan *plan, enum cst_persona persona, int argc, char **argv,
+			struct cst_error *err)
 {
 	*plan = (struct cst_mount_plan){.persona = persona};
 	cst_option_set_init(&plan->set, &cst_mount_table, &plan->o, sizeof(plan->o));

@@ -8,8 +8,10 @@
 #include "cli/url.h"
 #include "object/object.h"
 
-#define NO_EFFECT(id, synonyms, argument, why) OPTION(id, IGNORED, synonyms, argument, 0, 0, NULL, CST_OPTION_OPTIONAL, why)
-#define REFUSE(id, synonyms, argument, why) OPTION(id, REFUSED, synonyms, argument, 0, 0, NULL, CST_OPTION_OPTIONAL, why)
+#define NO_EFFECT(id, synonyms, argument, why) \
+	OPTION(id, IGNORED, synonyms, argument, 0, 0, NULL, CST_OPTION_OPTIONAL, why)
+#define REFUSE(id, synonyms, argument, why) \
+	OPTION(id, REFUSED, synonyms, argument, 0, 0, NULL, CST_OPTION_OPTIONAL, why)
 
 struct cst_mount_options {
 #define OPTION CST_OPTION_MEMBER
@@ -27,9 +29,9 @@ extern const struct cst_option_table cst_mount_table;
 
 enum cst_persona {
 	CST_PERSONA_CISTERN, /* cistern mount [URL] MOUNTPOINT */
-	CST_PERSONA_HELPER,  /* mount -t fuse.cistern: SOURCE MOUNTPOINT -o …; mount(8) says rw unless told otherwise */
-	CST_PERSONA_OSSFS,   /* ossfs BUCKET[:/PATH] MOUNTPOINT -o … */
-	CST_PERSONA_OSSFS2,  /* ossfs2 mount MOUNTPOINT -c FILE --option=value … */
+	CST_PERSONA_HELPER, /* mount -t fuse.cistern: SOURCE MOUNTPOINT -o …; mount(8) says rw unless told otherwise */
+	CST_PERSONA_OSSFS,  /* ossfs BUCKET[:/PATH] MOUNTPOINT -o … */
+	CST_PERSONA_OSSFS2, /* ossfs2 mount MOUNTPOINT -c FILE --option=value … */
 };
 
 struct cst_mount_plan {
@@ -41,12 +43,13 @@ struct cst_mount_plan {
 	char *mountpoint; /* absolute */
 	enum cst_sign_kind sign;
 	enum cst_addressing addressing;
-	char *endpoint; /* NULL: the cloud's own, from the region */
+	char *endpoint;	     /* NULL: the cloud's own, from the region */
 	bool asked_to_write; /* rw where that does not refuse the mount: say that it is read-only */
 };
 
 /* Parses argv[1..], reads the configuration file, and works out the rest. -errno with err: nothing was touched. */
-int cst_mount_plan_init(struct cst_mount_plan *plan, enum cst_persona persona, int argc, char **argv, struct cst_error *err);
+int cst_mount_plan_init(struct cst_mount_plan *plan, enum cst_persona persona, int argc, char **argv,
+			struct cst_error *err);
 void cst_mount_plan_fini(struct cst_mount_plan *plan);
 /* Overwrites the secrets as soon as the credentials object has them. */
 void cst_mount_plan_forget_secrets(struct cst_mount_plan *plan);

@@ -18,7 +18,7 @@
 #include <unistd.h>
 
 #define FINISH_MAX 60 /* s */
-#define LOOPS_MAX 4 /* two already fill 10 Gbit/s; more would only divide the connections */
+#define LOOPS_MAX 4   /* two already fill 10 Gbit/s; more would only divide the connections */
 
 struct mount {
 	struct cst_mount_plan *plan;
@@ -83,13 +83,14 @@ static void add_fields(struct cst_buf *out, const char *title, const struct fiel
 {
 	cst_buf_printf(out, ", \"%s\": {", title);
 	for (size_t i = 0; i < count; i++)
-		cst_buf_printf(out, "%s\"%s\": %llu", i ? ", " : "", fields[i].name, (unsigned long long)fields[i].value);
+		cst_buf_printf(out, "%s\"%s\": %llu", i ? ", " : "", fields[i].name,
+			       (unsigned long long)fields[i].value);
 	cst_buf_add_char(out, '}');
 }
-#define ADD_FIELDS(out, title, ...)                                                              \
-	do {                                                                                     \
-		const struct field list[] = {__VA_ARGS__};                                       \
-		add_fields((out), (title), list, CST_ARRAY_LEN(list));                           \
+#define ADD_FIELDS(out, title, ...)                                    \
+	do {                                                           \
+		const struct field list[] = {__VA_ARGS__};             \
+		add_fields((out), (title), list, CST_ARRAY_LEN(list)); \
 	} while (0)
 
 static void add_layers(struct mount *m, struct cst_buf *out)
@@ -105,21 +106,23 @@ static void add_layers(struct mount *m, struct cst_buf *out)
 	cst_bucket_stats(m->bucket, &bucket);
 	cst_http_client_stats(m->http, &http);
 	ADD_FIELDS(out, "kernel", {"protocol_major", fuse.kernel_major}, {"protocol_minor", fuse.kernel_minor},
-		   {"max_background", fuse.max_background}, {"max_write", fuse.max_write}, {"read_ahead_kb", fuse.read_ahead_kb},
-		   {"requests", fuse.requests}, {"in_flight", fuse.in_flight}, {"interrupts", fuse.interrupts});
+		   {"max_background", fuse.max_background}, {"max_write", fuse.max_write},
+		   {"read_ahead_kb", fuse.read_ahead_kb}, {"requests", fuse.requests}, {"in_flight", fuse.in_flight},
+		   {"interrupts", fuse.interrupts});
 	ADD_FIELDS(out, "files", {"inodes", fs.inodes}, {"open_files", fs.open_files}, {"open_dirs", fs.open_dirs},
 		   {"cached_dirs", fs.cached_dirs}, {"skipped_names", fs.skipped_names}, {"lookups", fs.lookups},
 		   {"lookups_local", fs.lookups_local}, {"reads", fs.reads}, {"bytes_read", fs.bytes_read});
 	ADD_FIELDS(out, "data", {"memory_limit", fetch.memory_limit}, {"memory_used", fetch.memory_used},
-		   {"memory_peak", fetch.memory_peak}, {"bytes_read", fetch.bytes_read}, {"bytes_fetched", fetch.bytes_fetched},
-		   {"hits", fetch.hits}, {"misses", fetch.misses}, {"prefetched_ranges", fetch.prefetched_ranges},
-		   {"waits_for_memory", fetch.waits_for_memory}, {"requests_in_flight", fetch.requests_in_flight},
-		   {"reads_waiting", fetch.reads_waiting});
+		   {"memory_peak", fetch.memory_peak}, {"bytes_read", fetch.bytes_read},
+		   {"bytes_fetched", fetch.bytes_fetched}, {"hits", fetch.hits}, {"misses", fetch.misses},
+		   {"prefetched_ranges", fetch.prefetched_ranges}, {"waits_for_memory", fetch.waits_for_memory},
+		   {"requests_in_flight", fetch.requests_in_flight}, {"reads_waiting", fetch.reads_waiting});
 	ADD_FIELDS(out, "requests", {"get", bucket.get}, {"head", bucket.head}, {"list", bucket.list},
 		   {"symlink", bucket.symlink}, {"retries", bucket.retries}, {"throttled", bucket.throttled},
 		   {"bytes_in", bucket.bytes_in});
-	ADD_FIELDS(out, "connections", {"opened", http.connects}, {"tls_handshakes", http.tls_handshakes}, {"calls", http.calls},
-		   {"reused", http.reused}, {"open", http.open}, {"idle", http.idle}, {"waiting", http.waiting});
+	ADD_FIELDS(out, "connections", {"opened", http.connects}, {"tls_handshakes", http.tls_handshakes},
+		   {"calls", http.calls}, {"reused", http.reused}, {"open", http.open}, {"idle", http.idle},
+		   {"waiting", http.waiting});
 }
 
 static void write_stats(void *arg, struct cst_buf *out)
@@ -278,7 +281,8 @@ static int make_file_system(struct mount *m, struct cst_error *err)
 static void start_control(struct mount *m)
 {
 	const struct cst_mount_options *o = &m->plan->o;
-	CST_AUTO_FREE char *port = o->metrics_port > 0 ? cst_xasprintf("127.0.0.1:%lld", (long long)o->metrics_port) : NULL;
+	CST_AUTO_FREE char *port =
+		o->metrics_port > 0 ? cst_xasprintf("127.0.0.1:%lld", (long long)o->metrics_port) : NULL;
 	struct cst_control_config config = {.mountpoint = m->plan->mountpoint,
 					    .metrics_address = o->metrics_listen ? o->metrics_listen : port,
 					    .stats = write_stats,
@@ -346,7 +350,8 @@ static void log_start(const struct mount *m)
 		     cst_bucket_describe(m->bucket), cst_credentials_source(m->credentials));
 }
 
-int cst_mount_run(struct cst_mount_plan *plan, const char *log_name, const struct cst_mount_ready *ready, struct cst_error *err)
+int cst_mount_run(struct cst_mount_plan *plan, const char *log_name, const struct cst_mount_ready *ready,
+		  struct cst_error *err)
 {
 	struct mount m = {.plan = plan, .log_name = log_name, .started = cst_now(), .lock = PTHREAD_MUTEX_INITIALIZER};
 	int rc = cst_thread_start(&m.signal_thread, "signals", 0, signal_main, &m);

@@ -11,4 +11,5 @@ struct cst_mount_ready {
 };
 /* Blocks until the mount is gone. 0: it was unmounted; -errno with err: it could not start, nothing is left behind. The log must be
  * open and signals blocked (signals.h). */
-int cst_mount_run(struct cst_mount_plan *plan, const char *log_name, const struct cst_mount_ready *ready, struct cst_error *err);
+int cst_mount_run(struct cst_mount_plan *plan, const char *log_name, const struct cst_mount_ready *ready,
+		  struct cst_error *err);

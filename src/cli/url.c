@@ -31,7 +31,8 @@ int cst_url_set_bucket(struct cst_url *url, struct cst_slice name, struct cst_er
 			return refuse(err, "bucket name", name, "names of OSS buckets have no dots",
 				      "write oss://BUCKET/PREFIX and give the host with --endpoint");
 		if (!is_alnum(c) && c != '-' && c != '.' && c != '_')
-			return refuse(err, "bucket name", name, "it has a character that bucket names don't have", rule);
+			return refuse(err, "bucket name", name, "it has a character that bucket names don't have",
+				      rule);
 	}
 	if (!is_alnum(name.data[0]) || !is_alnum(name.data[name.len - 1]))
 		return refuse(err, "bucket name", name, "it doesn't begin and end with a letter or digit", rule);

@@ -9,7 +9,8 @@ static void check(const struct cst_url *url)
 	CST_AUTO_BUF text = CST_BUF_INIT;
 	cst_url_text(url, &text);
 	CST_ASSERT(cst_url_parse(text.data, &again, NULL) == 0);
-	CST_ASSERT(again.cloud == url->cloud && strcmp(again.bucket, url->bucket) == 0 && strcmp(again.prefix, url->prefix) == 0);
+	CST_ASSERT(again.cloud == url->cloud && strcmp(again.bucket, url->bucket) == 0 &&
+		   strcmp(again.prefix, url->prefix) == 0);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

@@ -10,23 +10,23 @@
 #include <cmocka.h>
 
 /* A small table with one option of each type. */
-#define ROWS                                                                                                             \
-	SECTION("First")                                                                                                 \
-	OPTION(verbose, BOOL, "v !quiet q", NULL, 0, 0, NULL, 0, "Say more.")                                             \
-	OPTION(count, INT, "", "N", -5, 10, "3", 0, "How often.")                                                         \
-	OPTION(memory, SIZE, "total_mem_limit", "SIZE", INT64_C(64) << 20, INT64_MAX, "512MiB", 0, "Limit.")              \
-	OPTION(speed, RATE, "", "RATE", 0, INT64_MAX, NULL, 0, "Rate.")                                                   \
-	OPTION(attr_timeout, DURATION, "", "DURATION", 0, INT64_C(100) * CST_NS_PER_S, "60", 0, "Keep attributes.")       \
-	OPTION(delay_ms, DURATION, "", "MS", 0, 0, NULL, CST_OPTION_MS, "Wait.")                                          \
-	OPTION(umask, OCTAL, "mask", "OCTAL", 0, 0777, NULL, 0, "Bits.")                                                  \
-	SECTION("Second")                                                                                                \
-	OPTION(name, STRING, "n", "NAME", 0, 0, NULL, 0, "Name.")                                                         \
-	OPTION(role, STRING, "", "NAME", 0, 0, NULL, CST_OPTION_OPTIONAL, "Role.")                                        \
-	OPTION(file, PATH, "c conf", "FILE", 0, 0, NULL, CST_OPTION_CLI, "File.")                                         \
-	OPTION(secret, SECRET, "", "SECRET", 0, 0, NULL, 0, "Secret.")                                                    \
-	OPTION(mode, CHOICE, "", "list|object", 0, 0, "list", 0, "Mode.")                                                 \
-	OPTION(level, LIST, "", "LEVEL", 0, 0, NULL, 0, "Level.")                                                         \
-	OPTION(_netdev, IGNORED, "auto noauto x-* s", "VALUE", 0, 0, NULL, CST_OPTION_OPTIONAL, "for mount(8).")           \
+#define ROWS                                                                                                        \
+	SECTION("First")                                                                                            \
+	OPTION(verbose, BOOL, "v !quiet q", NULL, 0, 0, NULL, 0, "Say more.")                                       \
+	OPTION(count, INT, "", "N", -5, 10, "3", 0, "How often.")                                                   \
+	OPTION(memory, SIZE, "total_mem_limit", "SIZE", INT64_C(64) << 20, INT64_MAX, "512MiB", 0, "Limit.")        \
+	OPTION(speed, RATE, "", "RATE", 0, INT64_MAX, NULL, 0, "Rate.")                                             \
+	OPTION(attr_timeout, DURATION, "", "DURATION", 0, INT64_C(100) * CST_NS_PER_S, "60", 0, "Keep attributes.") \
+	OPTION(delay_ms, DURATION, "", "MS", 0, 0, NULL, CST_OPTION_MS, "Wait.")                                    \
+	OPTION(umask, OCTAL, "mask", "OCTAL", 0, 0777, NULL, 0, "Bits.")                                            \
+	SECTION("Second")                                                                                           \
+	OPTION(name, STRING, "n", "NAME", 0, 0, NULL, 0, "Name.")                                                   \
+	OPTION(role, STRING, "", "NAME", 0, 0, NULL, CST_OPTION_OPTIONAL, "Role.")                                  \
+	OPTION(file, PATH, "c conf", "FILE", 0, 0, NULL, CST_OPTION_CLI, "File.")                                   \
+	OPTION(secret, SECRET, "", "SECRET", 0, 0, NULL, 0, "Secret.")                                              \
+	OPTION(mode, CHOICE, "", "list|object", 0, 0, "list", 0, "Mode.")                                           \
+	OPTION(level, LIST, "", "LEVEL", 0, 0, NULL, 0, "Level.")                                                   \
+	OPTION(_netdev, IGNORED, "auto noauto x-* s", "VALUE", 0, 0, NULL, CST_OPTION_OPTIONAL, "for mount(8).")    \
 	OPTION(insecure, REFUSED, "", NULL, 0, 0, NULL, 0, "certificates are always checked.")
 
 struct values {
@@ -34,7 +34,7 @@ struct values {
 #define SECTION(title)
 	ROWS
 #undef OPTION
-	struct {
+		struct {
 #define OPTION CST_OPTION_GIVEN
 		ROWS
 #undef OPTION
@@ -101,8 +101,8 @@ static void defaults(void **state)
 static void long_spellings(void **state)
 {
 	struct fixture *f = *state;
-	assert_int_equal(PARSE(f, "--attr-timeout=5s", "--attr_timeout", "7", "--total-mem-limit=1GiB", "--mode", "OBJECT", "here",
-			       "--delay-ms=20", "--umask=022", "--", "--verbose"),
+	assert_int_equal(PARSE(f, "--attr-timeout=5s", "--attr_timeout", "7", "--total-mem-limit=1GiB", "--mode",
+			       "OBJECT", "here", "--delay-ms=20", "--umask=022", "--", "--verbose"),
 			 0);
 	assert_int_equal(f->v.attr_timeout, 7 * CST_NS_PER_S);
 	assert_int_equal(f->v.memory, 1 << 30);
@@ -131,7 +131,9 @@ static void short_spellings(void **state)
 static void mount_spellings(void **state)
 {
 	struct fixture *f = *state;
-	assert_int_equal(PARSE(f, "-o", "verbose,name=a\\,b,,mask=027", "-oattr_timeout=9,x-systemd.automount,_netdev,comment\\=x=1"), -EINVAL);
+	assert_int_equal(PARSE(f, "-o", "verbose,name=a\\,b,,mask=027",
+			       "-oattr_timeout=9,x-systemd.automount,_netdev,comment\\=x=1"),
+			 -EINVAL);
 	assert_non_null(strstr(f->err.what, "comment"));
 	assert_true(f->v.verbose);
 	assert_string_equal(f->v.name, "a,b");
@@ -234,10 +236,12 @@ static void secrets_on_command_line(void **state)
 static void config_text(void **state)
 {
 	struct fixture *f = *state;
-	static const char text[] = "\xef\xbb\xbf# comment\r\n--attr_timeout=5\r\n\n  memory = 128MiB \nname=\"a b\"\nverbose\n"
-				   "secret='x#y'\n--mode=object";
+	static const char text[] =
+		"\xef\xbb\xbf# comment\r\n--attr_timeout=5\r\n\n  memory = 128MiB \nname=\"a b\"\nverbose\n"
+		"secret='x#y'\n--mode=object";
 	assert_int_equal(PARSE(f, "--memory=1GiB"), 0);
-	assert_int_equal(cst_option_parse_text(&f->set, (struct cst_slice){text, sizeof(text) - 1}, "conf", &f->err), 0);
+	assert_int_equal(cst_option_parse_text(&f->set, (struct cst_slice){text, sizeof(text) - 1}, "conf", &f->err),
+			 0);
 	assert_int_equal(f->v.attr_timeout, 5 * CST_NS_PER_S);
 	assert_int_equal(f->v.memory, 1 << 30); /* the command line goes before the file */
 	assert_string_equal(f->v.name, "a b");
@@ -307,7 +311,8 @@ static void suggestions(void **state)
 {
 	(void)state;
 	assert_string_equal(cst_option_suggest(&table, CST_SLICE("attrtimeout")), "attr_timeout");
-	assert_string_equal(cst_option_suggest(&table, CST_SLICE("muask")), "umask"); /* swapped letters are one mistake */
+	assert_string_equal(cst_option_suggest(&table, CST_SLICE("muask")),
+			    "umask"); /* swapped letters are one mistake */
 	assert_string_equal(cst_option_suggest(&table, CST_SLICE("total_mem_limt")), "memory");
 	assert_null(cst_option_suggest(&table, CST_SLICE("qqqqqqqqqq")));
 	CST_AUTO_FREE char *longest = cst_xcalloc(1, 200);
@@ -337,11 +342,21 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
-		TEST(defaults),	      TEST(long_spellings),	TEST(short_spellings),
-		TEST(mount_spellings), TEST(opposites),		TEST(mistakes),
-		TEST(optional_values), TEST(lists_add_up_and_replace), TEST(secrets_on_command_line),
-		TEST(config_text),    TEST(config_mistakes),	TEST(config_files),
-		TEST(paths_are_absolute), TEST(suggestions),	TEST(texts),
+		TEST(defaults),
+		TEST(long_spellings),
+		TEST(short_spellings),
+		TEST(mount_spellings),
+		TEST(opposites),
+		TEST(mistakes),
+		TEST(optional_values),
+		TEST(lists_add_up_and_replace),
+		TEST(secrets_on_command_line),
+		TEST(config_text),
+		TEST(config_mistakes),
+		TEST(config_files),
+		TEST(paths_are_absolute),
+		TEST(suggestions),
+		TEST(texts),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -77,7 +77,8 @@ static void fails(struct fixture *f, int rc, const char *detail)
 static void plain(void **state)
 {
 	struct fixture *f = *state;
-	assert_int_equal(PLAN(f, CISTERN, "oss://abc/p", "/mnt/x/", "--endpoint", "http://127.0.0.1:9000", "--anonymous"), 0);
+	assert_int_equal(
+		PLAN(f, CISTERN, "oss://abc/p", "/mnt/x/", "--endpoint", "http://127.0.0.1:9000", "--anonymous"), 0);
 	assert_string_equal(f->plan.url.bucket, "abc");
 	assert_string_equal(f->plan.url.prefix, "p/");
 	assert_string_equal(f->plan.source, "oss://abc/p");
@@ -115,8 +116,10 @@ static void bucket_sources(void **state)
 static void writing_is_refused(void **state)
 {
 	struct fixture *f = *state;
-	fails(f, PLAN(f, CISTERN, "oss://abc", "/mnt", "--region=x", "-o", "rw"), "write modes are not in this version");
-	fails(f, PLAN(f, CISTERN, "oss://abc", "/mnt", "--region=x", "-o", "write=append"), "write modes are not in this version");
+	fails(f, PLAN(f, CISTERN, "oss://abc", "/mnt", "--region=x", "-o", "rw"),
+	      "write modes are not in this version");
+	fails(f, PLAN(f, CISTERN, "oss://abc", "/mnt", "--region=x", "-o", "write=append"),
+	      "write modes are not in this version");
 	fails(f, PLAN(f, OSSFS, "abc", "/mnt", "-owrite=full"), "write modes are not in this version");
 	assert_int_equal(PLAN(f, CISTERN, "oss://abc", "/mnt", "--region=x", "-o", "rw,ro"), 0);
 	/* mount(8) says rw by itself. */
@@ -131,10 +134,12 @@ static void writing_is_refused(void **state)
 static void ossfs_command_line(void **state)
 {
 	struct fixture *f = *state;
-	assert_int_equal(PLAN(f, OSSFS, "abc:/train/data", "/mnt", "-ourl=oss-cn-beijing.aliyuncs.com", "-o",
-			      "passwd_file=/etc/p,allow_other,umask=022,max_stat_cache_size=10000", "-okernel_cache", "-o",
-			      "use_cache=/tmp/c,parallel_count=20,max_multireq=30,multipart_size=10,noxmlns,dbglevel=info,sigv1", "-s", "-d"),
-			 0);
+	assert_int_equal(
+		PLAN(f, OSSFS, "abc:/train/data", "/mnt", "-ourl=oss-cn-beijing.aliyuncs.com", "-o",
+		     "passwd_file=/etc/p,allow_other,umask=022,max_stat_cache_size=10000", "-okernel_cache", "-o",
+		     "use_cache=/tmp/c,parallel_count=20,max_multireq=30,multipart_size=10,noxmlns,dbglevel=info,sigv1",
+		     "-s", "-d"),
+		0);
 	assert_string_equal(f->plan.source, "oss://abc/train/data");
 	assert_string_equal(f->plan.endpoint, "http://oss-cn-beijing.aliyuncs.com");
 	assert_string_equal(f->plan.o.passwd_file, "/etc/p");
@@ -157,8 +162,8 @@ static void timeouts(void **state)
 	assert_int_equal(f->plan.o.attr_timeout, 7 * CST_NS_PER_S);
 	assert_int_equal(f->plan.o.entry_timeout, 0);
 	assert_int_equal(f->plan.o.list_timeout, 0);
-	assert_int_equal(PLAN(f, OSSFS2, "mount", "/mnt", "--oss_bucket=abc", "--oss_endpoint=h", "--close_to_open=true",
-			      "--oss_request_timeout_ms=1500"),
+	assert_int_equal(PLAN(f, OSSFS2, "mount", "/mnt", "--oss_bucket=abc", "--oss_endpoint=h",
+			      "--close_to_open=true", "--oss_request_timeout_ms=1500"),
 			 0);
 	assert_int_equal(f->plan.o.list_timeout, 0);
 	assert_int_equal(f->plan.o.attr_timeout, 0);
@@ -180,9 +185,10 @@ static void page_cache(void **state)
 static void ossfs2_config(void **state)
 {
 	struct fixture *f = *state;
-	CST_AUTO_FREE char *path = config_file("# a comment\n--oss_endpoint=https://oss-cn-hangzhou-internal.aliyuncs.com\n--oss_bucket=bucket-name\n"
-					       "--oss_bucket_prefix=a/b\n--attr_timeout=7200\n--oss_access_key_id=ID\n--oss_access_key_secret=SECRET\n"
-					       "--upload_concurrency=64\n--total_mem_limit=1G\n");
+	CST_AUTO_FREE char *path = config_file(
+		"# a comment\n--oss_endpoint=https://oss-cn-hangzhou-internal.aliyuncs.com\n--oss_bucket=bucket-name\n"
+		"--oss_bucket_prefix=a/b\n--attr_timeout=7200\n--oss_access_key_id=ID\n--oss_access_key_secret=SECRET\n"
+		"--upload_concurrency=64\n--total_mem_limit=1G\n");
 	assert_int_equal(PLAN(f, OSSFS2, "mount", "/mnt", "-c", path, "--attr_timeout=30"), 0);
 	assert_string_equal(f->plan.source, "oss://bucket-name/a/b");
 	assert_int_equal(f->plan.o.attr_timeout, 30 * CST_NS_PER_S);
@@ -202,9 +208,10 @@ static void ossfs2_config(void **state)
 static void secrets_on_command_line(void **state)
 {
 	struct fixture *f = *state;
-	fails(f, PLAN(f, CISTERN, "oss://abc", "/mnt", "--region=x", "--oss_access_key_secret=S"), "not taken from the command line");
-	assert_int_equal(PLAN(f, OSSFS2, "mount", "/mnt", "--oss_bucket=abc", "--oss_endpoint=h", "--oss_access_key_id=I",
-			      "--oss_access_key_secret=SECRET"),
+	fails(f, PLAN(f, CISTERN, "oss://abc", "/mnt", "--region=x", "--oss_access_key_secret=S"),
+	      "not taken from the command line");
+	assert_int_equal(PLAN(f, OSSFS2, "mount", "/mnt", "--oss_bucket=abc", "--oss_endpoint=h",
+			      "--oss_access_key_id=I", "--oss_access_key_secret=SECRET"),
 			 0);
 	assert_string_equal(f->plan.o.access_key_secret, "SECRET");
 	assert_string_equal(f->argv[6], "--oss_access_key_secret=");
@@ -214,7 +221,9 @@ static void secrets_on_command_line(void **state)
 static void helper(void **state)
 {
 	struct fixture *f = *state;
-	assert_int_equal(PLAN(f, HELPER, "oss://abc/p", "/mnt", "-o", "rw,_netdev,noauto,x-systemd.requires=network-online.target,nofail,user=me,endpoint=h"), 0);
+	assert_int_equal(PLAN(f, HELPER, "oss://abc/p", "/mnt", "-o",
+			      "rw,_netdev,noauto,x-systemd.requires=network-online.target,nofail,user=me,endpoint=h"),
+			 0);
 	assert_string_equal(f->plan.source, "oss://abc/p");
 	assert_int_equal(PLAN(f, HELPER, "abc:/p", "/mnt", "-o", "endpoint=h"), 0);
 	assert_string_equal(f->plan.source, "oss://abc/p");
@@ -228,8 +237,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
-		TEST(plain),	  TEST(bucket_sources), TEST(writing_is_refused), TEST(ossfs_command_line),
-		TEST(timeouts),	  TEST(page_cache),	TEST(ossfs2_config),	  TEST(secrets_on_command_line),
+		TEST(plain),	TEST(bucket_sources), TEST(writing_is_refused), TEST(ossfs_command_line),
+		TEST(timeouts), TEST(page_cache),     TEST(ossfs2_config),	TEST(secrets_on_command_line),
 		TEST(helper),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -93,7 +93,7 @@ static void ossfs_form(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(good), cmocka_unit_test(bad), cmocka_unit_test(prefix_length),
-					   cmocka_unit_test(ossfs_form)};
+	const struct CMUnitTest tests[] = {cmocka_unit_test(good), cmocka_unit_test(bad),
+					   cmocka_unit_test(prefix_length), cmocka_unit_test(ossfs_form)};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
