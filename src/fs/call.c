@@ -33,8 +33,13 @@ void fs_wait_unref(struct fs_wait *w)
 {
 	if (!cst_ref_put(&w->ref))
 		return;
+	struct cst_fs *fs = w->fs;
 	pthread_mutex_destroy(&w->lock);
 	w->free(w);
+	pthread_mutex_lock(&fs->live_lock);
+	if (--fs->live == 0)
+		pthread_cond_broadcast(&fs->live_none);
+	pthread_mutex_unlock(&fs->live_lock);
 }
 
 static void try_leave(struct fs_wait *w)
@@ -74,6 +79,9 @@ void fs_wait_arm(struct fs_wait *w, struct cst_fs *fs, struct cst_fs_call *call,
 	pthread_mutex_init(&w->lock, NULL);
 	w->leave = leave;
 	w->free = free_fn;
+	pthread_mutex_lock(&fs->live_lock);
+	fs->live++;
+	pthread_mutex_unlock(&fs->live_lock);
 	cst_fs_call_lock(call);
 	call->private_data = w;
 	if (call->interrupted)

@@ -4,8 +4,6 @@
 
 #include <fcntl.h>
 
-#define READ_MAX (UINT32_C(4) << 20) /* of one read of the fetch layer */
-
 static void open_checked(struct cst_fs *fs, struct cst_fs_call *call, struct cst_inode *inode, int rc)
 {
 	if (rc < 0) {
@@ -145,7 +143,7 @@ void cst_fs_read(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node, uin
 	} else if (offset >= end || size == 0) {
 		fs->host->data(call, NULL, 0);
 	} else {
-		uint64_t length = cst_min((uint64_t)cst_min(size, READ_MAX), end - offset);
+		uint64_t length = cst_min(cst_min((uint64_t)size, (uint64_t)CST_FETCH_READ_MAX), end - offset);
 		start_read(fs, call, fs_handle_get(fs, inode, fh), offset, (uint32_t)length);
 	}
 	cst_inode_unref(fs->table, inode);

@@ -63,6 +63,8 @@ struct cst_fs *cst_fs_new(const struct cst_fs_config *config, const struct cst_f
 	fs->mounted = cst_wall();
 	/* Numbers of a process before this one don't come again: nobody opens a file a nanosecond for long. */
 	fs->next_fh = (uint64_t)fs->mounted;
+	pthread_mutex_init(&fs->live_lock, NULL);
+	pthread_cond_init(&fs->live_none, NULL);
 	fs->table = cst_inode_table_new(drop_inode);
 	fs->pool = cst_pool_new("cst-fs", POOL_THREADS);
 	for (unsigned i = 0; i < HANDLE_SHARDS; i++)
@@ -88,6 +90,11 @@ void cst_fs_free(struct cst_fs *fs)
 		return;
 	CST_CHECK(fs, FS_MAGIC);
 	cst_meta_stop(fs->meta);
+	/* Every call has been answered; the threads that did it may not have put everything away yet. */
+	pthread_mutex_lock(&fs->live_lock);
+	while (fs->live > 0)
+		pthread_cond_wait(&fs->live_none, &fs->live_lock);
+	pthread_mutex_unlock(&fs->live_lock);
 	cst_pool_free(fs->pool);
 	for (unsigned i = 0; i < HANDLE_SHARDS; i++) {
 		for (unsigned b = 0; b < HANDLE_BUCKETS; b++) {
@@ -101,6 +108,8 @@ void cst_fs_free(struct cst_fs *fs)
 	}
 	cst_inode_table_free(fs->table);
 	cst_meta_free(fs->meta);
+	pthread_cond_destroy(&fs->live_none);
+	pthread_mutex_destroy(&fs->live_lock);
 	fs->magic = 0;
 	free(fs->prefix);
 	free(fs);

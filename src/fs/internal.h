@@ -46,6 +46,9 @@ struct cst_fs {
 	struct cst_inode_table *table;
 	struct cst_pool *pool; /* interrupts and notifications: what may wait or must not run under the host's locks */
 	struct fs_handle_shard handles[HANDLE_SHARDS];
+	pthread_mutex_t live_lock; /* guards live */
+	pthread_cond_t live_none;
+	uint64_t live; /* fs_waits: their last steps come after the reply */
 	uint64_t next_fh;
 	int64_t mounted; /* ns since 1970: the time of directories that have none */
 	uint64_t open_files, open_dirs, skipped, lookups, lookups_local, reads, bytes_read;

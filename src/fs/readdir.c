@@ -105,6 +105,25 @@ static void note_node(struct dir_call *d, uint64_t node)
 	d->nodes[d->node_count++] = node;
 }
 
+/* Attributes that the inode has of this very version, though the listing doesn't know them; referenced, or NULL. */
+static struct cst_object_attr *inode_attr(struct cst_fs *fs, struct cst_inode *dir, const struct cst_name_view *view)
+{
+	char name[CST_NAME_MAX + 1];
+	CST_AUTO_ENTRY own = CST_ENTRY_INIT;
+	struct cst_object_attr *attr = NULL;
+	memcpy(name, view->name.data, view->name.len);
+	name[view->name.len] = 0;
+	struct cst_inode *inode = cst_inode_find(fs->table, dir, name);
+	if (!inode)
+		return NULL;
+	cst_inode_entry(fs->table, inode, &own);
+	bool same = own.mtime == view->mtime && own.size == view->size && strcmp(own.etag, view->etag) == 0;
+	if (view->kind == CST_KIND_DIR ? own.kind == CST_KIND_DIR && fs_is_fresh(fs, own.at) : own.kind != CST_KIND_DIR && same)
+		attr = cst_object_attr_ref(own.attr);
+	cst_inode_unref(fs->table, inode);
+	return attr;
+}
+
 /* What a listing's entry says, when that is all there is to know. */
 static bool listed_entry(const struct cst_fs *fs, const struct cst_name_view *view, struct cst_object_attr *attr, int64_t at, struct cst_entry *entry)
 {
@@ -141,6 +160,7 @@ static bool add_entry(void *arg, size_t i, const struct cst_name_view *view, str
 	struct dir_call *d = arg;
 	struct cst_fs *fs = d->w.fs;
 	struct cst_inode *dir = d->handle->inode, *child = NULL;
+	struct cst_object_attr *found = NULL;
 	struct cst_fs_entry entry = {0};
 	CST_AUTO_ENTRY listed = CST_ENTRY_INIT;
 	char name[CST_NAME_MAX + 1];
@@ -148,6 +168,8 @@ static bool add_entry(void *arg, size_t i, const struct cst_name_view *view, str
 		return false; /* its attributes have not been asked for yet: the next call's */
 	memcpy(name, view->name.data, view->name.len);
 	name[view->name.len] = 0;
+	if (d->plus && !attr && fs->config.attributes == CST_FS_ATTRIBUTES_OBJECT)
+		attr = found = inode_attr(fs, dir, view);
 	if (d->plus && listed_entry(fs, view, attr, at, &listed)) {
 		child = fs_enter(fs, dir, name, &listed, 1);
 		fs_fill_entry(fs, child, &entry);
@@ -160,6 +182,7 @@ static bool add_entry(void *arg, size_t i, const struct cst_name_view *view, str
 		.entry = d->plus ? &entry : NULL,
 	};
 	bool taken = fs->host->dirent(d->w.call, &out) == 0;
+	cst_object_attr_unref(found);
 	if (child && taken)
 		note_node(d, entry.node);
 	else if (child)
@@ -233,7 +256,9 @@ static bool collect_item(void *arg, size_t i, const struct cst_name_view *view, 
 	if (i >= b->from + BATCH)
 		return false;
 	b->until = i + 1;
-	if (attr || view->flags & CST_NAME_DOUBTFUL)
+	struct cst_object_attr *own = attr ? NULL : inode_attr(b->fs, b->inode, view);
+	cst_object_attr_unref(own);
+	if (attr || own || view->flags & CST_NAME_DOUBTFUL)
 		return true;
 	struct batch_item *item = &b->items[b->count++];
 	item->batch = b;
@@ -249,6 +274,8 @@ static int ask_attributes(struct dir_call *d, bool *asked, struct cst_error *err
 	struct cst_fs *fs = d->w.fs;
 	struct batch *b = CST_NEW(struct batch);
 	size_t next;
+	b->fs = fs;
+	b->inode = d->handle->inode;
 	int rc = cst_listing_read(d->listing, d->next, &next, &d->wait, collect_item, b, err);
 	if (rc != 0 || b->count == 0) {
 		if (rc == 0)
@@ -257,8 +284,7 @@ static int ask_attributes(struct dir_call *d, bool *asked, struct cst_error *err
 		return rc;
 	}
 	*asked = true;
-	b->fs = fs;
-	b->inode = cst_inode_ref(fs->table, d->handle->inode);
+	cst_inode_ref(fs->table, b->inode);
 	b->d = d;
 	b->pending = (unsigned)b->count + 1;
 	pthread_mutex_init(&b->lock, NULL);

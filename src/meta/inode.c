@@ -9,6 +9,7 @@
 
 #define SHARDS 64u
 #define FIRST_BUCKETS 64u
+#define RECENT 256u
 
 struct shard {
 	pthread_mutex_t lock;
@@ -23,6 +24,11 @@ struct cst_inode_table {
 	uint64_t count;	      /* atomic */
 	uint64_t replacements; /* atomic: has any inode an ino that is not the one of first sight? */
 	uint64_t generation;
+	/* The newest replacements, with references: an open that finds a new version answers ESTALE, and the lookup that follows must
+	 * find the same inode. */
+	pthread_mutex_t recent_lock;
+	struct cst_inode *recent[RECENT];
+	unsigned recent_next;
 	void (*drop)(struct cst_inode *inode);
 };
 
@@ -206,6 +212,7 @@ struct cst_inode_table *cst_inode_table_new(void (*drop)(struct cst_inode *inode
 		shard_init(&t->nodes[i]);
 		shard_init(&t->names[i]);
 	}
+	pthread_mutex_init(&t->recent_lock, NULL);
 	t->drop = drop;
 	t->next_node = CST_NODE_ROOT + 1;
 	/* Tells file handles of an earlier mount (NFS export) from ours. */
@@ -237,6 +244,7 @@ void cst_inode_table_free(struct cst_inode_table *t)
 		pthread_mutex_destroy(&s->lock);
 		pthread_mutex_destroy(&t->names[i].lock);
 	}
+	pthread_mutex_destroy(&t->recent_lock);
 	free(t);
 }
 
@@ -401,6 +409,17 @@ static struct cst_inode *enter_new(struct cst_inode_table *t, struct shard *name
 	return inode;
 }
 
+static void keep_recent(struct cst_inode_table *t, struct cst_inode *inode)
+{
+	cst_inode_ref(t, inode);
+	pthread_mutex_lock(&t->recent_lock);
+	struct cst_inode *oldest = t->recent[t->recent_next];
+	t->recent[t->recent_next] = inode;
+	t->recent_next = (t->recent_next + 1) % RECENT;
+	pthread_mutex_unlock(&t->recent_lock);
+	cst_inode_unref(t, oldest);
+}
+
 struct cst_inode *cst_inode_enter(struct cst_inode_table *t, struct cst_inode *parent, const char *name, const struct cst_entry *entry,
 				  unsigned lookups, uint64_t *replaced)
 {
@@ -432,6 +451,8 @@ struct cst_inode *cst_inode_enter(struct cst_inode_table *t, struct cst_inode *p
 	if (!inode)
 		inode = enter_new(t, names, parent, text, entry, lookups, replaces);
 	pthread_mutex_unlock(&names->lock);
+	if (replaces)
+		keep_recent(t, inode);
 	return inode;
 }
 

@@ -1,0 +1,34 @@
+/* A bucket in memory behind the functions of object.h and fetch.h, for programs that link the file system without the layers that do
+ * network requests. Operations end on one thread of the fake's own; they can be held back, so that a test decides what happens
+ * meanwhile, and fail on demand. Reads are cached in blocks of 16 bytes per fetch object. */
+#pragma once
+
+#include "fetch/fetch.h"
+
+struct cst_bucket *fake_bucket_new(void);
+void fake_bucket_free(struct cst_bucket *b);
+/* Creates or replaces; the content is `size` bytes that depend on the etag. meta: "name=value\n…" or NULL. */
+void fake_put(struct cst_bucket *b, const char *key, uint64_t size, const char *etag, int64_t mtime, const char *meta);
+void fake_put_symlink(struct cst_bucket *b, const char *key, const char *target);
+void fake_put_text(struct cst_bucket *b, const char *key, const char *text, const char *etag, const char *meta);
+void fake_put_key(struct cst_bucket *b, struct cst_slice key, const char *etag);
+void fake_delete(struct cst_bucket *b, const char *key);
+char fake_byte(const char *etag, uint64_t offset);
+
+void fake_hold(struct cst_bucket *b, bool hold); /* false lets everything go */
+/* Waits until this many operations are held. */
+void fake_wait_held(struct cst_bucket *b, unsigned count);
+void fake_fail(struct cst_bucket *b, int rc, const char *api); /* all operations; 0: no longer */
+void fake_page_size(struct cst_bucket *b, unsigned keys);
+/* Each page is delivered twice: first the half of it, then a restart. */
+void fake_retry_pages(struct cst_bucket *b, bool retry);
+
+struct fake_counts {
+	unsigned heads, lists, gets, symlinks, in_flight, max_in_flight;
+};
+struct fake_counts fake_counts(struct cst_bucket *b);
+void fake_reset_counts(struct cst_bucket *b);
+
+struct cst_fetch *fake_fetch_new(struct cst_bucket *b);
+void fake_fetch_free(struct cst_fetch *f);
+unsigned fake_fetch_objects(const struct cst_fetch *f); /* alive */

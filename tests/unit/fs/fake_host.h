@@ -1,0 +1,63 @@
+/* A host for the file system under test: calls that can be waited for, and what they were answered. */
+#pragma once
+
+#include "fake_bucket.h"
+#include "fs/fs.h"
+
+#include <pthread.h>
+
+struct fake_dirent {
+	char name[CST_NAME_MAX + 1];
+	uint64_t ino, next, node;
+	uint32_t type;
+};
+
+struct fake_call {
+	struct cst_fs_call call; /* first */
+	pthread_mutex_t lock;
+	pthread_cond_t cond;
+	bool done;
+	bool refuse; /* nobody takes the answer */
+	unsigned room; /* directory entries that fit */
+	int rc;
+	struct cst_fs_entry entry;
+	struct cst_fs_attr attr;
+	uint64_t fh;
+	unsigned flags;
+	struct cst_buf data;
+	struct fake_dirent *entries;
+	unsigned count;
+};
+
+struct fake_mount {
+	struct cst_bucket *bucket;
+	struct cst_fetch *fetch;
+	struct cst_fs *fs;
+	struct cst_fs_config config;
+};
+
+extern int64_t fake_time; /* ns, moved by tests */
+extern uint64_t fake_invalidated; /* the last node id told to the kernel */
+
+void fake_config(struct fake_mount *m); /* bucket, fetch and defaults: 60 s */
+void fake_start(struct fake_mount *m);
+void fake_end(struct fake_mount *m);
+
+struct fake_call *call_new(void);
+void call_free(struct fake_call *c);
+int call_wait(struct fake_call *c); /* its rc */
+
+/* Calls to the end. Negative errno, or 0. */
+int do_lookup(struct fake_mount *m, uint64_t parent, const char *name, struct cst_fs_entry *entry);
+int do_path(struct fake_mount *m, const char *path, struct cst_fs_entry *entry);
+int do_getattr(struct fake_mount *m, uint64_t node, struct cst_fs_attr *attr);
+int do_open(struct fake_mount *m, uint64_t node, uint64_t *fh);
+int do_read(struct fake_mount *m, uint64_t node, uint64_t fh, uint64_t offset, uint32_t size, struct cst_buf *data);
+void do_release(struct fake_mount *m, uint64_t node, uint64_t fh);
+int do_opendir(struct fake_mount *m, uint64_t node, uint64_t *fh);
+void do_releasedir(struct fake_mount *m, uint64_t node, uint64_t fh);
+/* One readdir call; the caller frees it. */
+struct fake_call *do_readdir(struct fake_mount *m, uint64_t node, uint64_t fh, uint64_t offset, bool plus, unsigned room);
+/* All names, "." and ".." left out, each followed by a blank. */
+char *do_ls(struct fake_mount *m, uint64_t node, bool plus);
+int do_text(struct fake_mount *m, uint64_t node, const char *xattr, struct cst_buf *out); /* xattr NULL: readlink; "": list */

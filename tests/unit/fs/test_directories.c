@@ -1,0 +1,255 @@
+/* Directories: pages on their way, offsets, changes meanwhile, readdirplus. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+
+#include "base/clock.h"
+#include "fake_host.h"
+
+#include <dirent.h>
+#include <errno.h>
+
+static struct fake_mount m;
+
+static int setup(void **state)
+{
+	(void)state;
+	fake_config(&m);
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	(void)state;
+	fake_end(&m);
+	return 0;
+}
+
+static void put_files(int from, int to)
+{
+	char name[16];
+	for (int i = from; i < to; i++) {
+		snprintf(name, sizeof(name), "f%03d", i);
+		fake_put(m.bucket, name, (uint64_t)i, "e", 1, NULL);
+	}
+}
+
+static void first_page_first(void **state)
+{
+	uint64_t fh;
+	(void)state;
+	fake_page_size(m.bucket, 10);
+	put_files(0, 25);
+	fake_start(&m);
+	fake_hold(m.bucket, true);
+	assert_int_equal(do_opendir(&m, CST_FS_ROOT, &fh), 0); /* doesn't wait */
+	struct fake_call *c = call_new();
+	cst_fs_readdir(m.fs, &c->call, CST_FS_ROOT, fh, 0, false);
+	fake_wait_held(m.bucket, 1);
+	/* One page goes; the next is held, and the entries are there. */
+	fake_fail(m.bucket, 0, "");
+	fake_hold(m.bucket, false);
+	assert_int_equal(call_wait(c), 0);
+	assert_true(c->count >= 12);
+	assert_string_equal(c->entries[0].name, ".");
+	assert_string_equal(c->entries[1].name, "..");
+	assert_string_equal(c->entries[2].name, "f000");
+	call_free(c);
+	do_releasedir(&m, CST_FS_ROOT, fh);
+	char *all = do_ls(&m, CST_FS_ROOT, false);
+	assert_int_equal(strlen(all), 25 * 5);
+	free(all);
+	assert_int_equal(fake_counts(m.bucket).lists, 3);
+}
+
+static void offsets_stay(void **state)
+{
+	uint64_t fh;
+	(void)state;
+	put_files(0, 20);
+	fake_start(&m);
+	assert_int_equal(do_opendir(&m, CST_FS_ROOT, &fh), 0);
+	struct fake_call *c = do_readdir(&m, CST_FS_ROOT, fh, 0, false, 12);
+	assert_int_equal(c->count, 12);
+	uint64_t after[12];
+	for (int i = 0; i < 12; i++)
+		after[i] = c->entries[i].next;
+	call_free(c);
+	/* The directory changes, its listing is renewed by others; this handle goes on where it was. */
+	fake_delete(m.bucket, "f000");
+	fake_delete(m.bucket, "f015");
+	fake_put(m.bucket, "a", 1, "e", 1, NULL);
+	fake_time += 61 * CST_NS_PER_S;
+	char *all = do_ls(&m, CST_FS_ROOT, false);
+	assert_true(strncmp(all, "a f001 ", 7) == 0);
+	free(all);
+	c = do_readdir(&m, CST_FS_ROOT, fh, after[11], false, 3);
+	assert_string_equal(c->entries[0].name, "f010");
+	call_free(c);
+	c = do_readdir(&m, CST_FS_ROOT, fh, after[4], false, 3); /* seekdir */
+	assert_string_equal(c->entries[0].name, "f003");
+	call_free(c);
+	c = do_readdir(&m, CST_FS_ROOT, fh, after[0], false, 3);
+	assert_string_equal(c->entries[0].name, "..");
+	call_free(c);
+	/* A handle rebuilt from the node id finds the place in the new listing. */
+	do_releasedir(&m, CST_FS_ROOT, fh);
+	c = do_readdir(&m, CST_FS_ROOT, fh, after[11], false, 30);
+	assert_string_equal(c->entries[0].name, "f010");
+	assert_int_equal(c->count, 9); /* f010 to f019, without f015 */
+	call_free(c);
+	c = do_readdir(&m, CST_FS_ROOT, fh, 0, false, 5); /* rewound */
+	assert_string_equal(c->entries[2].name, "a");
+	call_free(c);
+	do_releasedir(&m, CST_FS_ROOT, fh);
+}
+
+static void plus_instantiates(void **state)
+{
+	struct cst_fs_entry e;
+	struct cst_fs_stats stats;
+	uint64_t fh;
+	(void)state;
+	put_files(0, 20);
+	fake_put(m.bucket, "dir/x", 1, "e", 1, NULL);
+	fake_start(&m);
+	assert_int_equal(do_opendir(&m, CST_FS_ROOT, &fh), 0);
+	struct fake_call *c = do_readdir(&m, CST_FS_ROOT, fh, 0, true, 10);
+	assert_int_equal(c->count, 10);
+	assert_true(c->entries[0].node == 0);
+	cst_fs_stats(m.fs, &stats);
+	assert_int_equal(stats.inodes, 9); /* the root and 8: what didn't fit is taken back */
+	for (unsigned i = 2; i < c->count; i++) {
+		assert_int_equal(do_lookup(&m, CST_FS_ROOT, c->entries[i].name, &e), 0);
+		assert_true(e.node == c->entries[i].node);
+		assert_true(e.attr.st.st_ino == c->entries[i].ino);
+		assert_int_equal(IFTODT(e.attr.st.st_mode), c->entries[i].type);
+		cst_fs_forget(m.fs, e.node, 2);
+	}
+	call_free(c);
+	cst_fs_stats(m.fs, &stats);
+	assert_int_equal(stats.inodes, 1);
+	/* A reply that nobody took instantiates nothing. */
+	c = call_new();
+	c->refuse = true;
+	cst_fs_readdir(m.fs, &c->call, CST_FS_ROOT, fh, 0, true);
+	assert_int_equal(call_wait(c), 0);
+	assert_int_equal(c->count, 23);
+	call_free(c);
+	do_releasedir(&m, CST_FS_ROOT, fh);
+	do {
+		cst_fs_stats(m.fs, &stats);
+	} while (stats.inodes > 1);
+}
+
+static void plus_asks_objects(void **state)
+{
+	struct cst_fs_entry e;
+	uint64_t fh;
+	char name[32];
+	(void)state;
+	m.config.attributes = CST_FS_ATTRIBUTES_OBJECT;
+	for (int i = 0; i < 150; i++) {
+		snprintf(name, sizeof(name), "d/f%03d", i);
+		fake_put(m.bucket, name, 1, "e", 1, "mode=33152");
+	}
+	fake_put(m.bucket, "d/sub/", 0, "e", 1, "mode=16832"); /* 040700 */
+	fake_put(m.bucket, "d/sub/x", 0, "e", 1, NULL);
+	fake_put(m.bucket, "d/implicit/x", 0, "e", 1, NULL);
+	fake_start(&m);
+	assert_int_equal(do_path(&m, "d", &e), 0);
+	uint64_t d = e.node;
+	assert_int_equal(do_opendir(&m, d, &fh), 0);
+	struct fake_call *c = do_readdir(&m, d, fh, 0, true, 2); /* the listing has come */
+	call_free(c);
+	fake_reset_counts(m.bucket);
+	do_releasedir(&m, d, fh);
+	assert_int_equal(do_opendir(&m, d, &fh), 0);
+	c = do_readdir(&m, d, fh, 0, true, 20);
+	assert_int_equal(c->count, 20);
+	for (unsigned i = 2; i < c->count; i++)
+		assert_true(c->entries[i].node > 0);
+	uint64_t next = c->entries[19].next;
+	call_free(c);
+	/* The next 64 are asked for at once. */
+	fake_reset_counts(m.bucket);
+	fake_hold(m.bucket, true);
+	c = call_new();
+	c->room = 200;
+	for (int i = 0; i < 3; i++) { /* up to the end of the batch that is known */
+		fake_hold(m.bucket, false);
+		struct fake_call *part = do_readdir(&m, d, fh, next, true, 200);
+		next = part->count ? part->entries[part->count - 1].next : next;
+		call_free(part);
+		fake_hold(m.bucket, true);
+	}
+	cst_fs_readdir(m.fs, &c->call, d, fh, next, true);
+	fake_hold(m.bucket, false);
+	assert_int_equal(call_wait(c), 0);
+	call_free(c);
+	do_releasedir(&m, d, fh);
+	assert_true(fake_counts(m.bucket).max_in_flight >= 32);
+	char *all = do_ls(&m, d, true);
+	assert_int_equal(strlen(all), 150 * 5 + 4 + 9);
+	free(all);
+	assert_int_equal(do_path(&m, "d/f149", &e), 0);
+	assert_int_equal(e.attr.st.st_mode, S_IFREG | 0600);
+	assert_int_equal(do_path(&m, "d/sub", &e), 0);
+	assert_int_equal(e.attr.st.st_mode, S_IFDIR | 0700);
+	assert_int_equal(do_path(&m, "d/implicit", &e), 0);
+	assert_int_equal(e.attr.st.st_mode, S_IFDIR | 0755);
+}
+
+static void interrupted(void **state)
+{
+	uint64_t fh;
+	(void)state;
+	m.config.attributes = CST_FS_ATTRIBUTES_OBJECT;
+	put_files(0, 20);
+	fake_start(&m);
+	fake_hold(m.bucket, true);
+	assert_int_equal(do_opendir(&m, CST_FS_ROOT, &fh), 0);
+	struct fake_call *c = call_new();
+	cst_fs_readdir(m.fs, &c->call, CST_FS_ROOT, fh, 0, true);
+	cst_fs_call_interrupt(&c->call); /* while it waits for the page */
+	assert_int_equal(call_wait(c), -EINTR);
+	call_free(c);
+	fake_hold(m.bucket, false);
+	c = do_readdir(&m, CST_FS_ROOT, fh, 0, false, 30);
+	assert_int_equal(c->count, 22);
+	call_free(c);
+	fake_hold(m.bucket, true);
+	c = call_new();
+	cst_fs_readdir(m.fs, &c->call, CST_FS_ROOT, fh, 0, true);
+	fake_wait_held(m.bucket, 20);
+	cst_fs_call_interrupt(&c->call); /* while it waits for attributes */
+	assert_int_equal(call_wait(c), -EINTR);
+	call_free(c);
+	fake_hold(m.bucket, false);
+	do_releasedir(&m, CST_FS_ROOT, fh);
+}
+
+/* The mount ends while listings are held back: nothing waits for them. */
+static void ends_while_listing(void **state)
+{
+	uint64_t fh;
+	(void)state;
+	fake_page_size(m.bucket, 2);
+	put_files(0, 20);
+	fake_start(&m);
+	fake_hold(m.bucket, true);
+	assert_int_equal(do_opendir(&m, CST_FS_ROOT, &fh), 0);
+	fake_wait_held(m.bucket, 1);
+}
+
+int main(void)
+{
+#define CASE(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
+	const struct CMUnitTest tests[] = {
+		CASE(first_page_first), CASE(offsets_stay), CASE(plus_instantiates),
+		CASE(plus_asks_objects), CASE(interrupted), CASE(ends_while_listing),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
