@@ -20,8 +20,8 @@
 struct cst_http_server;
 struct cst_http_exchange;
 
-/* Answers one request. Nothing may be sent after it has returned. The server sends 500 when the handler starts no response, and reads over what the handler left of
- * the request body (closing instead when that is much). */
+/* Answers one request. Nothing may be sent after it has returned. The server sends 500 when the handler starts no
+ * response, and reads over what the handler left of the request body (closing instead when that is much). */
 typedef void (*cst_http_handler)(struct cst_http_exchange *x, void *arg);
 
 struct cst_http_server_config {
@@ -67,13 +67,15 @@ int cst_http_request_read_all(struct cst_http_exchange *x, struct cst_buf *out, 
 /* Adds a response header; before the response is started. Line breaks in a value become spaces. */
 void cst_http_response_header(struct cst_http_exchange *x, const char *name, const char *value);
 void cst_http_response_headerf(struct cst_http_exchange *x, const char *name, const char *fmt, ...) CST_PRINTF(3, 4);
-/* The value of a header added so far (valid until the next change; data NULL: absent), and its replacement (false: absent). */
+/* The value of a header added so far (valid until the next change; data NULL: absent), and its replacement (false:
+ * absent). */
 struct cst_slice cst_http_response_header_get(const struct cst_http_exchange *x, const char *name);
 bool cst_http_response_header_replace(struct cst_http_exchange *x, const char *name, const char *value);
-/* Sends the head (with the first body bytes, when a length > 0 is given: a handler doesn't pause in between). length ≥ 0: Content-Length; -1: chunked. For HEAD, 204 and 304 the length is told and no body follows. */
+/* Sends the head (with the first body bytes, when a length > 0 is given: a handler doesn't pause in between). length ≥ 0:
+ * Content-Length; -1: chunked. For HEAD and 304 the length is told and no body follows; 204 has neither. */
 int cst_http_response_start(struct cst_http_exchange *x, int status, int64_t length);
 int cst_http_response_write(struct cst_http_exchange *x, const void *data, size_t len);
-/* sendfile(2) (read and SSL_write with TLS), paced. */
+/* sendfile(2) (SSL_sendfile or read and SSL_write with TLS), paced. -EPIPE: the file is shorter. */
 int cst_http_response_sendfile(struct cst_http_exchange *x, int fd, int64_t offset, int64_t len);
 int cst_http_response_end(struct cst_http_exchange *x); /* the last chunk; a short body closes the connection */
 /* Head and body in one. */
@@ -102,7 +104,7 @@ struct cst_http_exchange_hooks {
 	uint64_t *count_in, *count_out;
 };
 void cst_http_exchange_set_hooks(struct cst_http_exchange *x, const struct cst_http_exchange_hooks *hooks, void *arg);
-/* What the server does when the handler has returned, early: 500 when nothing was started, the end of what was started. For
- * a handler whose hooks must not be called after it. */
+/* What the server does when the handler has returned, early: 500 when nothing was started, the end of what was started.
+ * For a handler whose hooks must not be called after it. */
 void cst_http_exchange_finish(struct cst_http_exchange *x);
 void *cst_http_exchange_hook_arg(const struct cst_http_exchange *x); /* NULL without hooks */

@@ -28,45 +28,45 @@ struct cst_store {
 };
 
 /* The operations by the names that statistics and --fail use. ListObjects counts V1 and V2. */
-#define CST_STORE_OPERATIONS(X)                                                                                      \
-	X(OTHER, "Other")                                                                                            \
-	X(GET_OBJECT, "GetObject")                                                                                   \
-	X(HEAD_OBJECT, "HeadObject")                                                                                 \
-	X(GET_OBJECT_META, "GetObjectMeta")                                                                          \
-	X(LIST_OBJECTS, "ListObjects")                                                                               \
-	X(LIST_OBJECT_VERSIONS, "ListObjectVersions")                                                                \
-	X(PUT_OBJECT, "PutObject")                                                                                   \
-	X(POST_OBJECT, "PostObject")                                                                                 \
-	X(APPEND_OBJECT, "AppendObject")                                                                             \
-	X(INITIATE_MULTIPART_UPLOAD, "InitiateMultipartUpload")                                                      \
-	X(UPLOAD_PART, "UploadPart")                                                                                 \
-	X(UPLOAD_PART_COPY, "UploadPartCopy")                                                                        \
-	X(COMPLETE_MULTIPART_UPLOAD, "CompleteMultipartUpload")                                                      \
-	X(ABORT_MULTIPART_UPLOAD, "AbortMultipartUpload")                                                            \
-	X(LIST_PARTS, "ListParts")                                                                                   \
-	X(LIST_MULTIPART_UPLOADS, "ListMultipartUploads")                                                            \
-	X(COPY_OBJECT, "CopyObject")                                                                                 \
-	X(DELETE_OBJECT, "DeleteObject")                                                                             \
-	X(DELETE_MULTIPLE_OBJECTS, "DeleteMultipleObjects")                                                          \
-	X(PUT_SYMLINK, "PutSymlink")                                                                                 \
-	X(GET_SYMLINK, "GetSymlink")                                                                                 \
-	X(RESTORE_OBJECT, "RestoreObject")                                                                           \
-	X(GET_OBJECT_ACL, "GetObjectAcl")                                                                            \
-	X(PUT_OBJECT_ACL, "PutObjectAcl")                                                                            \
-	X(GET_OBJECT_TAGGING, "GetObjectTagging")                                                                    \
-	X(PUT_OBJECT_TAGGING, "PutObjectTagging")                                                                    \
-	X(DELETE_OBJECT_TAGGING, "DeleteObjectTagging")                                                              \
-	X(PUT_BUCKET, "PutBucket")                                                                                   \
-	X(DELETE_BUCKET, "DeleteBucket")                                                                             \
-	X(HEAD_BUCKET, "HeadBucket")                                                                                 \
-	X(LIST_BUCKETS, "ListBuckets")                                                                               \
-	X(GET_BUCKET_INFO, "GetBucketInfo")                                                                          \
-	X(GET_BUCKET_STAT, "GetBucketStat")                                                                          \
-	X(GET_BUCKET_LOCATION, "GetBucketLocation")                                                                  \
-	X(GET_BUCKET_ACL, "GetBucketAcl")                                                                            \
-	X(PUT_BUCKET_ACL, "PutBucketAcl")                                                                            \
-	X(GET_BUCKET_VERSIONING, "GetBucketVersioning")                                                              \
-	X(GET_BUCKET_CONFIG, "GetBucketConfig") /* any other ?sub-resource of a bucket that is read */               \
+#define CST_STORE_OPERATIONS(X)                                                                        \
+	X(OTHER, "Other")                                                                              \
+	X(GET_OBJECT, "GetObject")                                                                     \
+	X(HEAD_OBJECT, "HeadObject")                                                                   \
+	X(GET_OBJECT_META, "GetObjectMeta")                                                            \
+	X(LIST_OBJECTS, "ListObjects")                                                                 \
+	X(LIST_OBJECT_VERSIONS, "ListObjectVersions")                                                  \
+	X(PUT_OBJECT, "PutObject")                                                                     \
+	X(POST_OBJECT, "PostObject")                                                                   \
+	X(APPEND_OBJECT, "AppendObject")                                                               \
+	X(INITIATE_MULTIPART_UPLOAD, "InitiateMultipartUpload")                                        \
+	X(UPLOAD_PART, "UploadPart")                                                                   \
+	X(UPLOAD_PART_COPY, "UploadPartCopy")                                                          \
+	X(COMPLETE_MULTIPART_UPLOAD, "CompleteMultipartUpload")                                        \
+	X(ABORT_MULTIPART_UPLOAD, "AbortMultipartUpload")                                              \
+	X(LIST_PARTS, "ListParts")                                                                     \
+	X(LIST_MULTIPART_UPLOADS, "ListMultipartUploads")                                              \
+	X(COPY_OBJECT, "CopyObject")                                                                   \
+	X(DELETE_OBJECT, "DeleteObject")                                                               \
+	X(DELETE_MULTIPLE_OBJECTS, "DeleteMultipleObjects")                                            \
+	X(PUT_SYMLINK, "PutSymlink")                                                                   \
+	X(GET_SYMLINK, "GetSymlink")                                                                   \
+	X(RESTORE_OBJECT, "RestoreObject")                                                             \
+	X(GET_OBJECT_ACL, "GetObjectAcl")                                                              \
+	X(PUT_OBJECT_ACL, "PutObjectAcl")                                                              \
+	X(GET_OBJECT_TAGGING, "GetObjectTagging")                                                      \
+	X(PUT_OBJECT_TAGGING, "PutObjectTagging")                                                      \
+	X(DELETE_OBJECT_TAGGING, "DeleteObjectTagging")                                                \
+	X(PUT_BUCKET, "PutBucket")                                                                     \
+	X(DELETE_BUCKET, "DeleteBucket")                                                               \
+	X(HEAD_BUCKET, "HeadBucket")                                                                   \
+	X(LIST_BUCKETS, "ListBuckets")                                                                 \
+	X(GET_BUCKET_INFO, "GetBucketInfo")                                                            \
+	X(GET_BUCKET_STAT, "GetBucketStat")                                                            \
+	X(GET_BUCKET_LOCATION, "GetBucketLocation")                                                    \
+	X(GET_BUCKET_ACL, "GetBucketAcl")                                                              \
+	X(PUT_BUCKET_ACL, "PutBucketAcl")                                                              \
+	X(GET_BUCKET_VERSIONING, "GetBucketVersioning")                                                \
+	X(GET_BUCKET_CONFIG, "GetBucketConfig") /* any other ?sub-resource of a bucket that is read */ \
 	X(PUT_BUCKET_CONFIG, "PutBucketConfig") /* … or written */
 
 #define CST_STORE_OPERATION_ENUM(id, name) CST_STORE_OP_##id,
