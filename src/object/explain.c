@@ -112,6 +112,13 @@ static void hint_transport(const struct cst_object_op *op, int rc, struct cst_bu
 		cst_buf_add_str(hint, "give --ca FILE for a private authority, or write http:// if the store speaks plain HTTP");
 		break;
 	case -ETIMEDOUT:
+		if (op->status) {
+			cst_buf_add_str(hint, "the store began to answer and then was too slow");
+			if (op->kind == CST_OP_GET)
+				cst_buf_printf(hint, ": %llu of %llu bytes had come", (unsigned long long)op->got,
+					       (unsigned long long)op->length);
+			break;
+		}
 		cst_buf_add_str(hint, strstr(e->url, "-internal.")
 					      ? "-internal endpoints are reachable from the cloud's own machines only: use the public one"
 					      : "check the network, firewalls and proxy settings between this machine and the store");
