@@ -1,7 +1,8 @@
 /* What stat(2) shows: modes, owners, times. */
 #include "fs/internal.h"
 
-static uint32_t permissions(const struct cst_fs_config *c, const struct cst_inode *inode, const struct cst_object_attr *attr)
+static uint32_t permissions(const struct cst_fs_config *c, const struct cst_inode *inode,
+			    const struct cst_object_attr *attr)
 {
 	bool is_dir = cst_inode_is_dir(inode);
 	uint32_t mode = is_dir ? c->dir_mode : c->file_mode;
@@ -21,13 +22,16 @@ static void set_time(struct timespec *ts, int64_t ns)
 
 void fs_fill_stat(const struct cst_fs *fs, struct cst_inode *inode, struct stat *st)
 {
-	static const mode_t types[] = {[CST_KIND_FILE] = S_IFREG, [CST_KIND_DIR] = S_IFDIR, [CST_KIND_SYMLINK] = S_IFLNK};
+	static const mode_t types[] = {
+		[CST_KIND_FILE] = S_IFREG, [CST_KIND_DIR] = S_IFDIR, [CST_KIND_SYMLINK] = S_IFLNK};
 	const struct cst_fs_config *c = &fs->config;
 	struct cst_entry known = CST_ENTRY_INIT;
 	cst_inode_entry(fs->table, inode, &known);
 	const struct cst_object_attr *attr = c->attributes == CST_FS_ATTRIBUTES_OBJECT ? known.attr : NULL;
 	uint32_t has = attr ? attr->has : 0;
-	int64_t changed = known.mtime ? known.mtime * CST_NS_PER_S : attr && attr->last_modified ? attr->last_modified * CST_NS_PER_S : fs->mounted;
+	int64_t changed = known.mtime			? known.mtime * CST_NS_PER_S
+			  : attr && attr->last_modified ? attr->last_modified * CST_NS_PER_S
+							: fs->mounted;
 	int64_t mtime = has & CST_ATTR_MTIME ? attr->mtime : changed;
 	*st = (struct stat){
 		.st_ino = inode->id->ino,

@@ -70,7 +70,8 @@ static void cancel_call(struct cst_fs_call *call)
 	cst_pool_submit(w->fs->pool, abort_job, w);
 }
 
-void fs_wait_arm(struct fs_wait *w, struct cst_fs *fs, struct cst_fs_call *call, bool (*leave)(struct fs_wait *), void (*free_fn)(struct fs_wait *))
+void fs_wait_arm(struct fs_wait *w, struct cst_fs *fs, struct cst_fs_call *call, bool (*leave)(struct fs_wait *),
+		 void (*free_fn)(struct fs_wait *))
 {
 	cst_ref_init(&w->ref);
 	cst_ref_get(&w->ref); /* the starter's */

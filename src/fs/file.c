@@ -128,7 +128,8 @@ static void start_read(struct cst_fs *fs, struct cst_fs_call *call, struct fs_ha
 	fs_wait_started(&r->w);
 }
 
-void cst_fs_read(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node, uint64_t fh, uint64_t offset, uint32_t size)
+void cst_fs_read(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node, uint64_t fh, uint64_t offset,
+		 uint32_t size)
 {
 	CST_CHECK(fs, FS_MAGIC);
 	struct cst_inode *inode = cst_inode_get(fs->table, node);

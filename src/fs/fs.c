@@ -32,9 +32,10 @@ static void on_skipped(void *arg, struct cst_slice dir, struct cst_slice name, u
 	if (__atomic_exchange_n(&fs->told_skipped, true, __ATOMIC_RELAXED))
 		return;
 	CST_AUTO_FREE char *key = printable(dir, name);
-	cst_log_warn("keys that can't be file names are not shown, for example \"%s\" (a name is 1 to %d bytes, not \".\" or \"..\", "
-		     "without NUL and empty parts); they are counted in cistern_fs_skipped_names_total, this is said once",
-		     key, CST_NAME_MAX);
+	cst_log_warn(
+		"keys that can't be file names are not shown, for example \"%s\" (a name is 1 to %d bytes, not \".\" or \"..\", "
+		"without NUL and empty parts); they are counted in cistern_fs_skipped_names_total, this is said once",
+		key, CST_NAME_MAX);
 }
 
 static void on_shadowed(void *arg, struct cst_slice dir, struct cst_slice name)
@@ -42,7 +43,8 @@ static void on_shadowed(void *arg, struct cst_slice dir, struct cst_slice name)
 	struct cst_fs *fs = arg;
 	CST_AUTO_FREE char *key = printable(dir, name);
 	cst_metric_add(fs->metric_shadowed, 1);
-	cst_log_warn("\"%s\" is an object and also a prefix of others: the file is shown, what is below \"%s/\" is not", key, key);
+	cst_log_warn("\"%s\" is an object and also a prefix of others: the file is shown, what is below \"%s/\" is not",
+		     key, key);
 }
 
 struct cst_fs *cst_fs_new(const struct cst_fs_config *config, const struct cst_fs_host *host, struct cst_error *err)
@@ -69,8 +71,10 @@ struct cst_fs *cst_fs_new(const struct cst_fs_config *config, const struct cst_f
 	fs->pool = cst_pool_new("cst-fs", POOL_THREADS);
 	for (unsigned i = 0; i < HANDLE_SHARDS; i++)
 		pthread_mutex_init(&fs->handles[i].lock, NULL);
-	fs->metric_skipped = cst_metric_counter("cistern_fs_skipped_names_total", NULL, "Keys not shown because POSIX can't hold their names");
-	fs->metric_shadowed = cst_metric_counter("cistern_fs_shadowed_prefixes_total", NULL, "Prefixes not shown because an object has their name");
+	fs->metric_skipped = cst_metric_counter("cistern_fs_skipped_names_total", NULL,
+						"Keys not shown because POSIX can't hold their names");
+	fs->metric_shadowed = cst_metric_counter("cistern_fs_shadowed_prefixes_total", NULL,
+						 "Prefixes not shown because an object has their name");
 	fs->meta = cst_meta_new(&(struct cst_meta_config){
 		.bucket = config->bucket,
 		.attributes_object = config->attributes == CST_FS_ATTRIBUTES_OBJECT,
@@ -177,7 +181,8 @@ static void notify_stale(struct cst_fs *fs, uint64_t node)
 	cst_pool_submit(fs->pool, tell_stale, job);
 }
 
-struct cst_inode *fs_enter(struct cst_fs *fs, struct cst_inode *parent, const char *name, const struct cst_entry *entry, unsigned lookups)
+struct cst_inode *fs_enter(struct cst_fs *fs, struct cst_inode *parent, const char *name, const struct cst_entry *entry,
+			   unsigned lookups)
 {
 	uint64_t replaced;
 	struct cst_inode *inode = cst_inode_enter(fs->table, parent, name, entry, lookups, &replaced);
@@ -219,7 +224,9 @@ int fs_errno(struct cst_fs *fs, int rc, const char *what, struct cst_slice name,
 		CST_AUTO_FREE char *shown = printable(CST_SLICE(""), name);
 		cst_log_warn("%s \"%s\": %s%s (%" PRIu64 " other failures not logged)", what, shown,
 			     err ? cst_error_text(err, text, sizeof(text)) : strerror(-rc),
-			     archived && !err->hint[0] ? "; the object is archived: restore it, then read it again" : "", suppressed);
+			     archived && !err->hint[0] ? "; the object is archived: restore it, then read it again"
+						       : "",
+			     suppressed);
 	}
 	return rc == -EACCES || rc == -ENOTSUP ? rc : -EIO;
 }
@@ -274,9 +281,10 @@ void cst_fs_access(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node, u
 void cst_fs_refuse_write(struct cst_fs *fs, struct cst_fs_call *call, const char *what)
 {
 	if (!__atomic_exchange_n(&fs->told_write, true, __ATOMIC_RELAXED))
-		cst_log_warn("%s refused with \"Read-only file system\": this version mounts read-only; write with other tools and the change "
-			     "shows here (this is said once)",
-			     what);
+		cst_log_warn(
+			"%s refused with \"Read-only file system\": this version mounts read-only; write with other tools and the change "
+			"shows here (this is said once)",
+			what);
 	fs->host->error(call, -EROFS);
 }
 

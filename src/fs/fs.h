@@ -37,9 +37,9 @@ struct cst_fs_dirent {
 	const struct cst_fs_entry *entry; /* readdirplus; node 0: not instantiated */
 };
 enum { /* open flags to the host */
-	CST_FS_KEEP_CACHE = 1,
-	CST_FS_DIRECT_IO = 2,
-	CST_FS_CACHE_DIR = 4,
+       CST_FS_KEEP_CACHE = 1,
+       CST_FS_DIRECT_IO = 2,
+       CST_FS_CACHE_DIR = 4,
 };
 
 /* One request. Embedded in the host's own; the host fills uid, gid, pid, umask. */
@@ -47,7 +47,7 @@ struct cst_fs_call {
 	uint32_t uid, gid, pid;
 	/* Set by the file system while the call waits; the host calls it at most once, on INTERRUPT, under `lock`. The call is then
 	 * answered -EINTR soon (or with its result). */
-	int lock; /* a spin lock: cst_fs_call_lock/unlock */
+	int lock;	  /* a spin lock: cst_fs_call_lock/unlock */
 	bool interrupted; /* the file system's: an INTERRUPT that came before the call waited */
 	void (*cancel)(struct cst_fs_call *call);
 	void *private_data; /* the file system's */
@@ -64,13 +64,15 @@ struct cst_fs_host {
 	void (*data)(struct cst_fs_call *call, const struct iovec *iov, int count);
 	void (*text)(struct cst_fs_call *call, struct cst_slice text); /* readlink */
 	void (*statfs)(struct cst_fs_call *call, const struct statvfs *st);
-	void (*xattr)(struct cst_fs_call *call, struct cst_slice value); /* get and list; the host handles size 0 and ERANGE */
+	void (*xattr)(struct cst_fs_call *call,
+		      struct cst_slice value); /* get and list; the host handles size 0 and ERANGE */
 	/* Directory entries: add returns 0, or -ENOSPC when the caller's buffer is full (stop; that entry was not taken). Then one
 	 * dirents_end. It returns 0 or -ENOENT as entry does (undo every instantiated entry). */
 	int (*dirent)(struct cst_fs_call *call, const struct cst_fs_dirent *entry);
 	int (*dirents_end)(struct cst_fs_call *call);
 	/* Tell the kernel; any thread, may block on the kernel, never called while a lock of the file system is held. */
-	void (*invalidate_node)(void *host, uint64_t node, int64_t offset, int64_t length); /* offset -1: attributes only */
+	void (*invalidate_node)(void *host, uint64_t node, int64_t offset,
+				int64_t length); /* offset -1: attributes only */
 	void (*expire_name)(void *host, uint64_t parent, struct cst_slice name);
 	void *host;
 };
@@ -90,14 +92,14 @@ struct cst_fs_config {
 	bool umask_given, mountpoint_umask_given, file_mode_given, dir_mode_given;
 	int64_t attr_ttl, entry_ttl, negative_ttl; /* ns, told to the kernel */
 	int64_t list_ttl;			   /* ns a listing answers lookups */
-	bool kernel_cache;	 /* keep the page cache over opens */
-	bool auto_cache;	 /* keep it while size, mtime and ETag are the same */
+	bool kernel_cache;			   /* keep the page cache over opens */
+	bool auto_cache;			   /* keep it while size, mtime and ETag are the same */
 	bool direct_io;
-	bool cache_dirs;	 /* kernel_readdir_cache_timeout > 0 */
+	bool cache_dirs; /* kernel_readdir_cache_timeout > 0 */
 	bool readdirplus;
-	bool symlinks;		 /* OSS symlink objects appear as symbolic links; off: as the file they point to */
-	bool read_only;		 /* always true in this version */
-	int64_t (*clock)(void);	 /* NULL: cst_now */
+	bool symlinks;		/* OSS symlink objects appear as symbolic links; off: as the file they point to */
+	bool read_only;		/* always true in this version */
+	int64_t (*clock)(void); /* NULL: cst_now */
 };
 struct cst_fs *cst_fs_new(const struct cst_fs_config *config, const struct cst_fs_host *host, struct cst_error *err);
 /* No call may be under way. */
@@ -108,10 +110,12 @@ void cst_fs_forget(struct cst_fs *fs, uint64_t node, uint64_t count); /* no repl
 void cst_fs_getattr(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node);
 void cst_fs_readlink(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node);
 void cst_fs_open(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node, uint32_t flags);
-void cst_fs_read(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node, uint64_t fh, uint64_t offset, uint32_t size);
+void cst_fs_read(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node, uint64_t fh, uint64_t offset,
+		 uint32_t size);
 void cst_fs_release(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node, uint64_t fh);
 void cst_fs_opendir(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node);
-void cst_fs_readdir(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node, uint64_t fh, uint64_t offset, bool plus);
+void cst_fs_readdir(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node, uint64_t fh, uint64_t offset,
+		    bool plus);
 void cst_fs_releasedir(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node, uint64_t fh);
 void cst_fs_statfs(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node);
 void cst_fs_access(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node, uint32_t mask);

@@ -22,7 +22,7 @@ struct fs_handle {
 	uint64_t fh;
 	struct fs_handle *next;
 	struct cst_fs *fs;
-	struct cst_inode *inode; /* counted */
+	struct cst_inode *inode;	 /* counted */
 	struct cst_fetch_stream *stream; /* files with bytes */
 	/* directories */
 	pthread_mutex_t lock; /* guards what follows */
@@ -70,7 +70,8 @@ struct fs_wait {
 	void (*free)(struct fs_wait *w);
 };
 /* Before the operation is started; from now on an interrupt reaches it. */
-void fs_wait_arm(struct fs_wait *w, struct cst_fs *fs, struct cst_fs_call *call, bool (*leave)(struct fs_wait *), void (*free)(struct fs_wait *));
+void fs_wait_arm(struct fs_wait *w, struct cst_fs *fs, struct cst_fs_call *call, bool (*leave)(struct fs_wait *),
+		 void (*free)(struct fs_wait *));
 /* After it was started (it may have ended already); gives the starter's reference back. */
 void fs_wait_started(struct fs_wait *w);
 /* At its end, before the reply: interrupts come too late now. Returns the call. */
@@ -93,7 +94,8 @@ void fs_key(const struct cst_fs *fs, const struct cst_inode *inode, struct cst_b
 /* Is what is known of the inode (as of `checked`) young enough? */
 bool fs_is_fresh(const struct cst_fs *fs, int64_t checked);
 /* Enters news; tells the kernel when they replace a version it holds. */
-struct cst_inode *fs_enter(struct cst_fs *fs, struct cst_inode *parent, const char *name, const struct cst_entry *entry, unsigned lookups);
+struct cst_inode *fs_enter(struct cst_fs *fs, struct cst_inode *parent, const char *name, const struct cst_entry *entry,
+			   unsigned lookups);
 void fs_gone(struct cst_fs *fs, struct cst_inode *parent, const char *name, int64_t at);
 /* Something contradicts what is known of the inode: it must be asked for before its next use. */
 void fs_doubt(struct cst_fs *fs, struct cst_inode *inode);
@@ -103,4 +105,5 @@ int fs_errno(struct cst_fs *fs, int rc, const char *what, struct cst_slice name,
 /* Makes sure that the inode is the current version of its object, asking the store when what is known is too old (or `strict`), then
  * calls `then`: rc 0, -ESTALE (changed or gone) or an error. `handle` and `flags` are passed on. */
 typedef void (*fs_checked_fn)(struct cst_fs *fs, struct cst_fs_call *call, struct cst_inode *inode, int rc);
-void fs_check_version(struct cst_fs *fs, struct cst_fs_call *call, struct cst_inode *inode, bool strict, fs_checked_fn then);
+void fs_check_version(struct cst_fs *fs, struct cst_fs_call *call, struct cst_inode *inode, bool strict,
+		      fs_checked_fn then);

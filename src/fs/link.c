@@ -68,7 +68,8 @@ static void object_call_fail(struct object_call *o, int rc, const char *what, co
 static void relative_target(const struct object_call *o, struct cst_slice key, struct cst_buf *out)
 {
 	struct cst_slice prefix = cst_slice_of(o->w.fs->prefix), own = cst_buf_slice(&o->key);
-	bool is_path = cst_slice_starts(key, CST_SLICE("/")) || cst_slice_starts(key, CST_SLICE("./")) || cst_slice_starts(key, CST_SLICE("../"));
+	bool is_path = cst_slice_starts(key, CST_SLICE("/")) || cst_slice_starts(key, CST_SLICE("./")) ||
+		       cst_slice_starts(key, CST_SLICE("../"));
 	if (is_path || !cst_slice_starts(key, prefix)) {
 		cst_buf_add_slice(out, key);
 		return;
@@ -269,7 +270,8 @@ static bool may_have(struct cst_fs *fs, struct cst_inode *inode, const char *nam
 	if (strncmp(name, PREFIX, sizeof(PREFIX) - 1) == 0)
 		return true;
 	cst_inode_lock(fs->table, inode);
-	bool stored = fs->config.attributes == CST_FS_ATTRIBUTES_OBJECT && inode->attr && inode->attr->has & CST_ATTR_XATTR;
+	bool stored =
+		fs->config.attributes == CST_FS_ATTRIBUTES_OBJECT && inode->attr && inode->attr->has & CST_ATTR_XATTR;
 	cst_inode_unlock(fs->table, inode);
 	return stored;
 }

@@ -4,7 +4,8 @@
 
 /* What is known of a name without asking the store. 0, -ENOENT (as of entry->at) or -EAGAIN; then entry->kind may tell what it is,
  * though not its attributes. The newer of the listing and the inode's own news counts. */
-static int known_of(struct cst_fs *fs, struct cst_inode *parent, struct cst_dir *dir, const char *name, struct cst_entry *entry)
+static int known_of(struct cst_fs *fs, struct cst_inode *parent, struct cst_dir *dir, const char *name,
+		    struct cst_entry *entry)
 {
 	int64_t listed_at = 0;
 	bool need_attr = fs->config.attributes == CST_FS_ATTRIBUTES_OBJECT;
@@ -32,8 +33,8 @@ static int known_of(struct cst_fs *fs, struct cst_inode *parent, struct cst_dir 
 	return rc;
 }
 
-static void reply_entry(struct cst_fs *fs, struct cst_fs_call *call, struct cst_inode *parent, const char *name, const struct cst_entry *entry,
-			struct cst_dir *below)
+static void reply_entry(struct cst_fs *fs, struct cst_fs_call *call, struct cst_inode *parent, const char *name,
+			const struct cst_entry *entry, struct cst_dir *below)
 {
 	struct cst_fs_entry out;
 	struct cst_inode *inode = fs_enter(fs, parent, name, entry, 1);
@@ -46,7 +47,8 @@ static void reply_entry(struct cst_fs *fs, struct cst_fs_call *call, struct cst_
 		cst_inode_forget(fs->table, node, 1);
 }
 
-static void reply_negative(struct cst_fs *fs, struct cst_fs_call *call, struct cst_inode *parent, const char *name, int64_t at)
+static void reply_negative(struct cst_fs *fs, struct cst_fs_call *call, struct cst_inode *parent, const char *name,
+			   int64_t at)
 {
 	struct cst_fs_entry out = {.entry_ttl = fs->config.negative_ttl};
 	fs_gone(fs, parent, name, at);
@@ -92,7 +94,8 @@ static struct ask *ask_new(struct cst_fs *fs, struct cst_fs_call *call, struct c
 	return ask;
 }
 
-static void lookup_done(struct cst_dir_wait *wait, int rc, const struct cst_entry *entry, struct cst_dir *below, const struct cst_error *err)
+static void lookup_done(struct cst_dir_wait *wait, int rc, const struct cst_entry *entry, struct cst_dir *below,
+			const struct cst_error *err)
 {
 	struct ask *ask = cst_container_of(wait, struct ask, wait);
 	struct cst_fs *fs = ask->w.fs;
@@ -106,12 +109,15 @@ static void lookup_done(struct cst_dir_wait *wait, int rc, const struct cst_entr
 	fs_wait_unref(&ask->w);
 }
 
-static void lookup_ask(struct cst_fs *fs, struct cst_fs_call *call, struct cst_inode *parent, const char *name, enum cst_kind hint)
+static void lookup_ask(struct cst_fs *fs, struct cst_fs_call *call, struct cst_inode *parent, const char *name,
+		       enum cst_kind hint)
 {
 	struct ask *ask = ask_new(fs, call, parent, name);
 	struct cst_inode *child = cst_inode_find(fs->table, parent, name);
 	struct cst_dir *below = child && cst_inode_is_dir(child) ? fs_dir_of(fs, child) : NULL;
-	enum cst_dir_ask what = hint == CST_KIND_DIR ? CST_DIR_ASK_DIR : hint != CST_KIND_NONE ? CST_DIR_ASK_FILE : CST_DIR_ASK_NAME;
+	enum cst_dir_ask what = hint == CST_KIND_DIR	? CST_DIR_ASK_DIR
+				: hint != CST_KIND_NONE ? CST_DIR_ASK_FILE
+							: CST_DIR_ASK_NAME;
 	/* What a symlink object points to takes a full HEAD. */
 	if (what == CST_DIR_ASK_FILE && fs->config.attributes != CST_FS_ATTRIBUTES_OBJECT)
 		what = CST_DIR_ASK_NAME;
@@ -166,7 +172,8 @@ static int apply_news(struct cst_fs *fs, struct cst_inode *inode, int rc, const 
 	return same ? 0 : -ESTALE;
 }
 
-static void check_done(struct cst_dir_wait *wait, int rc, const struct cst_entry *entry, struct cst_dir *below, const struct cst_error *err)
+static void check_done(struct cst_dir_wait *wait, int rc, const struct cst_entry *entry, struct cst_dir *below,
+		       const struct cst_error *err)
 {
 	struct ask *ask = cst_container_of(wait, struct ask, wait);
 	struct cst_fs *fs = ask->w.fs;
@@ -189,7 +196,8 @@ static bool is_stale(struct cst_fs *fs, struct cst_inode *inode, int64_t *checke
 	return stale;
 }
 
-void fs_check_version(struct cst_fs *fs, struct cst_fs_call *call, struct cst_inode *inode, bool strict, fs_checked_fn then)
+void fs_check_version(struct cst_fs *fs, struct cst_fs_call *call, struct cst_inode *inode, bool strict,
+		      fs_checked_fn then)
 {
 	CST_AUTO_ENTRY listed = CST_ENTRY_INIT;
 	int64_t checked, listed_at = 0;
@@ -215,7 +223,11 @@ void fs_check_version(struct cst_fs *fs, struct cst_fs_call *call, struct cst_in
 	ask->then = then;
 	ask->wait.done = check_done;
 	bool full = inode->id->kind == CST_KIND_SYMLINK || inode->id->type == CST_OBJECT_SYMLINK;
-	cst_dir_probe(ask->dir, ask->name, full ? CST_DIR_ASK_NAME : strict ? CST_DIR_ASK_STRICT : CST_DIR_ASK_FILE, NULL, &ask->wait);
+	cst_dir_probe(ask->dir, ask->name,
+		      full     ? CST_DIR_ASK_NAME
+		      : strict ? CST_DIR_ASK_STRICT
+			       : CST_DIR_ASK_FILE,
+		      NULL, &ask->wait);
 	fs_wait_started(&ask->w);
 }
 

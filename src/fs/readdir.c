@@ -86,7 +86,8 @@ static uint64_t offset_after(size_t i, struct cst_slice name)
 static bool add_dot(struct dir_call *d, struct cst_slice name, uint64_t ino, uint64_t next)
 {
 	static const struct cst_fs_entry none;
-	struct cst_fs_dirent entry = {.ino = ino, .next = next, .type = DT_DIR, .name = name, .entry = d->plus ? &none : NULL};
+	struct cst_fs_dirent entry = {
+		.ino = ino, .next = next, .type = DT_DIR, .name = name, .entry = d->plus ? &none : NULL};
 	if (d->w.fs->host->dirent(d->w.call, &entry) != 0) {
 		d->full = true;
 		return false;
@@ -118,18 +119,21 @@ static struct cst_object_attr *inode_attr(struct cst_fs *fs, struct cst_inode *d
 		return NULL;
 	cst_inode_entry(fs->table, inode, &own);
 	bool same = own.mtime == view->mtime && own.size == view->size && strcmp(own.etag, view->etag) == 0;
-	if (view->kind == CST_KIND_DIR ? own.kind == CST_KIND_DIR && fs_is_fresh(fs, own.at) : own.kind != CST_KIND_DIR && same)
+	if (view->kind == CST_KIND_DIR ? own.kind == CST_KIND_DIR && fs_is_fresh(fs, own.at)
+				       : own.kind != CST_KIND_DIR && same)
 		attr = cst_object_attr_ref(own.attr);
 	cst_inode_unref(fs->table, inode);
 	return attr;
 }
 
 /* What a listing's entry says, when that is all there is to know. */
-static bool listed_entry(const struct cst_fs *fs, const struct cst_name_view *view, struct cst_object_attr *attr, int64_t at, struct cst_entry *entry)
+static bool listed_entry(const struct cst_fs *fs, const struct cst_name_view *view, struct cst_object_attr *attr,
+			 int64_t at, struct cst_entry *entry)
 {
 	bool by_object = fs->config.attributes == CST_FS_ATTRIBUTES_OBJECT;
 	bool symlink = view->type == CST_OBJECT_SYMLINK && view->kind != CST_KIND_DIR;
-	*entry = (struct cst_entry){.kind = view->kind, .type = view->type, .size = view->size, .mtime = view->mtime, .at = at};
+	*entry = (struct cst_entry){
+		.kind = view->kind, .type = view->type, .size = view->size, .mtime = view->mtime, .at = at};
 	memcpy(entry->etag, view->etag, sizeof(entry->etag));
 	if (view->flags & CST_NAME_DOUBTFUL || (by_object && !attr) || (symlink && !fs->config.symlinks))
 		return false;
@@ -236,7 +240,8 @@ static void batch_put(struct batch *b)
 	}
 }
 
-static void item_done(struct cst_dir_wait *wait, int rc, const struct cst_entry *entry, struct cst_dir *below, const struct cst_error *err)
+static void item_done(struct cst_dir_wait *wait, int rc, const struct cst_entry *entry, struct cst_dir *below,
+		      const struct cst_error *err)
 {
 	struct batch_item *item = cst_container_of(wait, struct batch_item, wait);
 	/* The answer is in the listing now; an entry that has none is shown without its attributes. */
@@ -247,7 +252,8 @@ static void item_done(struct cst_dir_wait *wait, int rc, const struct cst_entry 
 	batch_put(item->batch);
 }
 
-static bool collect_item(void *arg, size_t i, const struct cst_name_view *view, struct cst_object_attr *attr, int64_t at)
+static bool collect_item(void *arg, size_t i, const struct cst_name_view *view, struct cst_object_attr *attr,
+			 int64_t at)
 {
 	struct batch *b = arg;
 	(void)at;
@@ -343,7 +349,8 @@ static void find_place(struct dir_call *d)
 	uint64_t place = d->offset & PLACE_MASK;
 	if (place < FIRST_PLACE)
 		return;
-	d->next = cst_listing_resume(d->listing, (size_t)(place - FIRST_PLACE + 1), (uint32_t)(d->offset >> PLACE_BITS));
+	d->next =
+		cst_listing_resume(d->listing, (size_t)(place - FIRST_PLACE + 1), (uint32_t)(d->offset >> PLACE_BITS));
 }
 
 void cst_fs_readdir(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node, uint64_t fh, uint64_t offset, bool plus)

@@ -36,7 +36,8 @@ struct cst_dir *cst_dir_try_ref(struct cst_dir *dir)
 {
 	int count = __atomic_load_n(&dir->ref.count, __ATOMIC_RELAXED);
 	while (count > 0) {
-		if (__atomic_compare_exchange_n(&dir->ref.count, &count, count + 1, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+		if (__atomic_compare_exchange_n(&dir->ref.count, &count, count + 1, true, __ATOMIC_RELAXED,
+						__ATOMIC_RELAXED))
 			return dir;
 	}
 	return NULL;
@@ -125,7 +126,8 @@ bool cst_listing_is_fresh_locked(const struct cst_listing *listing)
 {
 	if (!listing || listing->rc < 0)
 		return false;
-	return listing->running || cst_meta_now(listing->dir->meta) - listing->refreshed < listing->dir->meta->config.list_ttl;
+	return listing->running ||
+	       cst_meta_now(listing->dir->meta) - listing->refreshed < listing->dir->meta->config.list_ttl;
 }
 
 struct cst_listing *cst_listing_start_locked(struct cst_dir *dir, unsigned wanted_pages)
@@ -182,7 +184,8 @@ static void inherit_attrs_locked(struct cst_listing *listing, size_t first)
 		struct cst_name_view view, was;
 		size_t at;
 		cst_names_get(&listing->names, i, &view);
-		if (view.kind == CST_KIND_DIR || cst_names_find(old, view.name, &at) == CST_NAMES_ABSENT || at == SIZE_MAX)
+		if (view.kind == CST_KIND_DIR || cst_names_find(old, view.name, &at) == CST_NAMES_ABSENT ||
+		    at == SIZE_MAX)
 			continue;
 		cst_names_get(old, at, &was);
 		if (was.kind == view.kind && was.mtime == view.mtime && strcmp(was.etag, view.etag) == 0)
@@ -231,15 +234,17 @@ static void tell_news(struct cst_dir *dir, struct page_news *news)
 {
 	const struct cst_meta_config *config = &dir->meta->config;
 	if (news->skipped_name && config->skipped)
-		config->skipped(config->arg, cst_dir_prefix(dir), (struct cst_slice){news->skipped_name, news->skipped_len}, news->skipped);
+		config->skipped(config->arg, cst_dir_prefix(dir),
+				(struct cst_slice){news->skipped_name, news->skipped_len}, news->skipped);
 	if (news->loser_name && config->shadowed)
-		config->shadowed(config->arg, cst_dir_prefix(dir), (struct cst_slice){news->loser_name, news->loser_len});
+		config->shadowed(config->arg, cst_dir_prefix(dir),
+				 (struct cst_slice){news->loser_name, news->loser_len});
 	free(news->skipped_name);
 	free(news->loser_name);
 }
 
-static void page_take_locked(struct cst_listing *listing, int rc, const struct cst_object_list_page *page, const struct cst_error *err,
-			     struct page_news *news)
+static void page_take_locked(struct cst_listing *listing, int rc, const struct cst_object_list_page *page,
+			     const struct cst_error *err, struct page_news *news)
 {
 	size_t first = listing->names.sealed;
 	listing->running = false;
@@ -329,7 +334,7 @@ void cst_listing_kick(struct cst_listing *listing)
 	struct page_op *page = NULL;
 	pthread_mutex_lock(&dir->lock);
 	bool refused = false, due = !listing->running && !listing->names.complete && listing->rc == 0 &&
-		   (listing->pages < listing->wanted_pages || listing->readers > 0);
+				    (listing->pages < listing->wanted_pages || listing->readers > 0);
 	if (due && !cst_meta_is_stopping(dir->meta)) {
 		page = CST_NEW(struct page_op);
 		page->listing = listing;
@@ -357,7 +362,8 @@ bool cst_listing_entry_locked(const struct cst_listing *listing, size_t i, struc
 	const struct cst_meta_config *config = &listing->dir->meta->config;
 	struct cst_name_view view;
 	cst_names_get(&listing->names, i, &view);
-	*entry = (struct cst_entry){.kind = view.kind, .type = view.type, .size = view.size, .mtime = view.mtime, .at = listing->started};
+	*entry = (struct cst_entry){
+		.kind = view.kind, .type = view.type, .size = view.size, .mtime = view.mtime, .at = listing->started};
 	memcpy(entry->etag, view.etag, sizeof(entry->etag));
 	entry->attr = cst_object_attr_ref(cst_names_attr(&listing->names, i));
 	if (view.type == CST_OBJECT_SYMLINK && view.kind != CST_KIND_DIR) {
@@ -370,7 +376,8 @@ bool cst_listing_entry_locked(const struct cst_listing *listing, size_t i, struc
 	}
 	if (!config->attributes_object)
 		return true;
-	if (entry->attr && entry->kind == CST_KIND_FILE && entry->attr->has & CST_ATTR_MODE && S_ISLNK(entry->attr->mode))
+	if (entry->attr && entry->kind == CST_KIND_FILE && entry->attr->has & CST_ATTR_MODE &&
+	    S_ISLNK(entry->attr->mode))
 		entry->kind = CST_KIND_SYMLINK;
 	return entry->attr != NULL;
 }
@@ -385,9 +392,14 @@ int cst_dir_find(struct cst_dir *dir, const char *name, struct cst_entry *entry,
 	if (cst_listing_is_fresh_locked(listing)) {
 		*at = listing->started;
 		switch (cst_names_find(&listing->names, cst_slice_of(name), &i)) {
-		case CST_NAMES_FOUND: rc = cst_listing_entry_locked(listing, i, entry) ? 0 : -EAGAIN; break;
-		case CST_NAMES_ABSENT: rc = -ENOENT; break;
-		default: break;
+		case CST_NAMES_FOUND:
+			rc = cst_listing_entry_locked(listing, i, entry) ? 0 : -EAGAIN;
+			break;
+		case CST_NAMES_ABSENT:
+			rc = -ENOENT;
+			break;
+		default:
+			break;
 		}
 	}
 	pthread_mutex_unlock(&dir->lock);
@@ -438,8 +450,9 @@ void cst_listing_close(struct cst_listing *listing)
 }
 
 int cst_listing_read(struct cst_listing *listing, size_t from, size_t *next, struct cst_listing_wait *wait,
-		     bool (*each)(void *arg, size_t i, const struct cst_name_view *view, struct cst_object_attr *attr, int64_t at), void *arg,
-		     struct cst_error *err)
+		     bool (*each)(void *arg, size_t i, const struct cst_name_view *view, struct cst_object_attr *attr,
+				  int64_t at),
+		     void *arg, struct cst_error *err)
 {
 	struct cst_dir *dir = listing->dir;
 	int rc = -ENOENT;

@@ -32,7 +32,8 @@ int cst_dir_find(struct cst_dir *dir, const char *name, struct cst_entry *entry,
 struct cst_dir_wait {
 	/* rc: 0: *entry says what it is; -ENOENT: nothing, as of entry->at; else err is set. `below`: a new directory's own cst_dir
 	 * with its first page, or NULL; reference it to keep it. */
-	void (*done)(struct cst_dir_wait *wait, int rc, const struct cst_entry *entry, struct cst_dir *below, const struct cst_error *err);
+	void (*done)(struct cst_dir_wait *wait, int rc, const struct cst_entry *entry, struct cst_dir *below,
+		     const struct cst_error *err);
 	TAILQ_ENTRY(cst_dir_wait) link; /* private */
 	struct cst_dir_probe *probe;	/* private */
 };
@@ -43,7 +44,8 @@ enum cst_dir_ask {
 	CST_DIR_ASK_DIR,    /* it is a directory: its marker's attributes (attributes=object) */
 };
 /* `below`: the cst_dir of a directory already known by this name, or NULL. */
-void cst_dir_probe(struct cst_dir *dir, const char *name, enum cst_dir_ask ask, struct cst_dir *below, struct cst_dir_wait *wait);
+void cst_dir_probe(struct cst_dir *dir, const char *name, enum cst_dir_ask ask, struct cst_dir *below,
+		   struct cst_dir_wait *wait);
 /* True: done will not come. False: it has come or is coming. */
 bool cst_dir_leave(struct cst_dir *dir, struct cst_dir_wait *wait);
 /* Newer news contradict the listing: it no longer answers for this name. */
@@ -51,7 +53,7 @@ void cst_dir_doubt(struct cst_dir *dir, const char *name);
 
 /* A listing being read. Its entries keep their positions until it is closed, whatever happens to the directory. */
 struct cst_listing;
-struct cst_listing *cst_dir_open(struct cst_dir *dir); /* starts or joins one; never NULL */
+struct cst_listing *cst_dir_open(struct cst_dir *dir);		  /* starts or joins one; never NULL */
 struct cst_listing *cst_listing_ref(struct cst_listing *listing); /* one more to close */
 void cst_listing_close(struct cst_listing *listing);
 
@@ -64,8 +66,9 @@ struct cst_listing_wait {
  * Returns 0: stopped by `each`, or there was at least one; -EAGAIN: none yet: `wait` is queued and its done will be called when there is
  * news; -ENOENT: the end; else the listing failed (err is set). *next: where to go on. */
 int cst_listing_read(struct cst_listing *listing, size_t from, size_t *next, struct cst_listing_wait *wait,
-		     bool (*each)(void *arg, size_t i, const struct cst_name_view *view, struct cst_object_attr *attr, int64_t at), void *arg,
-		     struct cst_error *err);
+		     bool (*each)(void *arg, size_t i, const struct cst_name_view *view, struct cst_object_attr *attr,
+				  int64_t at),
+		     void *arg, struct cst_error *err);
 /* True: done will not come. */
 bool cst_listing_leave(struct cst_listing *listing, struct cst_listing_wait *wait);
 /* A few bits that tell whether the entry before position `i` is still the one it was. */

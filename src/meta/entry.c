@@ -56,15 +56,28 @@ static void read_meta(struct cst_object_attr *attr, const struct cst_http_header
 			continue;
 		int64_t value = 0;
 		bool is_time = names[i].bit >= CST_ATTR_MTIME;
-		if (is_time ? !parse_time(meta->value, &value) : !parse_number(meta->value, &value) || value < 0 || value > UINT32_MAX)
+		if (is_time ? !parse_time(meta->value, &value)
+			    : !parse_number(meta->value, &value) || value < 0 || value > UINT32_MAX)
 			return;
 		switch (names[i].bit) {
-		case CST_ATTR_MODE: attr->mode = (uint32_t)value; break;
-		case CST_ATTR_UID: attr->uid = (uint32_t)value; break;
-		case CST_ATTR_GID: attr->gid = (uint32_t)value; break;
-		case CST_ATTR_MTIME: attr->mtime = value; break;
-		case CST_ATTR_ATIME: attr->atime = value; break;
-		default: attr->ctime = value; break;
+		case CST_ATTR_MODE:
+			attr->mode = (uint32_t)value;
+			break;
+		case CST_ATTR_UID:
+			attr->uid = (uint32_t)value;
+			break;
+		case CST_ATTR_GID:
+			attr->gid = (uint32_t)value;
+			break;
+		case CST_ATTR_MTIME:
+			attr->mtime = value;
+			break;
+		case CST_ATTR_ATIME:
+			attr->atime = value;
+			break;
+		default:
+			attr->ctime = value;
+			break;
 		}
 		attr->has |= names[i].bit;
 		return;
@@ -118,7 +131,8 @@ void cst_entry_from_info(struct cst_entry *entry, const struct cst_object_info *
 		.at = at,
 	};
 	memcpy(entry->etag, info->etag, sizeof(entry->etag));
-	if (entry->kind == CST_KIND_SYMLINK) { /* a HEAD tells what it points to, a listing itself: neither is a version of the link */
+	if (entry->kind ==
+	    CST_KIND_SYMLINK) { /* a HEAD tells what it points to, a listing itself: neither is a version of the link */
 		entry->size = 0;
 		entry->etag[0] = 0;
 	}

@@ -10,19 +10,19 @@
 enum cst_kind { CST_KIND_NONE, CST_KIND_FILE, CST_KIND_DIR, CST_KIND_SYMLINK };
 
 enum { /* cst_object_attr.has */
-	CST_ATTR_MODE = 1,
-	CST_ATTR_UID = 2,
-	CST_ATTR_GID = 4,
-	CST_ATTR_MTIME = 8,
-	CST_ATTR_ATIME = 16,
-	CST_ATTR_CTIME = 32,
-	CST_ATTR_XATTR = 64, /* there are extended attributes of ossfs 1.0 */
+       CST_ATTR_MODE = 1,
+       CST_ATTR_UID = 2,
+       CST_ATTR_GID = 4,
+       CST_ATTR_MTIME = 8,
+       CST_ATTR_ATIME = 16,
+       CST_ATTR_CTIME = 32,
+       CST_ATTR_XATTR = 64, /* there are extended attributes of ossfs 1.0 */
 };
 
 struct cst_object_attr {
 	struct cst_ref ref;
 	uint32_t has;
-	uint32_t mode, uid, gid; /* mode with its type bits */
+	uint32_t mode, uid, gid;     /* mode with its type bits */
 	int64_t mtime, atime, ctime; /* ns since 1970 */
 	int64_t last_modified;	     /* s; with etag_hash the version this was read from */
 	uint64_t etag_hash;
@@ -44,7 +44,10 @@ struct cst_entry {
 	char etag[CST_ETAG_MAX];
 	struct cst_object_attr *attr; /* owned reference, or NULL: not known */
 };
-#define CST_ENTRY_INIT {0}
+#define CST_ENTRY_INIT \
+	{              \
+		0      \
+	}
 void cst_entry_fini(struct cst_entry *entry);
 #define CST_AUTO_ENTRY CST_CLEANUP(cst_entry_fini) struct cst_entry
 /* A HEAD's answer as an entry; with_attr reads the metadata too. */

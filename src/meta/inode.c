@@ -20,8 +20,8 @@ struct shard {
 
 struct cst_inode_table {
 	struct shard nodes[SHARDS], names[SHARDS];
-	uint64_t next_node;   /* atomic */
-	uint64_t count;	      /* atomic */
+	uint64_t next_node;    /* atomic */
+	uint64_t count;	       /* atomic */
 	uint64_t replacements; /* atomic: has any inode an ino that is not the one of first sight? */
 	uint64_t generation;
 	/* The newest replacements, with references: an open that finds a new version answers ESTALE, and the lookup that follows must
@@ -120,7 +120,8 @@ static struct cst_inode *find_node(const struct shard *s, uint64_t node)
 static struct cst_inode *find_name(const struct shard *s, uint64_t hash, uint64_t parent, const char *name, size_t len)
 {
 	struct cst_inode *inode = *bucket(s, hash);
-	while (inode && (inode->id->parent != parent || inode->id->name_len != len || memcmp(inode->id->text, name, len) != 0))
+	while (inode &&
+	       (inode->id->parent != parent || inode->id->name_len != len || memcmp(inode->id->text, name, len) != 0))
 		inode = inode->next_name;
 	return inode;
 }
@@ -159,7 +160,8 @@ static uint64_t renewed_ino(const struct cst_inode *parent, struct cst_slice nam
 	return ino > CST_NODE_ROOT ? ino : ino + 2;
 }
 
-static struct cst_identity *identity_new(uint64_t node, uint64_t parent, uint64_t ino, struct cst_slice name, const struct cst_entry *entry)
+static struct cst_identity *identity_new(uint64_t node, uint64_t parent, uint64_t ino, struct cst_slice name,
+					 const struct cst_entry *entry)
 {
 	bool versioned = entry->kind != CST_KIND_DIR;
 	size_t etag_len = versioned ? strlen(entry->etag) : 0;
@@ -218,7 +220,8 @@ struct cst_inode_table *cst_inode_table_new(void (*drop)(struct cst_inode *inode
 	/* Tells file handles of an earlier mount (NFS export) from ours. */
 	t->generation = (uint64_t)(cst_wall() / CST_NS_PER_S) & UINT32_MAX;
 	struct cst_entry root = {.kind = CST_KIND_DIR};
-	struct cst_inode *inode = inode_new(identity_new(CST_NODE_ROOT, CST_NODE_ROOT, CST_NODE_ROOT, CST_SLICE(""), &root), &root);
+	struct cst_inode *inode =
+		inode_new(identity_new(CST_NODE_ROOT, CST_NODE_ROOT, CST_NODE_ROOT, CST_SLICE(""), &root), &root);
 	inode->lookups = 1; /* the kernel never forgets it */
 	inode->refs = 0;
 	insert_node(node_shard(t, CST_NODE_ROOT), inode);
@@ -371,7 +374,8 @@ bool cst_inode_is_version(const struct cst_inode *inode, const struct cst_entry 
 {
 	if (inode->id->kind != entry->kind)
 		return false;
-	return entry->kind == CST_KIND_DIR || (inode->id->size == entry->size && strcmp(cst_inode_etag(inode), entry->etag) == 0);
+	return entry->kind == CST_KIND_DIR ||
+	       (inode->id->size == entry->size && strcmp(cst_inode_etag(inode), entry->etag) == 0);
 }
 
 /* The same version: takes over what is newer or was not known. The inode's lock is held. */
@@ -390,8 +394,9 @@ static void refresh_locked(struct cst_inode *inode, const struct cst_entry *entr
 	}
 }
 
-static struct cst_inode *enter_new(struct cst_inode_table *t, struct shard *names, struct cst_inode *parent, struct cst_slice name,
-				   const struct cst_entry *entry, unsigned lookups, bool replaces)
+static struct cst_inode *enter_new(struct cst_inode_table *t, struct shard *names, struct cst_inode *parent,
+				   struct cst_slice name, const struct cst_entry *entry, unsigned lookups,
+				   bool replaces)
 {
 	uint64_t node = __atomic_fetch_add(&t->next_node, 1, __ATOMIC_RELAXED);
 	uint64_t ino = replaces ? renewed_ino(parent, name, entry) : cst_inode_first_ino(parent, name);
@@ -420,8 +425,8 @@ static void keep_recent(struct cst_inode_table *t, struct cst_inode *inode)
 	cst_inode_unref(t, oldest);
 }
 
-struct cst_inode *cst_inode_enter(struct cst_inode_table *t, struct cst_inode *parent, const char *name, const struct cst_entry *entry,
-				  unsigned lookups, uint64_t *replaced)
+struct cst_inode *cst_inode_enter(struct cst_inode_table *t, struct cst_inode *parent, const char *name,
+				  const struct cst_entry *entry, unsigned lookups, uint64_t *replaced)
 {
 	struct cst_slice text = cst_slice_of(name);
 	uint64_t hash = name_hash(parent->id->node, name, text.len);

@@ -37,15 +37,15 @@ struct cst_identity {
 
 struct cst_inode {
 	unsigned magic;
-	bool stale;	 /* [locked] replaced or removed in the store; never reset */
-	uint32_t opens;	 /* [locked] open handles */
-	uint32_t refs;	 /* [locked] users in this process, children included */
+	bool stale;	  /* [locked] replaced or removed in the store; never reset */
+	uint32_t opens;	  /* [locked] open handles */
+	uint32_t refs;	  /* [locked] users in this process, children included */
 	uint64_t lookups; /* [locked] the kernel's count, an upper bound */
 	struct cst_identity *id;
-	struct cst_inode *parent; /* counted; NULL for the root */
+	struct cst_inode *parent;		 /* counted; NULL for the root */
 	struct cst_inode *next_node, *next_name; /* chains of the shards */
-	int64_t checked;  /* [locked] when the store was asked last; 0: must be asked before use */
-	int64_t mtime;	  /* [locked] Last-Modified, s */
+	int64_t checked;	       /* [locked] when the store was asked last; 0: must be asked before use */
+	int64_t mtime;		       /* [locked] Last-Modified, s */
 	struct cst_object_attr *attr;  /* [locked] counted, NULL: not known */
 	struct cst_dir *dir;	       /* [locked] directories, made on first use */
 	struct cst_fetch_object *data; /* [locked] files, made at the first open */
@@ -85,8 +85,8 @@ int cst_inode_forget(struct cst_inode_table *table, uint64_t node, uint64_t coun
 /* Enters news of a name and returns its inode with a reference and `lookups` more on the lookup count:
  * the same inode when the version is the same or the news are older than what the inode knows; else a new one. *replaced is
  * then the node id that became stale, or 0. */
-struct cst_inode *cst_inode_enter(struct cst_inode_table *table, struct cst_inode *parent, const char *name, const struct cst_entry *entry,
-				  unsigned lookups, uint64_t *replaced);
+struct cst_inode *cst_inode_enter(struct cst_inode_table *table, struct cst_inode *parent, const char *name,
+				  const struct cst_entry *entry, unsigned lookups, uint64_t *replaced);
 /* News of `at` say that the name is gone. Returns the node id that became stale, or 0. */
 uint64_t cst_inode_remove(struct cst_inode_table *table, struct cst_inode *parent, const char *name, int64_t at);
 

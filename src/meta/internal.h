@@ -56,7 +56,7 @@ struct cst_listing {
 	int rc; /* of a page that failed */
 	struct cst_error err;
 	TAILQ_HEAD(, cst_listing_wait) waits;
-	struct cst_listing *before; /* attributes that are still right are taken from there */
+	struct cst_listing *before;   /* attributes that are still right are taken from there */
 	TAILQ_ENTRY(cst_listing) lru; /* meta's lock */
 	bool in_lru;
 	uint64_t lru_bytes;
@@ -124,7 +124,8 @@ struct cst_listing *cst_listing_start_locked(struct cst_dir *dir, unsigned wante
 /* Sends the next page's request if one is due. The caller holds a reference to the listing; no locks. */
 void cst_listing_kick(struct cst_listing *listing);
 void cst_listing_ref_locked(struct cst_listing *listing);
-void cst_listing_unref(struct cst_listing *listing); /* NULL is allowed; without locks, while the directory is referenced */
+void cst_listing_unref(
+	struct cst_listing *listing); /* NULL is allowed; without locks, while the directory is referenced */
 /* The directory's listing has news: answers or advances the probes that wait for it. Without locks. */
 void cst_dir_advance_probes(struct cst_dir *dir);
 /* What the listing says of a sealed entry. Returns false when the object's own HEAD must be asked (entry->kind is set). */

@@ -125,7 +125,8 @@ static void head_done(void *arg, int rc, const struct cst_object_info *info, con
 static void head_start(struct head_job *job)
 {
 	struct cst_meta *meta = job->op.meta;
-	struct cst_object_op *op = cst_object_head(meta->config.bucket, (struct cst_slice){job->key, job->key_len}, job->light, head_done, job);
+	struct cst_object_op *op = cst_object_head(meta->config.bucket, (struct cst_slice){job->key, job->key_len},
+						   job->light, head_done, job);
 	if (!cst_meta_op_started(&job->op, op))
 		head_job_free(job);
 }
@@ -159,7 +160,7 @@ void cst_meta_stop(struct cst_meta *meta)
 	__atomic_store_n(&meta->stopping, true, __ATOMIC_RELEASE);
 	/* What waits in the queue is started as the others end; cst_meta_op_started() then cancels it. */
 again:
-	TAILQ_FOREACH(op, &meta->ops, link) {
+	TAILQ_FOREACH (op, &meta->ops, link) {
 		if (!op->op || op->cancelled)
 			continue;
 		op->cancelled = true;

@@ -31,8 +31,8 @@ void cst_meta_free(struct cst_meta *meta);
 int64_t cst_meta_now(const struct cst_meta *meta);
 
 struct cst_meta_stats {
-	uint64_t heads, lists;	/* operations started */
-	uint64_t listings;	/* directories with a listing in memory */
+	uint64_t heads, lists; /* operations started */
+	uint64_t listings;     /* directories with a listing in memory */
 	uint64_t listing_bytes;
 };
 void cst_meta_stats(struct cst_meta *meta, struct cst_meta_stats *stats);

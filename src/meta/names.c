@@ -122,7 +122,8 @@ static uint8_t *room(struct cst_names *n, size_t size)
 		n->used = 0;
 	}
 	if (n->chunk_count == 1) {
-		size_t before = n->used <= CHUNK / 64 ? CHUNK / 64 : CHUNK, now = n->used + size <= CHUNK / 64 ? CHUNK / 64 : CHUNK;
+		size_t before = n->used <= CHUNK / 64 ? CHUNK / 64 : CHUNK,
+		       now = n->used + size <= CHUNK / 64 ? CHUNK / 64 : CHUNK;
 		if (now != before)
 			n->chunks[0] = cst_xrealloc(n->chunks[0], now);
 	}
@@ -232,7 +233,8 @@ static bool is_folder_marker(const struct record *r)
 {
 	size_t len = sizeof(FOLDER) - 1;
 	uint64_t size;
-	if (*r->flags & CST_NAME_PREFIX || r->suffix.len <= len || memcmp(r->suffix.data + r->suffix.len - len, FOLDER, len) != 0)
+	if (*r->flags & CST_NAME_PREFIX || r->suffix.len <= len ||
+	    memcmp(r->suffix.data + r->suffix.len - len, FOLDER, len) != 0)
 		return false;
 	get_varint(r->rest, &size);
 	return size == 0;
@@ -321,7 +323,8 @@ static bool covers(const struct cst_names *n, struct cst_slice name)
 		return false;
 	memcpy(text, name.data, name.len);
 	memcpy(text + name.len, FOLDER, sizeof(FOLDER) - 1);
-	return compare((struct cst_slice){text, name.len + sizeof(FOLDER) - 1}, record_at(n, n->sealed - 1).suffix) <= 0;
+	return compare((struct cst_slice){text, name.len + sizeof(FOLDER) - 1}, record_at(n, n->sealed - 1).suffix) <=
+	       0;
 }
 
 enum cst_names_found cst_names_find(const struct cst_names *n, struct cst_slice name, size_t *i)
@@ -364,9 +367,11 @@ void cst_names_set_attr(struct cst_names *n, size_t i, struct cst_object_attr *a
 
 size_t cst_names_bytes(const struct cst_names *n)
 {
-	size_t chunks = n->chunk_count > 1 ? (size_t)n->chunk_count * CHUNK : n->chunk_count * (n->used <= CHUNK / 64 ? CHUNK / 64 : CHUNK);
+	size_t chunks = n->chunk_count > 1 ? (size_t)n->chunk_count * CHUNK
+					   : n->chunk_count * (n->used <= CHUNK / 64 ? CHUNK / 64 : CHUNK);
 	size_t attrs = n->attr_count * (sizeof(struct cst_object_attr) + 16);
-	return chunks + n->chunk_cap * sizeof(*n->chunks) + n->cap * sizeof(*n->index) + n->attrs_cap * sizeof(struct cst_object_attr *) + attrs;
+	return chunks + n->chunk_cap * sizeof(*n->chunks) + n->cap * sizeof(*n->index) +
+	       n->attrs_cap * sizeof(struct cst_object_attr *) + attrs;
 }
 
 void cst_names_fini(struct cst_names *n)

@@ -8,27 +8,27 @@
 
 #include "meta/entry.h"
 
-enum { /* cst_name_view.flags */
-	CST_NAME_PREFIX = 1,   /* "name/": a directory */
-	CST_NAME_FOLDER = 2,   /* the empty object "name_$folder$": a directory */
-	CST_NAME_HIDDEN = 4,   /* not shown: a marker beside its directory, or a prefix whose name a file has */
-	CST_NAME_SKIPPED = 8,  /* POSIX can't hold the name */
-	CST_NAME_DOUBTFUL = 16, /* newer news contradict it: shown, but the store must be asked */
-	CST_NAME_LOSER = 32,   /* a prefix whose name a file has */
+enum {			       /* cst_name_view.flags */
+       CST_NAME_PREFIX = 1,    /* "name/": a directory */
+       CST_NAME_FOLDER = 2,    /* the empty object "name_$folder$": a directory */
+       CST_NAME_HIDDEN = 4,    /* not shown: a marker beside its directory, or a prefix whose name a file has */
+       CST_NAME_SKIPPED = 8,   /* POSIX can't hold the name */
+       CST_NAME_DOUBTFUL = 16, /* newer news contradict it: shown, but the store must be asked */
+       CST_NAME_LOSER = 32,    /* a prefix whose name a file has */
 };
 
 struct cst_names {
 	char **chunks;
 	unsigned chunk_count, chunk_cap;
-	uint32_t used; /* in the last chunk */
+	uint32_t used;	 /* in the last chunk */
 	uint32_t *index; /* where the records are */
 	size_t count, sealed, cap;
 	struct cst_object_attr **attrs; /* attributes=object: one per sealed entry, or NULL */
 	size_t attrs_cap, attr_count;
 	unsigned sealed_chunks;
 	uint32_t sealed_used;
-	bool complete; /* nothing comes after the sealed ones */
-	bool unsorted; /* the store doesn't list in order: look through all */
+	bool complete;	 /* nothing comes after the sealed ones */
+	bool unsorted;	 /* the store doesn't list in order: look through all */
 	bool has_marker; /* the directory's own "prefix/" object was in the listing */
 	uint64_t skipped, losers;
 };
@@ -59,7 +59,7 @@ enum cst_names_found { CST_NAMES_UNKNOWN, CST_NAMES_ABSENT, CST_NAMES_FOUND };
 /* What a name is: FOUND sets *i to the entry that wins. UNKNOWN: not listed yet, or doubtful (then *i is that entry, else SIZE_MAX). */
 enum cst_names_found cst_names_find(const struct cst_names *n, struct cst_slice name, size_t *i);
 
-struct cst_object_attr *cst_names_attr(const struct cst_names *n, size_t i); /* borrowed, may be NULL */
+struct cst_object_attr *cst_names_attr(const struct cst_names *n, size_t i);	      /* borrowed, may be NULL */
 void cst_names_set_attr(struct cst_names *n, size_t i, struct cst_object_attr *attr); /* takes a reference of its own */
 size_t cst_names_bytes(const struct cst_names *n);
 

@@ -99,7 +99,8 @@ static unsigned step_locked(struct cst_dir_probe *p)
 {
 	if (p->finished)
 		return 0;
-	if (p->head == STEP_FAILED || p->below_state == STEP_FAILED || p->marker == STEP_FAILED || p->folder == STEP_FAILED)
+	if (p->head == STEP_FAILED || p->below_state == STEP_FAILED || p->marker == STEP_FAILED ||
+	    p->folder == STEP_FAILED)
 		return DO_ANSWER;
 	if (p->head == STEP_OK)
 		return answer(p, is_hidden_marker(p) ? -ENOENT : 0);
@@ -167,7 +168,8 @@ static void answer_waiters(struct cst_dir_probe *p)
 	}
 }
 
-static void head_done(struct cst_dir_probe *p, enum step_state *state, int rc, const struct cst_object_info *info, const struct cst_error *err);
+static void head_done(struct cst_dir_probe *p, enum step_state *state, int rc, const struct cst_object_info *info,
+		      const struct cst_error *err);
 
 static void file_head_done(void *arg, int rc, const struct cst_object_info *info, const struct cst_error *err)
 {
@@ -317,8 +319,8 @@ static void advance(struct cst_dir_probe *p)
 	unpin(p);
 }
 
-static void take_head_locked(struct cst_dir_probe *p, enum step_state *state, int rc, const struct cst_object_info *info,
-			     const struct cst_error *err)
+static void take_head_locked(struct cst_dir_probe *p, enum step_state *state, int rc,
+			     const struct cst_object_info *info, const struct cst_error *err)
 {
 	const struct cst_meta_config *config = &p->dir->meta->config;
 	if (p->finished)
@@ -330,7 +332,8 @@ static void take_head_locked(struct cst_dir_probe *p, enum step_state *state, in
 	} else if (state == &p->head && rc == 0) {
 		struct cst_object_info seen = *info;
 		if (!config->symlinks && seen.type == CST_OBJECT_SYMLINK)
-			cst_entry_from_info(&p->file, &(struct cst_object_info){.type = CST_OBJECT_NORMAL}, false, p->started);
+			cst_entry_from_info(&p->file, &(struct cst_object_info){.type = CST_OBJECT_NORMAL}, false,
+					    p->started);
 		else
 			cst_entry_from_info(&p->file, &seen, config->attributes_object, p->started);
 		if (!config->symlinks && seen.type == CST_OBJECT_SYMLINK) {
@@ -347,7 +350,8 @@ static void take_head_locked(struct cst_dir_probe *p, enum step_state *state, in
 	}
 }
 
-static void head_done(struct cst_dir_probe *p, enum step_state *state, int rc, const struct cst_object_info *info, const struct cst_error *err)
+static void head_done(struct cst_dir_probe *p, enum step_state *state, int rc, const struct cst_object_info *info,
+		      const struct cst_error *err)
 {
 	pthread_mutex_lock(&p->dir->lock);
 	take_head_locked(p, state, rc, info, err);
@@ -384,7 +388,8 @@ void cst_dir_advance_probes(struct cst_dir *dir)
 	free(ready);
 }
 
-static struct cst_dir_probe *probe_new(struct cst_dir *dir, struct cst_slice name, enum cst_dir_ask ask, struct cst_dir *below)
+static struct cst_dir_probe *probe_new(struct cst_dir *dir, struct cst_slice name, enum cst_dir_ask ask,
+				       struct cst_dir *below)
 {
 	struct cst_dir_probe *p = cst_xcalloc(1, sizeof(*p) + name.len + 1);
 	p->dir = cst_dir_ref(dir);
@@ -430,7 +435,7 @@ static struct cst_dir_probe *join_locked(struct cst_dir *dir, struct cst_slice n
 	struct cst_dir_probe *p;
 	if (ask == CST_DIR_ASK_STRICT)
 		return NULL;
-	TAILQ_FOREACH(p, &dir->probes, link) {
+	TAILQ_FOREACH (p, &dir->probes, link) {
 		bool serves = p->ask == ask || (ask == CST_DIR_ASK_FILE && p->ask == CST_DIR_ASK_STRICT);
 		if (serves && cst_slice_eq(p->name, name))
 			return p;
@@ -438,7 +443,8 @@ static struct cst_dir_probe *join_locked(struct cst_dir *dir, struct cst_slice n
 	return NULL;
 }
 
-void cst_dir_probe(struct cst_dir *dir, const char *name, enum cst_dir_ask ask, struct cst_dir *below, struct cst_dir_wait *wait)
+void cst_dir_probe(struct cst_dir *dir, const char *name, enum cst_dir_ask ask, struct cst_dir *below,
+		   struct cst_dir_wait *wait)
 {
 	struct cst_slice text = cst_slice_of(name);
 	struct cst_listing *listing = NULL;

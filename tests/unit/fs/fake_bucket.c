@@ -249,8 +249,10 @@ static void answer_fill(struct answer *a, const struct item *item)
 	a->text = item->text ? cst_xstrdup(item->text) : NULL;
 	a->target = item->target ? cst_xstrdup(item->target) : NULL;
 	for (size_t i = 0; i < item->meta_count; i++) {
-		a->meta[i].name = (struct cst_slice){a->strings + (item->meta[i].name.data - item->meta_text), item->meta[i].name.len};
-		a->meta[i].value = (struct cst_slice){a->strings + (item->meta[i].value.data - item->meta_text), item->meta[i].value.len};
+		a->meta[i].name = (struct cst_slice){a->strings + (item->meta[i].name.data - item->meta_text),
+						     item->meta[i].name.len};
+		a->meta[i].value = (struct cst_slice){a->strings + (item->meta[i].value.data - item->meta_text),
+						      item->meta[i].value.len};
 	}
 	a->info.meta = a->meta;
 	a->info.meta_count = item->meta_count;
@@ -286,7 +288,8 @@ static void run_list(struct cst_object_op *op)
 	for (; i < b->count && (after || matching(op, b->items[i])); i++) {
 		const struct item *item = b->items[i];
 		if (after && (compare(item->key, item->key_len, from.data, from.len) <= 0 ||
-			      (from.data[from.len - 1] == '/' && cst_slice_starts((struct cst_slice){item->key, item->key_len}, from))))
+			      (from.data[from.len - 1] == '/' &&
+			       cst_slice_starts((struct cst_slice){item->key, item->key_len}, from))))
 			continue;
 		if (!matching(op, item))
 			break;
@@ -325,7 +328,8 @@ static void run_list(struct cst_object_op *op)
 			if (page[e].entry.is_prefix == prefixes)
 				op->fn.list.entry(op->arg, &page[e].entry);
 	}
-	struct cst_object_list_page result = {truncated, truncated ? cst_buf_slice(&last) : (struct cst_slice){0}, count};
+	struct cst_object_list_page result = {truncated, truncated ? cst_buf_slice(&last) : (struct cst_slice){0},
+					      count};
 	op->fn.list.done(op->arg, 0, &result, NULL);
 	for (unsigned e = 0; e < count; e++)
 		free(page[e].key);
@@ -413,18 +417,27 @@ static void run_failed(struct cst_object_op *op, int rc, const char *api)
 	struct cst_object_list_page none = {0};
 	snprintf(err.api, sizeof(err.api), "%s", api);
 	switch (op->kind) {
-	case OP_HEAD: op->fn.head(op->arg, rc, NULL, &err); break;
-	case OP_LIST: op->fn.list.done(op->arg, rc, &none, &err); break;
-	case OP_GET: op->fn.get(op->arg, rc, 0, NULL, &err); break;
-	case OP_SYMLINK: op->fn.symlink(op->arg, rc, (struct cst_slice){0}, &err); break;
-	default: break;
+	case OP_HEAD:
+		op->fn.head(op->arg, rc, NULL, &err);
+		break;
+	case OP_LIST:
+		op->fn.list.done(op->arg, rc, &none, &err);
+		break;
+	case OP_GET:
+		op->fn.get(op->arg, rc, 0, NULL, &err);
+		break;
+	case OP_SYMLINK:
+		op->fn.symlink(op->arg, rc, (struct cst_slice){0}, &err);
+		break;
+	default:
+		break;
 	}
 }
 
 static struct cst_object_op *next_op(struct cst_bucket *b)
 {
 	struct cst_object_op *op;
-	TAILQ_FOREACH(op, &b->ops, link) {
+	TAILQ_FOREACH (op, &b->ops, link) {
 		if (!b->hold || op->cancelled)
 			return op;
 	}
@@ -538,7 +551,8 @@ void fake_reset_counts(struct cst_bucket *b)
 	pthread_mutex_unlock(&b->lock);
 }
 
-struct cst_object_op *cst_object_head(struct cst_bucket *b, struct cst_slice key, bool light, cst_object_head_fn fn, void *arg)
+struct cst_object_op *cst_object_head(struct cst_bucket *b, struct cst_slice key, bool light, cst_object_head_fn fn,
+				      void *arg)
 {
 	struct cst_object_op *op = op_new(b, OP_HEAD, key, arg);
 	(void)light;
@@ -547,7 +561,8 @@ struct cst_object_op *cst_object_head(struct cst_bucket *b, struct cst_slice key
 	return op;
 }
 
-struct cst_object_op *cst_object_list(struct cst_bucket *b, const struct cst_object_list *list, const struct cst_object_list_ops *ops, void *arg)
+struct cst_object_op *cst_object_list(struct cst_bucket *b, const struct cst_object_list *list,
+				      const struct cst_object_list_ops *ops, void *arg)
 {
 	struct cst_object_op *op = op_new(b, OP_LIST, list->prefix, arg);
 	op->fn.list = *ops;
@@ -557,7 +572,8 @@ struct cst_object_op *cst_object_list(struct cst_bucket *b, const struct cst_obj
 	return op;
 }
 
-struct cst_object_op *cst_object_get(struct cst_bucket *b, const struct cst_object_get *get, cst_object_get_fn fn, void *arg)
+struct cst_object_op *cst_object_get(struct cst_bucket *b, const struct cst_object_get *get, cst_object_get_fn fn,
+				     void *arg)
 {
 	struct cst_object_op *op = op_new(b, OP_GET, get->key, arg);
 	op->fn.get = fn;
@@ -567,7 +583,8 @@ struct cst_object_op *cst_object_get(struct cst_bucket *b, const struct cst_obje
 	return op;
 }
 
-struct cst_object_op *cst_object_get_symlink(struct cst_bucket *b, struct cst_slice key, cst_object_symlink_fn fn, void *arg)
+struct cst_object_op *cst_object_get_symlink(struct cst_bucket *b, struct cst_slice key, cst_object_symlink_fn fn,
+					     void *arg)
 {
 	struct cst_object_op *op = op_new(b, OP_SYMLINK, key, arg);
 	op->fn.symlink = fn;
@@ -605,7 +622,8 @@ unsigned fake_fetch_objects(const struct cst_fetch *f)
 	return __atomic_load_n(&f->objects, __ATOMIC_RELAXED);
 }
 
-struct cst_fetch_object *cst_fetch_object_new(struct cst_fetch *f, struct cst_slice key, const char *etag, uint64_t size)
+struct cst_fetch_object *cst_fetch_object_new(struct cst_fetch *f, struct cst_slice key, const char *etag,
+					      uint64_t size)
 {
 	struct cst_fetch_object *o = CST_NEW(struct cst_fetch_object);
 	o->fetch = f;

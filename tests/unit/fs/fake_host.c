@@ -256,7 +256,8 @@ void do_releasedir(struct fake_mount *m, uint64_t node, uint64_t fh)
 	call_free(c);
 }
 
-struct fake_call *do_readdir(struct fake_mount *m, uint64_t node, uint64_t fh, uint64_t offset, bool plus, unsigned room)
+struct fake_call *do_readdir(struct fake_mount *m, uint64_t node, uint64_t fh, uint64_t offset, bool plus,
+			     unsigned room)
 {
 	struct fake_call *c = call_new();
 	c->room = room;

@@ -17,7 +17,7 @@ struct fake_call {
 	pthread_mutex_t lock;
 	pthread_cond_t cond;
 	bool done;
-	bool refuse; /* nobody takes the answer */
+	bool refuse;   /* nobody takes the answer */
 	unsigned room; /* directory entries that fit */
 	int rc;
 	struct cst_fs_entry entry;
@@ -36,7 +36,7 @@ struct fake_mount {
 	struct cst_fs_config config;
 };
 
-extern int64_t fake_time; /* ns, moved by tests */
+extern int64_t fake_time;	  /* ns, moved by tests */
 extern uint64_t fake_invalidated; /* the last node id told to the kernel */
 
 void fake_config(struct fake_mount *m); /* bucket, fetch and defaults: 60 s */
@@ -57,7 +57,9 @@ void do_release(struct fake_mount *m, uint64_t node, uint64_t fh);
 int do_opendir(struct fake_mount *m, uint64_t node, uint64_t *fh);
 void do_releasedir(struct fake_mount *m, uint64_t node, uint64_t fh);
 /* One readdir call; the caller frees it. */
-struct fake_call *do_readdir(struct fake_mount *m, uint64_t node, uint64_t fh, uint64_t offset, bool plus, unsigned room);
+struct fake_call *do_readdir(struct fake_mount *m, uint64_t node, uint64_t fh, uint64_t offset, bool plus,
+			     unsigned room);
 /* All names, "." and ".." left out, each followed by a blank. */
 char *do_ls(struct fake_mount *m, uint64_t node, bool plus);
-int do_text(struct fake_mount *m, uint64_t node, const char *xattr, struct cst_buf *out); /* xattr NULL: readlink; "": list */
+int do_text(struct fake_mount *m, uint64_t node, const char *xattr,
+	    struct cst_buf *out); /* xattr NULL: readlink; "": list */

@@ -248,8 +248,8 @@ int main(void)
 {
 #define CASE(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		CASE(first_page_first), CASE(offsets_stay), CASE(plus_instantiates),
-		CASE(plus_asks_objects), CASE(interrupted), CASE(ends_while_listing),
+		CASE(first_page_first),	 CASE(offsets_stay), CASE(plus_instantiates),
+		CASE(plus_asks_objects), CASE(interrupted),  CASE(ends_while_listing),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -387,7 +387,8 @@ static void extended_attributes(void **state)
 	CST_AUTO_BUF text = CST_BUF_INIT;
 	(void)state;
 	m.config.attributes = CST_FS_ATTRIBUTES_OBJECT;
-	fake_put(m.bucket, "a", 1, "5D41402ABC4B2A76B9719D911017C592", 1, "colour=blue\nxattr=%7B%22user.old%22%3A%22aGVsbG8%3D%22%7D");
+	fake_put(m.bucket, "a", 1, "5D41402ABC4B2A76B9719D911017C592", 1,
+		 "colour=blue\nxattr=%7B%22user.old%22%3A%22aGVsbG8%3D%22%7D");
 	fake_put(m.bucket, "plain", 1, "e", 1, NULL);
 	fake_start(&m);
 	assert_int_equal(do_path(&m, "a", &e), 0);
@@ -399,7 +400,8 @@ static void extended_attributes(void **state)
 	assert_string_equal(text.data, "hello");
 	assert_int_equal(do_text(&m, e.node, "user.oss.meta.none", &text), -ENODATA);
 	assert_int_equal(do_text(&m, e.node, "", &text), 0);
-	static const char names[] = "user.oss.etag\0user.oss.storage-class\0user.oss.type\0user.oss.meta.colour\0user.oss.meta.xattr\0user.old";
+	static const char names[] =
+		"user.oss.etag\0user.oss.storage-class\0user.oss.type\0user.oss.meta.colour\0user.oss.meta.xattr\0user.old";
 	assert_int_equal(text.len, sizeof(names));
 	assert_memory_equal(text.data, names, sizeof(names));
 	assert_int_equal(do_path(&m, "plain", &e), 0);
@@ -412,9 +414,18 @@ int main(void)
 {
 #define CASE(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		CASE(first_misses),	   CASE(attributes_from_listing), CASE(same_name_asked_once), CASE(second_miss_lists),
-		CASE(long_directory_heads), CASE(objects_in_parallel),	  CASE(answers_grow_old),     CASE(negative_entries),
-		CASE(strange_names),	   CASE(interrupted_lookup),	  CASE(failures),	      CASE(links),
+		CASE(first_misses),
+		CASE(attributes_from_listing),
+		CASE(same_name_asked_once),
+		CASE(second_miss_lists),
+		CASE(long_directory_heads),
+		CASE(objects_in_parallel),
+		CASE(answers_grow_old),
+		CASE(negative_entries),
+		CASE(strange_names),
+		CASE(interrupted_lookup),
+		CASE(failures),
+		CASE(links),
 		CASE(extended_attributes),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -153,9 +153,15 @@ static void *user(void *arg)
 	unsigned seed = (unsigned)(uintptr_t)arg;
 	for (int i = 0; i < ROUNDS; i++) {
 		switch (next_random(&seed) % 8) {
-		case 0: use_dir(&seed); break;
-		case 1: interrupted_lookup(&seed); break;
-		default: use_file(&seed); break;
+		case 0:
+			use_dir(&seed);
+			break;
+		case 1:
+			interrupted_lookup(&seed);
+			break;
+		default:
+			use_file(&seed);
+			break;
 		}
 	}
 	return NULL;

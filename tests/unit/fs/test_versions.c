@@ -112,7 +112,8 @@ static void changed_at_open(void **state)
 	assert_int_equal(attr.st.st_size, 100);
 	do_release(&m, first.node, fh);
 	wait_open(1);
-	assert_int_equal(fake_fetch_objects(m.fetch), 1); /* the old version's bytes are given up, though the kernel counts it */
+	assert_int_equal(fake_fetch_objects(m.fetch),
+			 1); /* the old version's bytes are given up, though the kernel counts it */
 	assert_int_equal(do_getattr(&m, first.node, &attr), -ESTALE);
 	assert_int_equal(do_open(&m, first.node, &fh), -ESTALE);
 	cst_fs_forget(m.fs, first.node, 1);
@@ -328,9 +329,16 @@ int main(void)
 {
 #define CASE(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		CASE(read_and_release),	   CASE(changed_at_open),	CASE(changed_while_open), CASE(deleted_while_open),
-		CASE(touched),		   CASE(file_becomes_directory), CASE(listing_finds_change), CASE(asked_at_each_open),
-		CASE(refusals),		   CASE(interrupted_read),
+		CASE(read_and_release),
+		CASE(changed_at_open),
+		CASE(changed_while_open),
+		CASE(deleted_while_open),
+		CASE(touched),
+		CASE(file_becomes_directory),
+		CASE(listing_finds_change),
+		CASE(asked_at_each_open),
+		CASE(refusals),
+		CASE(interrupted_read),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

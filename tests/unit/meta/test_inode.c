@@ -29,7 +29,8 @@ static int teardown(void **state)
 	return 0;
 }
 
-static struct cst_inode *enter(struct cst_inode *parent, const char *name, enum cst_kind kind, const char *etag, int64_t at, uint64_t *replaced)
+static struct cst_inode *enter(struct cst_inode *parent, const char *name, enum cst_kind kind, const char *etag,
+			       int64_t at, uint64_t *replaced)
 {
 	struct cst_entry entry = {.kind = kind, .size = 10, .mtime = at, .at = at};
 	snprintf(entry.etag, sizeof(entry.etag), "%s", etag);
@@ -139,7 +140,8 @@ static void *race(void *arg)
 			held[slot] = 0;
 		} else {
 			snprintf(name, sizeof(name), "n%u", seed >> 22 & 15);
-			struct cst_inode *inode = enter(root, name, CST_KIND_FILE, seed & 1024 ? "a" : "b", i, &replaced);
+			struct cst_inode *inode =
+				enter(root, name, CST_KIND_FILE, seed & 1024 ? "a" : "b", i, &replaced);
 			held[slot] = inode->id->node;
 			cst_inode_unref(t, inode);
 		}
@@ -188,7 +190,8 @@ int main(void)
 {
 #define CASE(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		CASE(version_states), CASE(directories_keep_their_node), CASE(paths_and_parents), CASE(forgets_race), CASE(growth),
+		CASE(version_states), CASE(directories_keep_their_node), CASE(paths_and_parents), CASE(forgets_race),
+		CASE(growth),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -21,11 +21,17 @@ static enum cst_names_found find(const struct cst_names *n, const char *name, si
 
 static void values_come_back(void **state)
 {
-	static const char *const etags[] = {
-		"", "5D41402ABC4B2A76B9719D911017C592", "5d41402abc4b2a76b9719d911017c592", "5D41402ABC4B2A76B9719D911017C592-1",
-		"5d41402abc4b2a76b9719d911017c592-123456789", "5D41402abc4b2a76b9719d911017c592", "5D41402ABC4B2A76B9719D911017C592-01",
-		"x", "5D41402ABC4B2A76B9719D911017C592-", "0123456789012345678901234567890123456789012345678901234567890123456789",
-		"00000000000000000000000000000000"};
+	static const char *const etags[] = {"",
+					    "5D41402ABC4B2A76B9719D911017C592",
+					    "5d41402abc4b2a76b9719d911017c592",
+					    "5D41402ABC4B2A76B9719D911017C592-1",
+					    "5d41402abc4b2a76b9719d911017c592-123456789",
+					    "5D41402abc4b2a76b9719d911017c592",
+					    "5D41402ABC4B2A76B9719D911017C592-01",
+					    "x",
+					    "5D41402ABC4B2A76B9719D911017C592-",
+					    "0123456789012345678901234567890123456789012345678901234567890123456789",
+					    "00000000000000000000000000000000"};
 	struct cst_names n = {0};
 	struct cst_name_view view;
 	char name[16];
@@ -118,7 +124,8 @@ static void a_million(void **state)
 			cst_names_seal(&n, i == count - 1);
 	}
 	size_t bytes = cst_names_bytes(&n);
-	print_message("# %zu entries of 16 letters: %zu bytes, %.1f each\n", count, bytes, (double)bytes / (double)count);
+	print_message("# %zu entries of 16 letters: %zu bytes, %.1f each\n", count, bytes,
+		      (double)bytes / (double)count);
 	assert_true(bytes < 52 * count);
 	assert_int_equal(find(&n, "img_00777777.jpg", &at), CST_NAMES_FOUND);
 	assert_int_equal(at, 777777);
