@@ -26,7 +26,7 @@ static void *worker_main(void *arg);
 
 /* ---- timed lists ---- */
 
-static int64_t phase_timeout(const struct cst_http_conn *conn, enum cst_http_timed *timed)
+static int64_t phase_timeout(const struct cst_http_peer *conn, enum cst_http_timed *timed)
 {
 	const struct cst_http_server_config *config = &conn->server->config;
 	if (conn->phase == CST_HTTP_DRAIN) {
@@ -41,7 +41,7 @@ static int64_t phase_timeout(const struct cst_http_conn *conn, enum cst_http_tim
 	return config->idle_timeout;
 }
 
-static void untime_locked(struct cst_http_conn *conn)
+static void untime_locked(struct cst_http_peer *conn)
 {
 	if (conn->timed == CST_HTTP_TIMED_NONE)
 		return;
@@ -50,7 +50,7 @@ static void untime_locked(struct cst_http_conn *conn)
 }
 
 /* Puts the connection on the list of its phase; a place that it has already stays, with its deadline. */
-static void time_locked(struct cst_http_conn *conn)
+static void time_locked(struct cst_http_peer *conn)
 {
 	struct cst_http_server *server = conn->server;
 	enum cst_http_timed timed;
@@ -72,7 +72,7 @@ static int64_t expire_locked(struct cst_http_server *server)
 {
 	int64_t now = cst_now(), next = INT64_MAX;
 	for (int i = 0; i < CST_HTTP_TIMED_COUNT; i++) {
-		struct cst_http_conn *conn;
+		struct cst_http_peer *conn;
 		while ((conn = TAILQ_FIRST(&server->timed[i])) && conn->deadline <= now) {
 			conn->expired = true;
 			untime_locked(conn);
@@ -152,10 +152,10 @@ static void tune_tcp(int fd, const struct sockaddr_storage *peer)
 		setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, "reno", 4);
 }
 
-struct cst_http_conn *cst_http_conn_new(struct cst_http_server *server, int fd,
+struct cst_http_peer *cst_http_peer_new(struct cst_http_server *server, int fd,
 					const struct cst_http_listener *listener, const struct sockaddr_storage *peer)
 {
-	struct cst_http_conn *conn = CST_NEW(struct cst_http_conn);
+	struct cst_http_peer *conn = CST_NEW(struct cst_http_peer);
 	conn->event = CST_HTTP_EVENT_CONN;
 	conn->magic = CST_HTTP_CONN_MAGIC;
 	conn->server = server;
@@ -184,7 +184,7 @@ struct cst_http_conn *cst_http_conn_new(struct cst_http_server *server, int fd,
 	return conn;
 }
 
-void cst_http_conn_free(struct cst_http_conn *conn)
+void cst_http_peer_free(struct cst_http_peer *conn)
 {
 	CST_CHECK(conn, CST_HTTP_CONN_MAGIC);
 	struct cst_http_server *server = conn->server;
@@ -201,10 +201,10 @@ void cst_http_conn_free(struct cst_http_conn *conn)
 	free(conn);
 }
 
-void cst_http_conn_arm(struct cst_http_conn *conn, uint32_t events)
+void cst_http_peer_arm(struct cst_http_peer *conn, uint32_t events)
 {
 	struct cst_http_server *server = conn->server;
-	cst_http_conn_release_buffer(conn);
+	cst_http_peer_release_buffer(conn);
 	if (conn->phase == CST_HTTP_HANDSHAKE || conn->start != conn->end)
 		conn->head_clock = true;
 	pthread_mutex_lock(&server->lock);
@@ -218,20 +218,20 @@ void cst_http_conn_arm(struct cst_http_conn *conn, uint32_t events)
 	pthread_mutex_unlock(&server->lock);
 	if (rc < 0) {
 		cst_log_error("%s: can't watch a connection: %s", server->name, strerror(-rc));
-		cst_http_conn_free(conn);
+		cst_http_peer_free(conn);
 	}
 }
 
 /* Ends a connection so that the client can read the last answer: a reset for bytes we did not read would destroy it. */
-static void close_gently(struct cst_http_conn *conn)
+static void close_gently(struct cst_http_peer *conn)
 {
-	cst_http_conn_shutdown_send(conn);
+	cst_http_peer_shutdown_send(conn);
 	conn->phase = CST_HTTP_DRAIN;
 	conn->start = conn->end = 0;
-	cst_http_conn_arm(conn, EPOLLIN);
+	cst_http_peer_arm(conn, EPOLLIN);
 }
 
-static void drain(struct cst_http_worker *worker, struct cst_http_conn *conn, bool expired)
+static void drain(struct cst_http_worker *worker, struct cst_http_peer *conn, bool expired)
 {
 	/* As plain bytes, TLS or not; fairness needs a bound. */
 	for (int i = 0; i < 64 && !expired; i++) {
@@ -239,16 +239,16 @@ static void drain(struct cst_http_worker *worker, struct cst_http_conn *conn, bo
 		if (n > 0 || (n < 0 && errno == EINTR))
 			continue;
 		if (n < 0 && errno == EAGAIN) {
-			cst_http_conn_arm(conn, EPOLLIN);
+			cst_http_peer_arm(conn, EPOLLIN);
 			return;
 		}
 		break;
 	}
-	cst_http_conn_free(conn);
+	cst_http_peer_free(conn);
 }
 
 /* Is the head perhaps complete? Spares parsing the same bytes again and again for one that comes byte by byte. */
-static bool may_be_complete(const struct cst_http_conn *conn, size_t fresh)
+static bool may_be_complete(const struct cst_http_peer *conn, size_t fresh)
 {
 	size_t len = conn->end - conn->start;
 	if (len < 1024 || len >= CST_HTTP_HEAD_MAX)
@@ -259,7 +259,7 @@ static bool may_be_complete(const struct cst_http_conn *conn, size_t fresh)
 }
 
 /* The head (or the handshake) is complete: its clock stops. */
-static void stop_head_clock(struct cst_http_conn *conn)
+static void stop_head_clock(struct cst_http_peer *conn)
 {
 	if (!conn->head_clock)
 		return;
@@ -270,14 +270,14 @@ static void stop_head_clock(struct cst_http_conn *conn)
 }
 
 /* What no request begins with, such as a TLS handshake on a plain port: no use waiting for its end. */
-static bool is_garbage(const struct cst_http_conn *conn)
+static bool is_garbage(const struct cst_http_peer *conn)
 {
 	unsigned char c = (unsigned char)conn->in[conn->start];
 	return (c < ' ' && c != '\r' && c != '\n') || c >= 0x7f;
 }
 
 /* Answers the requests that are complete in the buffer. GOES_ON: there were some, and nothing is left over. */
-static enum cst_http_outcome answer_buffered(struct cst_http_worker *worker, struct cst_http_conn *conn, size_t fresh)
+static enum cst_http_outcome answer_buffered(struct cst_http_worker *worker, struct cst_http_peer *conn, size_t fresh)
 {
 	while (conn->start != conn->end && may_be_complete(conn, fresh)) {
 		struct cst_http_head head;
@@ -304,19 +304,19 @@ static enum cst_http_outcome answer_buffered(struct cst_http_worker *worker, str
 
 /* After an answer: is it worth waiting here for the next request instead of going through the epoll set? Only while
  * few workers have something to do; a crowd of connections is served better by handing them round. */
-static bool stays(struct cst_http_worker *worker, struct cst_http_conn *conn)
+static bool stays(struct cst_http_worker *worker, struct cst_http_peer *conn)
 {
 	struct cst_http_server *server = worker->server;
 	if (cst_http_server_stopping(server) || __atomic_load_n(&server->busy, __ATOMIC_RELAXED) > 8 * server->cores)
 		return false;
-	return cst_http_conn_wait(conn, POLLIN, CONN_LINGER_NS) == 1;
+	return cst_http_peer_wait(conn, POLLIN, CONN_LINGER_NS) == 1;
 }
 
-static enum cst_http_outcome read_requests(struct cst_http_worker *worker, struct cst_http_conn *conn)
+static enum cst_http_outcome read_requests(struct cst_http_worker *worker, struct cst_http_peer *conn)
 {
 	for (;;) {
-		cst_http_conn_room(conn, IN_ROOM);
-		ssize_t n = cst_http_conn_try_recv(conn, conn->in + conn->end, conn->cap - conn->end);
+		cst_http_peer_room(conn, IN_ROOM);
+		ssize_t n = cst_http_peer_try_recv(conn, conn->in + conn->end, conn->cap - conn->end);
 		if (n == -EAGAIN)
 			return CST_HTTP_WAITS;
 		if (n <= 0)
@@ -332,7 +332,7 @@ static enum cst_http_outcome read_requests(struct cst_http_worker *worker, struc
 	}
 }
 
-static void finish(struct cst_http_worker *worker, struct cst_http_conn *conn, enum cst_http_outcome outcome,
+static void finish(struct cst_http_worker *worker, struct cst_http_peer *conn, enum cst_http_outcome outcome,
 		   bool expired)
 {
 	if (expired && outcome != CST_HTTP_WAITS && conn->phase == CST_HTTP_HEAD && conn->start != conn->end) {
@@ -340,14 +340,14 @@ static void finish(struct cst_http_worker *worker, struct cst_http_conn *conn, e
 		outcome = CST_HTTP_CLOSE;
 	}
 	if (outcome == CST_HTTP_WAITS)
-		cst_http_conn_arm(conn, EPOLLIN);
+		cst_http_peer_arm(conn, EPOLLIN);
 	else if (outcome == CST_HTTP_CLOSE_GENTLY)
 		close_gently(conn);
 	else
-		cst_http_conn_free(conn);
+		cst_http_peer_free(conn);
 }
 
-static void serve(struct cst_http_worker *worker, struct cst_http_conn *conn)
+static void serve(struct cst_http_worker *worker, struct cst_http_peer *conn)
 {
 	CST_CHECK(conn, CST_HTTP_CONN_MAGIC);
 	struct cst_http_server *server = conn->server;
@@ -361,13 +361,13 @@ static void serve(struct cst_http_worker *worker, struct cst_http_conn *conn)
 		return;
 	}
 	if (conn->phase == CST_HTTP_HANDSHAKE) {
-		enum cst_http_step step = expired ? CST_HTTP_STEP_FAILED : cst_http_conn_handshake(conn);
+		enum cst_http_step step = expired ? CST_HTTP_STEP_FAILED : cst_http_peer_handshake(conn);
 		if (step == CST_HTTP_STEP_WANT_READ || step == CST_HTTP_STEP_WANT_WRITE) {
-			cst_http_conn_arm(conn, step == CST_HTTP_STEP_WANT_READ ? EPOLLIN : EPOLLOUT);
+			cst_http_peer_arm(conn, step == CST_HTTP_STEP_WANT_READ ? EPOLLIN : EPOLLOUT);
 			return;
 		}
 		if (step == CST_HTTP_STEP_FAILED) {
-			cst_http_conn_free(conn);
+			cst_http_peer_free(conn);
 			return;
 		}
 		conn->phase = CST_HTTP_HEAD;
@@ -428,7 +428,7 @@ static void handle_event(struct cst_http_worker *worker, void *ptr)
 {
 	struct cst_http_server *server = worker->server;
 	__atomic_add_fetch(&server->busy, 1, __ATOMIC_RELAXED);
-	struct cst_http_conn *conn = ptr;
+	struct cst_http_peer *conn = ptr;
 	if (*(enum cst_http_event *)ptr == CST_HTTP_EVENT_LISTENER)
 		conn = cst_http_listener_accept(server, ptr);
 	if (conn)
@@ -563,7 +563,7 @@ static bool workers_ended_locked(struct cst_http_server *server, int64_t until)
 static void stop_threads(struct cst_http_server *server, int64_t grace_ns)
 {
 	struct cst_http_listener *listener;
-	struct cst_http_conn *conn;
+	struct cst_http_peer *conn;
 	int64_t until = cst_now() + grace_ns;
 	__atomic_store_n(&server->stopping, true, __ATOMIC_RELEASE);
 	/* Closed only when no worker can be in accept() any more. */
@@ -592,10 +592,10 @@ void cst_http_server_stop(struct cst_http_server *server, int64_t grace_ns)
 		return;
 	CST_CHECK(server, CST_HTTP_SERVER_MAGIC);
 	struct cst_http_listener *listener;
-	struct cst_http_conn *conn;
+	struct cst_http_peer *conn;
 	stop_threads(server, grace_ns);
 	while ((conn = LIST_FIRST(&server->all)))
-		cst_http_conn_free(conn);
+		cst_http_peer_free(conn);
 	while ((listener = STAILQ_FIRST(&server->listeners))) {
 		STAILQ_REMOVE_HEAD(&server->listeners, link);
 		cst_http_listener_free(listener);

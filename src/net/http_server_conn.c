@@ -12,7 +12,7 @@
 #include <sys/sendfile.h>
 #include <time.h>
 
-int cst_http_conn_wait(struct cst_http_conn *conn, short events, int64_t ns)
+int cst_http_peer_wait(struct cst_http_peer *conn, short events, int64_t ns)
 {
 	int64_t end = cst_now() + ns;
 	for (;;) {
@@ -37,7 +37,7 @@ int cst_http_conn_wait(struct cst_http_conn *conn, short events, int64_t ns)
 /* ---- TLS ---- */
 
 /* What OpenSSL says after a call that did not succeed: the events to wait for, 0 at the end of the stream, or -errno. */
-static int tls_wants(struct cst_http_conn *conn, int rc, short *events)
+static int tls_wants(struct cst_http_peer *conn, int rc, short *events)
 {
 	int reason = SSL_get_error(conn->ssl, rc);
 	int saved = errno;
@@ -60,7 +60,7 @@ static int tls_wants(struct cst_http_conn *conn, int rc, short *events)
 	}
 }
 
-enum cst_http_step cst_http_conn_handshake(struct cst_http_conn *conn)
+enum cst_http_step cst_http_peer_handshake(struct cst_http_peer *conn)
 {
 	ERR_clear_error();
 	int rc = SSL_accept(conn->ssl);
@@ -76,7 +76,7 @@ enum cst_http_step cst_http_conn_handshake(struct cst_http_conn *conn)
 }
 
 /* -EAGAIN with *events set. */
-static ssize_t tls_recv(struct cst_http_conn *conn, void *data, size_t size, short *events)
+static ssize_t tls_recv(struct cst_http_peer *conn, void *data, size_t size, short *events)
 {
 	ERR_clear_error();
 	int rc = SSL_read(conn->ssl, data, (int)cst_min(size, (size_t)INT_MAX));
@@ -86,7 +86,7 @@ static ssize_t tls_recv(struct cst_http_conn *conn, void *data, size_t size, sho
 	return why < 0 ? why : *events ? -EAGAIN : 0;
 }
 
-static int tls_send_all(struct cst_http_conn *conn, const char *data, size_t len)
+static int tls_send_all(struct cst_http_peer *conn, const char *data, size_t len)
 {
 	while (len) {
 		ERR_clear_error();
@@ -100,7 +100,7 @@ static int tls_send_all(struct cst_http_conn *conn, const char *data, size_t len
 		int why = tls_wants(conn, rc, &events);
 		if (why < 0 || events == 0)
 			return why < 0 ? why : -ECONNRESET;
-		why = cst_http_conn_wait(conn, events, conn->server->config.io_timeout);
+		why = cst_http_peer_wait(conn, events, conn->server->config.io_timeout);
 		if (why <= 0)
 			return why < 0 ? why : -ETIMEDOUT;
 	}
@@ -109,7 +109,7 @@ static int tls_send_all(struct cst_http_conn *conn, const char *data, size_t len
 
 /* ---- receiving ---- */
 
-void cst_http_conn_room(struct cst_http_conn *conn, size_t size)
+void cst_http_peer_room(struct cst_http_peer *conn, size_t size)
 {
 	if (conn->start == conn->end)
 		conn->start = conn->end = 0;
@@ -129,7 +129,7 @@ void cst_http_conn_room(struct cst_http_conn *conn, size_t size)
 	}
 }
 
-void cst_http_conn_release_buffer(struct cst_http_conn *conn)
+void cst_http_peer_release_buffer(struct cst_http_peer *conn)
 {
 	if (conn->start != conn->end)
 		return;
@@ -138,7 +138,7 @@ void cst_http_conn_release_buffer(struct cst_http_conn *conn)
 	conn->start = conn->end = conn->cap = 0;
 }
 
-static ssize_t recv_once(struct cst_http_conn *conn, void *data, size_t size, short *events)
+static ssize_t recv_once(struct cst_http_peer *conn, void *data, size_t size, short *events)
 {
 	if (conn->ssl)
 		return tls_recv(conn, data, size, events);
@@ -152,20 +152,20 @@ static ssize_t recv_once(struct cst_http_conn *conn, void *data, size_t size, sh
 	return errno == EWOULDBLOCK ? -EAGAIN : -errno;
 }
 
-ssize_t cst_http_conn_try_recv(struct cst_http_conn *conn, void *data, size_t size)
+ssize_t cst_http_peer_try_recv(struct cst_http_peer *conn, void *data, size_t size)
 {
 	short events;
 	return recv_once(conn, data, size, &events);
 }
 
-ssize_t cst_http_conn_recv(struct cst_http_conn *conn, void *data, size_t size)
+ssize_t cst_http_peer_recv(struct cst_http_peer *conn, void *data, size_t size)
 {
 	for (;;) {
 		short events;
 		ssize_t n = recv_once(conn, data, size, &events);
 		if (n != -EAGAIN)
 			return n;
-		int rc = cst_http_conn_wait(conn, events, conn->server->config.io_timeout);
+		int rc = cst_http_peer_wait(conn, events, conn->server->config.io_timeout);
 		if (rc <= 0)
 			return rc < 0 ? rc : -ETIMEDOUT;
 	}
@@ -173,9 +173,9 @@ ssize_t cst_http_conn_recv(struct cst_http_conn *conn, void *data, size_t size)
 
 /* ---- sending ---- */
 
-static int wait_writable(struct cst_http_conn *conn)
+static int wait_writable(struct cst_http_peer *conn)
 {
-	int rc = cst_http_conn_wait(conn, POLLOUT, conn->server->config.io_timeout);
+	int rc = cst_http_peer_wait(conn, POLLOUT, conn->server->config.io_timeout);
 	return rc > 0 ? 0 : rc < 0 ? rc : -ETIMEDOUT;
 }
 
@@ -200,7 +200,7 @@ static char *io_buf(struct cst_http_worker *worker)
 }
 
 /* One record carries a head and its small body. */
-static int tls_sendv(struct cst_http_worker *worker, struct cst_http_conn *conn, const struct iovec *iov, int count)
+static int tls_sendv(struct cst_http_worker *worker, struct cst_http_peer *conn, const struct iovec *iov, int count)
 {
 	char *buf = io_buf(worker);
 	size_t used = 0;
@@ -221,7 +221,7 @@ static int tls_sendv(struct cst_http_worker *worker, struct cst_http_conn *conn,
 	return tls_send_all(conn, buf, used);
 }
 
-int cst_http_conn_send(struct cst_http_worker *worker, struct cst_http_conn *conn, struct iovec *iov, int count,
+int cst_http_peer_send(struct cst_http_worker *worker, struct cst_http_peer *conn, struct iovec *iov, int count,
 		       bool more)
 {
 	if (conn->ssl)
@@ -246,7 +246,7 @@ int cst_http_conn_send(struct cst_http_worker *worker, struct cst_http_conn *con
 }
 
 /* The kernel does not encrypt for us: through memory. */
-static int copy_file(struct cst_http_worker *worker, struct cst_http_conn *conn, int fd, int64_t offset, size_t len,
+static int copy_file(struct cst_http_worker *worker, struct cst_http_peer *conn, int fd, int64_t offset, size_t len,
 		     size_t *done)
 {
 	char *buf = io_buf(worker);
@@ -267,7 +267,7 @@ static int copy_file(struct cst_http_worker *worker, struct cst_http_conn *conn,
 }
 
 /* Bytes, 0 at the end of the file, -EAGAIN or -errno. */
-static ssize_t sendfile_once(struct cst_http_conn *conn, int fd, int64_t offset, size_t len)
+static ssize_t sendfile_once(struct cst_http_peer *conn, int fd, int64_t offset, size_t len)
 {
 	if (!conn->ssl) {
 		off_t at = offset;
@@ -283,7 +283,7 @@ static ssize_t sendfile_once(struct cst_http_conn *conn, int fd, int64_t offset,
 	return why < 0 ? why : events ? -EAGAIN : -ECONNRESET;
 }
 
-int cst_http_conn_sendfile(struct cst_http_worker *worker, struct cst_http_conn *conn, int fd, int64_t offset,
+int cst_http_peer_sendfile(struct cst_http_worker *worker, struct cst_http_peer *conn, int fd, int64_t offset,
 			   size_t len, size_t *done)
 {
 	*done = 0;
@@ -306,7 +306,7 @@ int cst_http_conn_sendfile(struct cst_http_worker *worker, struct cst_http_conn 
 	return 0;
 }
 
-void cst_http_conn_shutdown_send(struct cst_http_conn *conn)
+void cst_http_peer_shutdown_send(struct cst_http_peer *conn)
 {
 	if (conn->ssl) {
 		ERR_clear_error();

@@ -105,12 +105,12 @@ static void send_continue(struct cst_http_exchange *x)
 		return;
 	char text[] = "HTTP/1.1 100 Continue\r\n\r\n";
 	struct iovec iov = {text, sizeof(text) - 1};
-	int rc = cst_http_conn_send(x->worker, x->conn, &iov, 1, false);
+	int rc = cst_http_peer_send(x->worker, x->conn, &iov, 1, false);
 	if (rc < 0)
 		x->body_error = x->failed = rc;
 }
 
-static ssize_t take_buffered(struct cst_http_conn *conn, void *data, size_t size)
+static ssize_t take_buffered(struct cst_http_peer *conn, void *data, size_t size)
 {
 	size_t n = cst_min(size, conn->end - conn->start);
 	memcpy(data, conn->in + conn->start, n);
@@ -120,10 +120,10 @@ static ssize_t take_buffered(struct cst_http_conn *conn, void *data, size_t size
 
 static ssize_t read_plain(struct cst_http_exchange *x, void *data, size_t size)
 {
-	struct cst_http_conn *conn = x->conn;
+	struct cst_http_peer *conn = x->conn;
 	uint64_t left = (uint64_t)x->head.content_length - x->body_read;
 	size = (size_t)cst_min((uint64_t)size, left);
-	ssize_t n = conn->start != conn->end ? take_buffered(conn, data, size) : cst_http_conn_recv(conn, data, size);
+	ssize_t n = conn->start != conn->end ? take_buffered(conn, data, size) : cst_http_peer_recv(conn, data, size);
 	if (n == 0)
 		return -EPIPE;
 	if (n > 0 && (uint64_t)n == left)
@@ -133,11 +133,11 @@ static ssize_t read_plain(struct cst_http_exchange *x, void *data, size_t size)
 
 static ssize_t read_chunked(struct cst_http_exchange *x, void *data, size_t size)
 {
-	struct cst_http_conn *conn = x->conn;
+	struct cst_http_peer *conn = x->conn;
 	while (!x->chunked.done) {
 		if (conn->start == conn->end) {
-			cst_http_conn_room(conn, 65536);
-			ssize_t got = cst_http_conn_recv(conn, conn->in + conn->end, conn->cap - conn->end);
+			cst_http_peer_room(conn, 65536);
+			ssize_t got = cst_http_peer_recv(conn, conn->in + conn->end, conn->cap - conn->end);
 			if (got <= 0)
 				return got < 0 ? got : -EPIPE;
 			conn->end += (size_t)got;
@@ -343,7 +343,7 @@ static void tell_finishing(struct cst_http_exchange *x)
 
 static int send_pieces(struct cst_http_exchange *x, struct iovec *iov, int count, bool more)
 {
-	int rc = cst_http_conn_send(x->worker, x->conn, iov, count, more);
+	int rc = cst_http_peer_send(x->worker, x->conn, iov, count, more);
 	return rc < 0 ? fail(x, rc) : 0;
 }
 
@@ -447,7 +447,7 @@ static ssize_t grant(struct cst_http_exchange *x, size_t len, size_t chunk)
 		/* A head must not wait for the bandwidth that others use. */
 		int rc = flush_head(x, false);
 		if (rc == 0)
-			rc = cst_http_conn_wait(x->conn, 0, at - now);
+			rc = cst_http_peer_wait(x->conn, 0, at - now);
 		if (rc < 0)
 			return fail(x, rc);
 	}
@@ -535,7 +535,7 @@ static int sendfile_piece(struct cst_http_exchange *x, int fd, int64_t offset, s
 		return rc;
 	size_t done;
 	announce(x, n);
-	rc = cst_http_conn_sendfile(x->worker, x->conn, fd, offset, n, &done);
+	rc = cst_http_peer_sendfile(x->worker, x->conn, fd, offset, n, &done);
 	sent(x, n, done);
 	if (rc < 0)
 		return fail(x, rc);
@@ -615,7 +615,7 @@ void cst_http_fault_rate(struct cst_http_exchange *x, uint64_t bytes_per_s)
 int cst_http_exchange_sleep(struct cst_http_exchange *x, int64_t ns)
 {
 	CST_CHECK(x, CST_HTTP_EXCHANGE_MAGIC);
-	int rc = cst_http_conn_wait(x->conn, POLLRDHUP, ns);
+	int rc = cst_http_peer_wait(x->conn, POLLRDHUP, ns);
 	return rc == 0 ? 0 : -ECONNRESET;
 }
 
@@ -676,7 +676,7 @@ void cst_http_exchange_finish(struct cst_http_exchange *x)
 	}
 }
 
-enum cst_http_outcome cst_http_exchange_run(struct cst_http_worker *worker, struct cst_http_conn *conn,
+enum cst_http_outcome cst_http_exchange_run(struct cst_http_worker *worker, struct cst_http_peer *conn,
 					    const struct cst_http_head *head, size_t head_len)
 {
 	struct cst_http_server *server = worker->server;
@@ -706,7 +706,7 @@ enum cst_http_outcome cst_http_exchange_run(struct cst_http_worker *worker, stru
 	return x.keep_alive && !x.failed ? CST_HTTP_GOES_ON : CST_HTTP_CLOSE_GENTLY;
 }
 
-void cst_http_exchange_refuse(struct cst_http_worker *worker, struct cst_http_conn *conn, int status, const char *why)
+void cst_http_exchange_refuse(struct cst_http_worker *worker, struct cst_http_peer *conn, int status, const char *why)
 {
 	CST_AUTO_BUF out = CST_BUF_INIT;
 	cst_buf_printf(&out,
@@ -715,5 +715,5 @@ void cst_http_exchange_refuse(struct cst_http_worker *worker, struct cst_http_co
 		       status, cst_http_status_text(status), date_text(worker), worker->server->name, strlen(why) + 1,
 		       why);
 	struct iovec iov = {out.data, out.len};
-	cst_http_conn_send(worker, conn, &iov, 1, false);
+	cst_http_peer_send(worker, conn, &iov, 1, false);
 }

@@ -253,9 +253,9 @@ static void accept_failed(struct cst_http_server *server, int code)
 	cst_sleep(100 * CST_NS_PER_MS);
 }
 
-struct cst_http_conn *cst_http_listener_accept(struct cst_http_server *server, struct cst_http_listener *listener)
+struct cst_http_peer *cst_http_listener_accept(struct cst_http_server *server, struct cst_http_listener *listener)
 {
-	struct cst_http_conn *last = NULL;
+	struct cst_http_peer *last = NULL;
 	for (int i = 0; i < ACCEPT_AT_ONCE; i++) {
 		struct sockaddr_storage peer = {0};
 		socklen_t len = sizeof(peer);
@@ -270,8 +270,8 @@ struct cst_http_conn *cst_http_listener_accept(struct cst_http_server *server, s
 			continue;
 		}
 		if (last)
-			cst_http_conn_arm(last, EPOLLIN);
-		last = cst_http_conn_new(server, fd, listener, &peer);
+			cst_http_peer_arm(last, EPOLLIN);
+		last = cst_http_peer_new(server, fd, listener, &peer);
 	}
 	if (!cst_http_server_stopping(server))
 		cst_http_listener_arm(server, listener, false);

@@ -51,7 +51,7 @@ enum cst_http_timed {
 	CST_HTTP_TIMED_NONE
 };
 
-struct cst_http_conn {
+struct cst_http_peer {
 	enum cst_http_event event;
 	unsigned magic;
 	struct cst_http_server *server;
@@ -71,10 +71,10 @@ struct cst_http_conn {
 	enum cst_http_timed timed;
 	int64_t deadline;
 	bool expired;
-	TAILQ_ENTRY(cst_http_conn) timed_link;
-	LIST_ENTRY(cst_http_conn) all_link;
+	TAILQ_ENTRY(cst_http_peer) timed_link;
+	LIST_ENTRY(cst_http_peer) all_link;
 };
-TAILQ_HEAD(cst_http_conn_list, cst_http_conn);
+TAILQ_HEAD(cst_http_peer_list, cst_http_peer);
 
 struct cst_http_worker {
 	struct cst_http_server *server;
@@ -107,8 +107,8 @@ struct cst_http_server {
 
 	pthread_mutex_t lock; /* everything below, and the marked members of connections */
 	pthread_cond_t keeper_wake, worker_ended;
-	struct cst_http_conn_list timed[CST_HTTP_TIMED_COUNT];
-	LIST_HEAD(, cst_http_conn) all;
+	struct cst_http_peer_list timed[CST_HTTP_TIMED_COUNT];
+	LIST_HEAD(, cst_http_peer) all;
 	SLIST_HEAD(, cst_http_worker) ended; /* threads to be joined */
 	unsigned workers;
 	int64_t keeper_next; /* when the keeper wakes by itself */
@@ -124,7 +124,7 @@ enum cst_http_answer { CST_HTTP_ANSWER_NONE, CST_HTTP_ANSWER_STARTED, CST_HTTP_A
 struct cst_http_exchange {
 	unsigned magic;
 	struct cst_http_worker *worker;
-	struct cst_http_conn *conn;
+	struct cst_http_peer *conn;
 	struct cst_http_head head;
 	bool keep_alive;
 	int failed; /* -errno: nothing more can be sent */
@@ -153,16 +153,16 @@ struct cst_http_exchange {
 
 /* ---- http_server_listen.c ---- */
 /* Accepts what waits; all but the last connection are armed, the last is returned (NULL: none). Re-arms the listener. */
-struct cst_http_conn *cst_http_listener_accept(struct cst_http_server *server, struct cst_http_listener *listener);
+struct cst_http_peer *cst_http_listener_accept(struct cst_http_server *server, struct cst_http_listener *listener);
 void cst_http_listener_free(struct cst_http_listener *listener);
 int cst_http_listener_arm(struct cst_http_server *server, struct cst_http_listener *listener, bool first);
 
 /* ---- http_server.c ---- */
-struct cst_http_conn *cst_http_conn_new(struct cst_http_server *server, int fd,
+struct cst_http_peer *cst_http_peer_new(struct cst_http_server *server, int fd,
 					const struct cst_http_listener *listener, const struct sockaddr_storage *peer);
-void cst_http_conn_free(struct cst_http_conn *conn);
+void cst_http_peer_free(struct cst_http_peer *conn);
 /* Gives the connection up: it waits for `events` (EPOLLIN, EPOLLOUT), on the timed list of its phase. */
-void cst_http_conn_arm(struct cst_http_conn *conn, uint32_t events);
+void cst_http_peer_arm(struct cst_http_peer *conn, uint32_t events);
 static inline bool cst_http_server_stopping(const struct cst_http_server *server)
 {
 	return __atomic_load_n(&server->stopping, __ATOMIC_ACQUIRE);
@@ -170,22 +170,22 @@ static inline bool cst_http_server_stopping(const struct cst_http_server *server
 
 /* ---- http_server_conn.c: all return bytes or 0, or -errno; -EAGAIN only from the try functions ---- */
 enum cst_http_step { CST_HTTP_STEP_DONE, CST_HTTP_STEP_WANT_READ, CST_HTTP_STEP_WANT_WRITE, CST_HTTP_STEP_FAILED };
-enum cst_http_step cst_http_conn_handshake(struct cst_http_conn *conn);
+enum cst_http_step cst_http_peer_handshake(struct cst_http_peer *conn);
 /* Room for at least `size` more bytes behind conn->end. */
-void cst_http_conn_room(struct cst_http_conn *conn, size_t size);
-void cst_http_conn_release_buffer(struct cst_http_conn *conn); /* when nothing is in it */
-ssize_t cst_http_conn_try_recv(struct cst_http_conn *conn, void *data, size_t size);
-ssize_t cst_http_conn_recv(struct cst_http_conn *conn, void *data, size_t size); /* waits; 0 at the end */
+void cst_http_peer_room(struct cst_http_peer *conn, size_t size);
+void cst_http_peer_release_buffer(struct cst_http_peer *conn); /* when nothing is in it */
+ssize_t cst_http_peer_try_recv(struct cst_http_peer *conn, void *data, size_t size);
+ssize_t cst_http_peer_recv(struct cst_http_peer *conn, void *data, size_t size); /* waits; 0 at the end */
 /* Waits until the socket is ready for `events` (0: only for its failure) or `ns` are over. 1, 0 (time is over), or
  * -ECONNRESET when the other side is gone. */
-int cst_http_conn_wait(struct cst_http_conn *conn, short events, int64_t ns);
+int cst_http_peer_wait(struct cst_http_peer *conn, short events, int64_t ns);
 /* Sends everything; more: something follows at once. */
-int cst_http_conn_send(struct cst_http_worker *worker, struct cst_http_conn *conn, struct iovec *iov, int count,
+int cst_http_peer_send(struct cst_http_worker *worker, struct cst_http_peer *conn, struct iovec *iov, int count,
 		       bool more);
 /* Sends `len` bytes of the file; *done tells how many went out also when it fails. -EPIPE: the file ended early. */
-int cst_http_conn_sendfile(struct cst_http_worker *worker, struct cst_http_conn *conn, int fd, int64_t offset,
+int cst_http_peer_sendfile(struct cst_http_worker *worker, struct cst_http_peer *conn, int fd, int64_t offset,
 			   size_t len, size_t *done);
-void cst_http_conn_shutdown_send(struct cst_http_conn *conn);
+void cst_http_peer_shutdown_send(struct cst_http_peer *conn);
 
 /* ---- http_server_exchange.c ---- */
 enum cst_http_outcome {
@@ -195,8 +195,8 @@ enum cst_http_outcome {
 	CST_HTTP_CLOSE_GENTLY, /* so that the other side can read what was sent last */
 };
 /* Runs the request whose head is the first `head_len` bytes of the connection's buffer. */
-enum cst_http_outcome cst_http_exchange_run(struct cst_http_worker *worker, struct cst_http_conn *conn,
+enum cst_http_outcome cst_http_exchange_run(struct cst_http_worker *worker, struct cst_http_peer *conn,
 					    const struct cst_http_head *head, size_t head_len);
 /* Answers what could not be parsed (status 400, 408, 431), best effort. */
-void cst_http_exchange_refuse(struct cst_http_worker *worker, struct cst_http_conn *conn, int status, const char *why);
+void cst_http_exchange_refuse(struct cst_http_worker *worker, struct cst_http_peer *conn, int status, const char *why);
 const char *cst_http_status_text(int status);
