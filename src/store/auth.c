@@ -136,6 +136,9 @@ bool cst_auth_check(struct cst_store_request *r)
 				  "The signature can't be read: %s.", why);
 		return false;
 	}
+	if (r->claim.kind == CST_SIGN_NONE && cst_request_has(r, "AWSAccessKeyId"))
+		return refuse(r, CST_STORE_ERR_INVALID_REQUEST,
+			      "Signature version 2 is not supported. Please use AWS4-HMAC-SHA256.");
 	if (r->claim.kind == CST_SIGN_NONE) {
 		if (config->anonymous)
 			return true;
