@@ -206,33 +206,36 @@ def fuzz(tally):
             judge(tally, f"fuzz/{name}", result)
 
 
-def parser_sources(name):
-    """The files whose lines a corpus must reach: fuzz_NAME.c says "Covers: src/x/y.c …"."""
-    with open(os.path.join(TOP, "tests", "fuzz", f"fuzz_{name}.c"), encoding="utf-8") as file:
-        found = re.search(r"Covers:((?:\s+\*?\s*src/\S+\.c)+)", file.read())
-    return re.findall(r"src/\S+\.c", found.group(1)) if found else []
+def covered_sources():
+    """Which fuzzers' corpora must reach the lines of a file: fuzz_NAME.c says "Covers: src/x/y.c …". {source: [name]}"""
+    sources = {}
+    for name in fuzz_names():
+        with open(os.path.join(TOP, "tests", "fuzz", f"fuzz_{name}.c"), encoding="utf-8") as file:
+            found = re.search(r"Covers:((?:[\s*]+src/\S+\.c)+)", file.read())
+        for source in re.findall(r"src/\S+\.c", found.group(1)) if found else []:
+            sources.setdefault(source, []).append(name)
+    return sources
 
 
 def coverage(tally):
     directory = build(tally, "coverage", ["-Dcoverage_map=true"], {"CC": "clang"})
     if not directory:
         return
-    for name in fuzz_names():
-        sources = parser_sources(name)
-        if not sources:
-            continue
-        started = time.monotonic()
-        program = os.path.join(directory, "tests/fuzz", f"fuzz_{name}")
-        with tempfile.TemporaryDirectory() as scratch:
-            raw, merged = os.path.join(scratch, "raw"), os.path.join(scratch, "merged")
-            run([program, os.path.join(TOP, "tests/fuzz/corpus", name)], 120, {"LLVM_PROFILE_FILE": raw})
-            run(["llvm-profdata", "merge", "-o", merged, raw], 60)
-            _, output, _ = run(["llvm-cov", "report", program, f"-instr-profile={merged}", *[os.path.join(TOP, s) for s in sources]], 60)
-        lines = re.search(r"^TOTAL.*", output, re.M)
-        percents = re.findall(r"([\d.]+)%", lines.group(0)) if lines else []
-        reached = float(percents[2]) if len(percents) > 2 else 0.0
-        ok = reached >= COVERAGE_WANTED
-        tally.add(f"coverage/{name}", ok, int(ok), int(not ok), output, time.monotonic() - started, f"{reached:.1f} % of the lines")
+    program = lambda name: os.path.join(directory, "tests/fuzz", f"fuzz_{name}")
+    with tempfile.TemporaryDirectory() as scratch:
+        for name in fuzz_names():
+            run([program(name), os.path.join(TOP, "tests/fuzz/corpus", name)], 120, {"LLVM_PROFILE_FILE": os.path.join(scratch, name)})
+        for source, names in sorted(covered_sources().items()):
+            started = time.monotonic()
+            merged = os.path.join(scratch, "merged")
+            run(["llvm-profdata", "merge", "-o", merged, *[os.path.join(scratch, name) for name in names]], 60)
+            objects = [argument for name in names[1:] for argument in ("-object", program(name))]
+            _, output, _ = run(["llvm-cov", "report", program(names[0]), *objects, f"-instr-profile={merged}"], 60)
+            row = re.search(rf"^\S*{re.escape(source)}\s.*", output, re.M)
+            percents = re.findall(r"([\d.]+)%", row.group(0)) if row else []
+            reached = float(percents[2]) if len(percents) > 2 else 0.0
+            ok = reached >= COVERAGE_WANTED
+            tally.add(f"coverage/{source}", ok, int(ok), int(not ok), output, time.monotonic() - started, f"{reached:.1f} % of the lines")
 
 
 def main():

@@ -93,6 +93,8 @@ void cst_url_text(const struct cst_url *url, struct cst_buf *out)
 {
 	cst_buf_printf(out, "%s://%s", url->cloud == CST_CLOUD_S3 ? "s3" : "oss", url->bucket);
 	size_t len = strlen(url->prefix);
+	/* The slash that ends every prefix is left away, unless one of the key's own is before it. */
+	bool own = len > 1 && url->prefix[len - 2] == '/';
 	if (len > 0)
-		cst_buf_printf(out, "/%.*s", (int)(len - 1), url->prefix);
+		cst_buf_printf(out, "/%.*s", (int)(len - !own), url->prefix);
 }

@@ -1,4 +1,5 @@
-/* URLs of buckets: what was accepted must be written and read back as the same. */
+/* URLs of buckets: what was accepted must be written and read back as the same.
+ * Covers: src/cli/url.c */
 #include "cli/url.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

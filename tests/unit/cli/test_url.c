@@ -29,6 +29,7 @@ static void good(void **state)
 	accepts("OSS://my-bucket-1/a/b", CST_CLOUD_OSS, "my-bucket-1", "a/b/", "oss://my-bucket-1/a/b");
 	accepts("oss://abc/a/b/", CST_CLOUD_OSS, "abc", "a/b/", "oss://abc/a/b");
 	accepts("oss://abc//a//b", CST_CLOUD_OSS, "abc", "a//b/", "oss://abc/a//b");
+	accepts("oss://abc/a//", CST_CLOUD_OSS, "abc", "a//", "oss://abc/a//");
 	accepts("s3://my.bucket/%41 ?#", CST_CLOUD_S3, "my.bucket", "%41 ?#/", "s3://my.bucket/%41 ?#");
 	accepts("s3://abc/数据", CST_CLOUD_S3, "abc", "数据/", "s3://abc/数据");
 }
