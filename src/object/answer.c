@@ -45,8 +45,8 @@ static bool parse_content_range(struct cst_slice s, uint64_t *first, uint64_t *l
 	struct cst_slice rest = {s.data + 6, s.len - 6};
 	struct cst_slice from = cst_slice_cut(&rest, '-');
 	struct cst_slice to = cst_slice_cut(&rest, '/');
-	return parse_number(cst_slice_trim(from), first) && parse_number(to, last) && parse_number(cst_slice_trim(rest), total) &&
-	       *first <= *last && *last < *total;
+	return parse_number(cst_slice_trim(from), first) && parse_number(to, last) &&
+	       parse_number(cst_slice_trim(rest), total) && *first <= *last && *last < *total;
 }
 
 static int stop(struct cst_object_op *op, enum cst_op_stop why, const char *text)
@@ -98,7 +98,8 @@ static int get_head(struct cst_object_op *op, const struct cst_http_response *r)
 	op->accepted = true;
 	if (r->status == 200)
 		return whole_object(op, r->content_length);
-	if (r->status != 206 || !parse_content_range(cst_http_header_get(r->head, "content-range"), &first, &last, &total))
+	if (r->status != 206 ||
+	    !parse_content_range(cst_http_header_get(r->head, "content-range"), &first, &last, &total))
 		return stop(op, CST_STOP_MALFORMED, "the answer to a range request has no proper Content-Range");
 	if (first != from || last >= op->offset + op->length ||
 	    (r->content_length >= 0 && (uint64_t)r->content_length != last - first + 1))
@@ -152,7 +153,8 @@ static int symlink_head(struct cst_object_op *op, const struct cst_http_head *he
 
 static void failure_head(struct cst_object_op *op, const struct cst_http_head *head)
 {
-	struct cst_slice after = cst_http_header_get(head, "retry-after"), quiet = cst_http_header_get(head, "x-oss-qos-delay-time");
+	struct cst_slice after = cst_http_header_get(head, "retry-after"),
+			 quiet = cst_http_header_get(head, "x-oss-qos-delay-time");
 	struct cst_slice date = cst_http_header_get(head, "date"), xerr = cst_http_header_get(head, "x-oss-err");
 	struct cst_slice id = cst_http_header_get(head, op->bucket->backend->request_id);
 	uint64_t n;
@@ -163,7 +165,8 @@ static void failure_head(struct cst_object_op *op, const struct cst_http_head *h
 		op->told_delay = (int64_t)cst_min(n, UINT64_C(3600000)) * CST_NS_PER_MS;
 	else if (parse_number(after, &n))
 		op->told_delay = (int64_t)cst_min(n, UINT64_C(3600)) * CST_NS_PER_S;
-	else if (after.len && op->server_date && cst_time_parse(after.data, after.len, &when) == 0 && when > op->server_date)
+	else if (after.len && op->server_date && cst_time_parse(after.data, after.len, &when) == 0 &&
+		 when > op->server_date)
 		op->told_delay = cst_min(when - op->server_date, INT64_C(3600)) * CST_NS_PER_S;
 	memset(&op->error, 0, sizeof(op->error));
 	if (xerr.len)

@@ -38,12 +38,12 @@ enum cst_op_stop {
 /* The vtable. */
 struct cst_backend {
 	const char *scheme;
-	const char *meta_prefix;     /* "x-oss-meta-" */
-	const char *header_prefix;   /* "x-oss-" */
-	const char *request_id;	     /* header */
-	bool light_head;	     /* GetObjectMeta exists */
+	const char *meta_prefix;   /* "x-oss-meta-" */
+	const char *header_prefix; /* "x-oss-" */
+	const char *request_id;	   /* header */
+	bool light_head;	   /* GetObjectMeta exists */
 	bool symlinks;
-	const char *get_headers;     /* lines that each GET with a range carries */
+	const char *get_headers; /* lines that each GET with a range carries */
 	enum cst_sign_kind (*sign)(const struct cst_bucket_config *config, const struct cst_endpoint *endpoint);
 	/* Type, storage class, restore state out of a successful answer. */
 	void (*read_info)(const struct cst_http_head *head, struct cst_object_info *info);
@@ -140,9 +140,9 @@ struct cst_object_op {
 	unsigned skewed, delivered;
 	unsigned failures; /* since bytes last came */
 	unsigned restarts; /* from the first byte on: another version, a wrong CRC */
-	int renew_error; /* what it is if there is no other credential */
-	uint64_t got;	 /* bytes of the range stored */
-	uint64_t passed; /* sifting: bytes of the object seen */
+	int renew_error;   /* what it is if there is no other credential */
+	uint64_t got;	   /* bytes of the range stored */
+	uint64_t passed;   /* sifting: bytes of the object seen */
 	struct cst_object_info info;
 	struct cst_buf meta_text, target_text;
 	struct cst_http_header *meta;

@@ -34,9 +34,7 @@ static int check_sign(struct cst_bucket *b, const struct cst_bucket_config *conf
 
 static void describe(struct cst_bucket *b)
 {
-	const char *how = !b->credentials	    ? "anonymous"
-			  : b->sign == CST_SIGN_OSS_V1 ? "V1"
-						       : "V4";
+	const char *how = !b->credentials ? "anonymous" : b->sign == CST_SIGN_OSS_V1 ? "V1" : "V4";
 	b->describe = cst_xasprintf("%s://%s at %s (%s%s%s)", b->backend->scheme, b->name, b->endpoint.url, how,
 				    b->endpoint.region[0] ? ", " : "", b->endpoint.region);
 }
@@ -138,7 +136,8 @@ static struct cst_metric *request_counter(enum cst_op_kind kind, int status)
 	if (!m) {
 		char labels[64], code[16];
 		snprintf(code, sizeof(code), "%d", status);
-		snprintf(labels, sizeof(labels), "op=\"%s\",code=\"%s\"", op_names[kind], status > 0 && status < STATUS_MAX ? code : "none");
+		snprintf(labels, sizeof(labels), "op=\"%s\",code=\"%s\"", op_names[kind],
+			 status > 0 && status < STATUS_MAX ? code : "none");
 		m = cst_metric_counter("cistern_object_requests_total", labels,
 				       "Requests to the store by operation and HTTP status; none: no complete answer.");
 		__atomic_store_n(place, m, __ATOMIC_RELEASE);
@@ -153,7 +152,8 @@ static struct cst_metric *request_seconds(enum cst_op_kind kind)
 	if (!m) {
 		char labels[32];
 		snprintf(labels, sizeof(labels), "op=\"%s\"", op_names[kind]);
-		m = cst_metric_seconds("cistern_object_request_seconds", labels, "Time of one request to the store, its body included.");
+		m = cst_metric_seconds("cistern_object_request_seconds", labels,
+				       "Time of one request to the store, its body included.");
 		__atomic_store_n(&seconds[kind], m, __ATOMIC_RELEASE);
 	}
 	return m;
@@ -170,7 +170,8 @@ void cst_op_count(const struct cst_object_op *op, int status, int64_t ns)
 
 /* ---- operations ---- */
 
-struct cst_object_op *cst_object_head(struct cst_bucket *b, struct cst_slice key, bool light, cst_object_head_fn fn, void *arg)
+struct cst_object_op *cst_object_head(struct cst_bucket *b, struct cst_slice key, bool light, cst_object_head_fn fn,
+				      void *arg)
 {
 	struct cst_object_op *op = cst_op_new(b, CST_OP_HEAD, key);
 	op->light = light;
@@ -180,7 +181,8 @@ struct cst_object_op *cst_object_head(struct cst_bucket *b, struct cst_slice key
 	return op;
 }
 
-struct cst_object_op *cst_object_get(struct cst_bucket *b, const struct cst_object_get *get, cst_object_get_fn fn, void *arg)
+struct cst_object_op *cst_object_get(struct cst_bucket *b, const struct cst_object_get *get, cst_object_get_fn fn,
+				     void *arg)
 {
 	struct cst_object_op *op = cst_op_new(b, CST_OP_GET, get->key);
 	CST_ASSERT(get->length > 0 && get->into_count > 0);
@@ -224,14 +226,16 @@ static struct cst_object_op *list_new(struct cst_bucket *b, const struct cst_obj
 	return op;
 }
 
-struct cst_object_op *cst_object_list(struct cst_bucket *b, const struct cst_object_list *list, const struct cst_object_list_ops *ops, void *arg)
+struct cst_object_op *cst_object_list(struct cst_bucket *b, const struct cst_object_list *list,
+				      const struct cst_object_list_ops *ops, void *arg)
 {
 	struct cst_object_op *op = list_new(b, list, ops, arg);
 	cst_op_begin(op);
 	return op;
 }
 
-struct cst_object_op *cst_object_get_symlink(struct cst_bucket *b, struct cst_slice key, cst_object_symlink_fn fn, void *arg)
+struct cst_object_op *cst_object_get_symlink(struct cst_bucket *b, struct cst_slice key, cst_object_symlink_fn fn,
+					     void *arg)
 {
 	struct cst_object_op *op = cst_op_new(b, CST_OP_SYMLINK, key);
 	op->fn = (void *)fn;

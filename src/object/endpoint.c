@@ -192,7 +192,8 @@ static bool has_bucket(const char *host, const char *bucket)
 		return false;
 	const char *rest = host + len + 1;
 	if (is_aliyun(host))
-		return strncmp(rest, "oss", 3) == 0 || strncmp(rest, "s3.oss", 6) == 0 || strstr(rest, ".oss") || strstr(rest, "-oss-");
+		return strncmp(rest, "oss", 3) == 0 || strncmp(rest, "s3.oss", 6) == 0 || strstr(rest, ".oss") ||
+		       strstr(rest, "-oss-");
 	if (is_amazon(host))
 		return strncmp(rest, "s3", 2) == 0;
 	return strchr(rest, '.') || strcmp(rest, "localhost") == 0;
@@ -230,7 +231,8 @@ static int find_region(const struct cst_bucket_config *config, struct cst_endpoi
 	const char *given = config->region ? config->region : "";
 	if (strncmp(given, "oss-", 4) == 0)
 		given += 4;
-	if (strlen(given) >= sizeof(out->region) || strspn(given, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_") != strlen(given)) {
+	if (strlen(given) >= sizeof(out->region) ||
+	    strspn(given, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_") != strlen(given)) {
 		cst_error_set(err, EINVAL, "bad region \"%s\"", given);
 		cst_error_hint(err, "write it as in cn-hangzhou or us-east-1");
 		return -EINVAL;

@@ -52,9 +52,12 @@ static void XMLCALL on_end(void *arg, const XML_Char *name)
 		const char *name;
 		char *to;
 		size_t size;
-	} fields[] = {{"Code", out->code, sizeof(out->code)},	   {"Message", out->message, sizeof(out->message)},
-		      {"RequestId", out->request_id, sizeof(out->request_id)}, {"EC", out->ec, sizeof(out->ec)},
-		      {"Endpoint", out->endpoint, sizeof(out->endpoint)},	   {"Region", out->region, sizeof(out->region)}};
+	} fields[] = {{"Code", out->code, sizeof(out->code)},
+		      {"Message", out->message, sizeof(out->message)},
+		      {"RequestId", out->request_id, sizeof(out->request_id)},
+		      {"EC", out->ec, sizeof(out->ec)},
+		      {"Endpoint", out->endpoint, sizeof(out->endpoint)},
+		      {"Region", out->region, sizeof(out->region)}};
 	for (size_t i = 0; s->depth == 2 && i < CST_ARRAY_LEN(fields); i++)
 		if (strcmp(name, fields[i].name) == 0)
 			store(fields[i].to, fields[i].size, cst_buf_slice(&s->text));
@@ -62,7 +65,8 @@ static void XMLCALL on_end(void *arg, const XML_Char *name)
 	s->depth--;
 }
 
-static void XMLCALL on_doctype(void *arg, const XML_Char *name, const XML_Char *sysid, const XML_Char *pubid, int internal)
+static void XMLCALL on_doctype(void *arg, const XML_Char *name, const XML_Char *sysid, const XML_Char *pubid,
+			       int internal)
 {
 	struct state *s = arg;
 	(void)name, (void)sysid, (void)pubid, (void)internal;

@@ -8,7 +8,9 @@
 
 static const char *verb(const struct cst_object_op *op)
 {
-	static const char *const verbs[] = {[CST_OP_GET] = "read", [CST_OP_HEAD] = "look up", [CST_OP_LIST] = "list",
+	static const char *const verbs[] = {[CST_OP_GET] = "read",
+					    [CST_OP_HEAD] = "look up",
+					    [CST_OP_LIST] = "list",
 					    [CST_OP_SYMLINK] = "read the symlink"};
 	return verbs[op->kind];
 }
@@ -46,12 +48,14 @@ static void say_why(const struct cst_object_op *op, int error, const struct cst_
 	else
 		cst_buf_add_str(why, "no complete answer came");
 	if (error != ECANCELED && op->sent > 1)
-		cst_buf_printf(why, "; gave up after %u attempts in %.1f s", op->sent, (double)(cst_now() - op->started) / 1e9);
+		cst_buf_printf(why, "; gave up after %u attempts in %.1f s", op->sent,
+			       (double)(cst_now() - op->started) / 1e9);
 }
 
 static void hint_skew(const struct cst_object_op *op, struct cst_buf *hint)
 {
-	int64_t ours = (op->bucket->tuning.wall ? op->bucket->tuning.wall(op->bucket->tuning.arg) : cst_wall()) / CST_NS_PER_S;
+	int64_t ours =
+		(op->bucket->tuning.wall ? op->bucket->tuning.wall(op->bucket->tuning.arg) : cst_wall()) / CST_NS_PER_S;
 	int64_t off = ours - op->server_date;
 	int64_t s = off < 0 ? -off : off;
 	if (!op->server_date) {
@@ -59,9 +63,11 @@ static void hint_skew(const struct cst_object_op *op, struct cst_buf *hint)
 		return;
 	}
 	if (s >= 7200)
-		cst_buf_printf(hint, "this machine's clock is %lld h %lld min", (long long)(s / 3600), (long long)(s % 3600 / 60));
+		cst_buf_printf(hint, "this machine's clock is %lld h %lld min", (long long)(s / 3600),
+			       (long long)(s % 3600 / 60));
 	else
-		cst_buf_printf(hint, "this machine's clock is %lld min %lld s", (long long)(s / 60), (long long)(s % 60));
+		cst_buf_printf(hint, "this machine's clock is %lld min %lld s", (long long)(s / 60),
+			       (long long)(s % 60));
 	cst_buf_printf(hint, " %s that of the store: set it", off > 0 ? "ahead of" : "behind");
 }
 
@@ -88,12 +94,18 @@ static void hint_credentials(const struct cst_object_op *op, struct cst_buf *hin
 	if (!source)
 		cst_buf_add_str(hint, "the request was anonymous: give credentials, unless the bucket is public");
 	else if (strcmp(code, "SignatureDoesNotMatch") == 0)
-		cst_buf_printf(hint, "check the secret key (from: %s); if it is right, the store may want another signature than %s%s%s",
-			       source, kind_text(b->sign), b->endpoint.region[0] ? " for region " : "", b->endpoint.region);
+		cst_buf_printf(
+			hint,
+			"check the secret key (from: %s); if it is right, the store may want another signature than %s%s%s",
+			source, kind_text(b->sign), b->endpoint.region[0] ? " for region " : "", b->endpoint.region);
 	else if (strcmp(code, "InvalidAccessKeyId") == 0)
-		cst_buf_printf(hint, "check the access key (from: %s) and that the endpoint is of the right cloud and account", source);
+		cst_buf_printf(
+			hint, "check the access key (from: %s) and that the endpoint is of the right cloud and account",
+			source);
 	else if (strcmp(code, "AccessDenied") == 0)
-		cst_buf_printf(hint, "the key (from: %s) may not do this: check the policies of the key and of the bucket", source);
+		cst_buf_printf(hint,
+			       "the key (from: %s) may not do this: check the policies of the key and of the bucket",
+			       source);
 	else
 		cst_buf_printf(hint, "check the credentials (from: %s)", source);
 }
@@ -103,13 +115,17 @@ static void hint_transport(const struct cst_object_op *op, int rc, struct cst_bu
 	const struct cst_endpoint *e = &op->bucket->endpoint;
 	switch (rc) {
 	case -EHOSTUNREACH:
-		cst_buf_printf(hint, "check the spelling of the endpoint %s and the name service of this machine", e->url);
+		cst_buf_printf(hint, "check the spelling of the endpoint %s and the name service of this machine",
+			       e->url);
 		break;
 	case -ECONNREFUSED:
-		cst_buf_printf(hint, "nothing accepts connections at %s: check host and port, and that the store runs", e->url);
+		cst_buf_printf(hint, "nothing accepts connections at %s: check host and port, and that the store runs",
+			       e->url);
 		break;
 	case -EPROTO:
-		cst_buf_add_str(hint, "give --ca FILE for a private authority, or write http:// if the store speaks plain HTTP");
+		cst_buf_add_str(
+			hint,
+			"give --ca FILE for a private authority, or write http:// if the store speaks plain HTTP");
 		break;
 	case -ETIMEDOUT:
 		if (op->status) {
@@ -119,9 +135,11 @@ static void hint_transport(const struct cst_object_op *op, int rc, struct cst_bu
 					       (unsigned long long)op->length);
 			break;
 		}
-		cst_buf_add_str(hint, strstr(e->url, "-internal.")
-					      ? "-internal endpoints are reachable from the cloud's own machines only: use the public one"
-					      : "check the network, firewalls and proxy settings between this machine and the store");
+		cst_buf_add_str(
+			hint,
+			strstr(e->url, "-internal.")
+				? "-internal endpoints are reachable from the cloud's own machines only: use the public one"
+				: "check the network, firewalls and proxy settings between this machine and the store");
 		break;
 	case -EBADMSG:
 		cst_buf_printf(hint, "is %s the endpoint of an object store?", e->url);
@@ -131,7 +149,8 @@ static void hint_transport(const struct cst_object_op *op, int rc, struct cst_bu
 	}
 }
 
-static void say_hint(const struct cst_object_op *op, int error, int rc, const struct cst_error *http_err, struct cst_buf *hint)
+static void say_hint(const struct cst_object_op *op, int error, int rc, const struct cst_error *http_err,
+		     struct cst_buf *hint)
 {
 	const char *code = op->error.code;
 	if (error == ECANCELED || hint_place(op, hint))
@@ -145,7 +164,8 @@ static void say_hint(const struct cst_object_op *op, int error, int rc, const st
 	else if (error == EACCES)
 		hint_credentials(op, hint);
 	else if (error == ENXIO)
-		cst_buf_printf(hint, "check the name of the bucket and that %s is the endpoint of its region", op->bucket->endpoint.url);
+		cst_buf_printf(hint, "check the name of the bucket and that %s is the endpoint of its region",
+			       op->bucket->endpoint.url);
 	else if (strcmp(code, "InvalidObjectState") == 0)
 		cst_buf_add_str(hint, "the object is archived: restore it first");
 	else if (error == ESTALE)

@@ -58,8 +58,8 @@ static enum field contents_field(struct cst_slice n)
 	static const struct {
 		const char *name;
 		enum field field;
-	} fields[] = {{"Key", F_KEY}, {"Size", F_SIZE}, {"ETag", F_ETAG}, {"LastModified", F_MODIFIED}, {"Type", F_TYPE},
-		      {"StorageClass", F_CLASS}};
+	} fields[] = {{"Key", F_KEY},	{"Size", F_SIZE},	  {"ETag", F_ETAG}, {"LastModified", F_MODIFIED},
+		      {"Type", F_TYPE}, {"StorageClass", F_CLASS}};
 	for (size_t i = 0; i < CST_ARRAY_LEN(fields); i++)
 		if (cst_slice_is(n, fields[i].name))
 			return fields[i].field;
@@ -75,10 +75,10 @@ static void start_top(struct cst_list_xml *p, struct cst_slice n)
 		p->key_seen = false;
 		cst_buf_clear(&p->key);
 	}
-	p->field = cst_slice_is(n, "IsTruncated")	    ? F_TRUNCATED
+	p->field = cst_slice_is(n, "IsTruncated")	      ? F_TRUNCATED
 		   : cst_slice_is(n, "NextContinuationToken") ? F_TOKEN
-		   : cst_slice_is(n, "EncodingType")	    ? F_ENCODING
-							    : F_NONE;
+		   : cst_slice_is(n, "EncodingType")	      ? F_ENCODING
+							      : F_NONE;
 }
 
 static void XMLCALL on_start(void *arg, const XML_Char *name, const XML_Char **attributes)
@@ -143,7 +143,8 @@ static void hold(struct cst_list_xml *p)
 static void emit_held(struct cst_list_xml *p)
 {
 	for (size_t i = 0; i < p->held_count && !p->why; i++)
-		emit(p, &p->held[i].entry, (struct cst_slice){p->held_keys.data + p->held[i].key_at, p->held[i].key_len});
+		emit(p, &p->held[i].entry,
+		     (struct cst_slice){p->held_keys.data + p->held[i].key_at, p->held[i].key_len});
 	p->held_count = 0;
 	cst_buf_clear(&p->held_keys);
 }
@@ -253,7 +254,8 @@ static void XMLCALL on_end(void *arg, const XML_Char *name)
 		p->root_done = true;
 }
 
-static void XMLCALL on_doctype(void *arg, const XML_Char *name, const XML_Char *sysid, const XML_Char *pubid, int internal)
+static void XMLCALL on_doctype(void *arg, const XML_Char *name, const XML_Char *sysid, const XML_Char *pubid,
+			       int internal)
 {
 	(void)name, (void)sysid, (void)pubid, (void)internal;
 	fail(arg, "the answer is no listing but a document with a DOCTYPE (HTML?)");
@@ -346,7 +348,8 @@ int cst_list_xml_finish(struct cst_list_xml *p, struct cst_object_list_page *pag
 	if (!p->why && !p->root_done)
 		p->why = "the listing is cut short";
 	if (!p->why && p->truncated && p->token.len == 0)
-		p->why = "the listing goes on but has no NextContinuationToken (the store knows only version 1 of listings)";
+		p->why =
+			"the listing goes on but has no NextContinuationToken (the store knows only version 1 of listings)";
 	if (p->why)
 		return -EBADMSG;
 	*page = (struct cst_object_list_page){p->truncated, cst_buf_slice(&p->token), p->count};

@@ -51,10 +51,10 @@ enum cst_object_type { CST_OBJECT_NORMAL, CST_OBJECT_MULTIPART, CST_OBJECT_APPEN
 struct cst_object_info {
 	struct cst_slice key;
 	uint64_t size;
-	int64_t mtime;	/* Last-Modified, s since 1970 */
+	int64_t mtime;		 /* Last-Modified, s since 1970 */
 	char etag[CST_ETAG_MAX]; /* without quotes */
 	enum cst_object_type type;
-	char storage_class[24]; /* "Standard", "IA", "Archive", …; "" unknown */
+	char storage_class[24];	    /* "Standard", "IA", "Archive", …; "" unknown */
 	bool restoring_or_restored; /* HEAD of an archived object: x-oss-restore present */
 	/* HEAD only: user metadata, names lower case without the x-oss-meta-/x-amz-meta- prefix, values as they came
 	 * (other tools may have percent- or RFC 2047-encoded them). */
@@ -67,28 +67,31 @@ struct cst_object_info {
 
 /* HEAD: everything. With meta_only_size (OSS GetObjectMeta) only size, mtime and etag, cheaper for the store. */
 typedef void (*cst_object_head_fn)(void *arg, int rc, const struct cst_object_info *info, const struct cst_error *err);
-struct cst_object_op *cst_object_head(struct cst_bucket *b, struct cst_slice key, bool light, cst_object_head_fn fn, void *arg);
+struct cst_object_op *cst_object_head(struct cst_bucket *b, struct cst_slice key, bool light, cst_object_head_fn fn,
+				      void *arg);
 
 struct cst_object_get {
 	struct cst_slice key;
 	uint64_t offset;
-	uint64_t length;     /* bytes wanted; must be > 0; the range is clipped by the store at the object's end */
-	const char *if_match; /* etag, or NULL. A different object gives -ESTALE. */
+	uint64_t length;	  /* bytes wanted; must be > 0; the range is clipped by the store at the object's end */
+	const char *if_match;	  /* etag, or NULL. A different object gives -ESTALE. */
 	const struct iovec *into; /* room for at least `length` bytes; copied, the memory itself stays the caller's */
 	int into_count;
 	int64_t deadline; /* cst_now() clock; 0: from the bucket's config */
 	bool no_retry;	  /* hedged requests: one attempt */
 };
 /* got: bytes stored (≤ length, less only at the object's end). info: size (of the whole object), etag, mtime. */
-typedef void (*cst_object_get_fn)(void *arg, int rc, size_t got, const struct cst_object_info *info, const struct cst_error *err);
-struct cst_object_op *cst_object_get(struct cst_bucket *b, const struct cst_object_get *get, cst_object_get_fn fn, void *arg);
+typedef void (*cst_object_get_fn)(void *arg, int rc, size_t got, const struct cst_object_info *info,
+				  const struct cst_error *err);
+struct cst_object_op *cst_object_get(struct cst_bucket *b, const struct cst_object_get *get, cst_object_get_fn fn,
+				     void *arg);
 
 struct cst_object_list {
 	struct cst_slice prefix;
-	const char *delimiter;	     /* "/" or NULL */
+	const char *delimiter;	      /* "/" or NULL */
 	struct cst_slice start_after; /* "" none; first page only */
-	struct cst_slice token;	     /* from the page before, "" for the first */
-	unsigned max_keys;	     /* 0: 1000 */
+	struct cst_slice token;	      /* from the page before, "" for the first */
+	unsigned max_keys;	      /* 0: 1000 */
 };
 /* Entries come while the page is parsed, in the order of the store: objects in key order, then common prefixes (is_prefix set)
  * in theirs. A store that names the encoding only at the end of the page has its entries held until then. */
@@ -107,11 +110,13 @@ struct cst_object_list_ops {
 	void (*restart)(void *arg);
 	void (*done)(void *arg, int rc, const struct cst_object_list_page *page, const struct cst_error *err);
 };
-struct cst_object_op *cst_object_list(struct cst_bucket *b, const struct cst_object_list *list, const struct cst_object_list_ops *ops, void *arg);
+struct cst_object_op *cst_object_list(struct cst_bucket *b, const struct cst_object_list *list,
+				      const struct cst_object_list_ops *ops, void *arg);
 
 /* The target of an OSS symlink object, decoded. -ENOTSUP on S3. */
 typedef void (*cst_object_symlink_fn)(void *arg, int rc, struct cst_slice target, const struct cst_error *err);
-struct cst_object_op *cst_object_get_symlink(struct cst_bucket *b, struct cst_slice key, cst_object_symlink_fn fn, void *arg);
+struct cst_object_op *cst_object_get_symlink(struct cst_bucket *b, struct cst_slice key, cst_object_symlink_fn fn,
+					     void *arg);
 
 /* As in http_client.h: cancel ends it soon (the callback still comes), release gives the handle back; each started operation is
  * released exactly once. */

@@ -18,8 +18,8 @@ static void trim(struct cst_buf *b)
 
 static struct cst_buf *const *bufs_of(struct cst_object_op *op, struct cst_buf *list[9])
 {
-	struct cst_buf *const all[9] = {&op->key,	 &op->delimiter,  &op->start_after, &op->token,	     &op->target,
-					&op->headers,	 &op->error_body, &op->meta_text,   &op->target_text};
+	struct cst_buf *const all[9] = {&op->key,     &op->delimiter,  &op->start_after, &op->token,	  &op->target,
+					&op->headers, &op->error_body, &op->meta_text,	 &op->target_text};
 	memcpy(list, all, sizeof(all));
 	return list;
 }

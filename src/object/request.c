@@ -60,7 +60,8 @@ static void write_range(struct cst_object_op *op)
 	uint64_t from = op->offset + op->got, to = op->offset + op->length - 1, skip = op->got;
 	/* A condition once there is something to hold on to: bytes of two versions never mix. */
 	const char *etag = op->has_if_match ? op->if_match : op->got ? op->info.etag : "";
-	cst_buf_printf(&op->headers, "Range: bytes=%" PRIu64 "-%" PRIu64 "\r\n%s", from, to, op->bucket->backend->get_headers);
+	cst_buf_printf(&op->headers, "Range: bytes=%" PRIu64 "-%" PRIu64 "\r\n%s", from, to,
+		       op->bucket->backend->get_headers);
 	if (etag[0])
 		cst_buf_printf(&op->headers, "If-Match: \"%s\"\r\n", etag);
 	op->rest_count = 0;
@@ -69,7 +70,8 @@ static void write_range(struct cst_object_op *op)
 			skip -= op->iov[i].iov_len;
 			continue;
 		}
-		op->rest[op->rest_count++] = (struct iovec){(char *)op->iov[i].iov_base + skip, op->iov[i].iov_len - skip};
+		op->rest[op->rest_count++] =
+			(struct iovec){(char *)op->iov[i].iov_base + skip, op->iov[i].iov_len - skip};
 		skip = 0;
 	}
 }
@@ -81,9 +83,16 @@ static void sign(struct cst_object_op *op, const char *method, struct cst_slice 
 	if (!b->credentials)
 		return;
 	struct cst_sign_request req = {
-		.kind = b->sign, .method = method, .bucket = cst_slice_of(b->name), .key = key,
-		.path_style = b->endpoint.path_style, .params = p->list, .param_count = p->count,
-		.headers = cst_buf_slice(&op->headers), .host = b->endpoint.host, .region = b->endpoint.region,
+		.kind = b->sign,
+		.method = method,
+		.bucket = cst_slice_of(b->name),
+		.key = key,
+		.path_style = b->endpoint.path_style,
+		.params = p->list,
+		.param_count = p->count,
+		.headers = cst_buf_slice(&op->headers),
+		.host = b->endpoint.host,
+		.region = b->endpoint.region,
 		.time = op->signed_at,
 	};
 	CST_AUTO_BUF lines = CST_BUF_INIT;
@@ -130,9 +139,17 @@ struct cst_http_call *cst_op_send(struct cst_object_op *op)
 	write_target(op, key, &params);
 	sign(op, method, key, &params);
 	struct cst_http_request req = {
-		.origin = &b->endpoint.origin, .method = method, .target = op->target.data, .headers = cst_buf_slice(&op->headers),
-		.host_header = b->endpoint.host, .deadline = op->deadline, .first_byte_timeout = b->request_timeout,
-		.stall_timeout = b->request_timeout, .on_head = cst_op_on_head, .on_body = cst_op_on_body, .on_done = cst_op_on_done,
+		.origin = &b->endpoint.origin,
+		.method = method,
+		.target = op->target.data,
+		.headers = cst_buf_slice(&op->headers),
+		.host_header = b->endpoint.host,
+		.deadline = op->deadline,
+		.first_byte_timeout = b->request_timeout,
+		.stall_timeout = b->request_timeout,
+		.on_head = cst_op_on_head,
+		.on_body = cst_op_on_body,
+		.on_done = cst_op_on_done,
 		.arg = op,
 	};
 	if (op->kind == CST_OP_GET && !op->sift) {

@@ -91,7 +91,8 @@ struct cst_retry_verdict cst_retry_status(int status, const char *code)
 	for (size_t i = 0; i < CST_ARRAY_LEN(codes); i++)
 		if (strcmp(codes[i].name, code) == 0)
 			return (struct cst_retry_verdict){codes[i].error, codes[i].action, 0};
-	if (ends_with(code, "QpsLimitExceeded") || ends_with(code, "RateLimitExceeded") || strncmp(code, "Throttling", 10) == 0)
+	if (ends_with(code, "QpsLimitExceeded") || ends_with(code, "RateLimitExceeded") ||
+	    strncmp(code, "Throttling", 10) == 0)
 		return (struct cst_retry_verdict){EIO, CST_RETRY_THROTTLE, 0};
 	return by_status(status, code[0] == '\0');
 }

@@ -7,8 +7,8 @@
 
 #include <stdio.h>
 
-void cst_sign_key(enum cst_sign_kind kind, const struct cst_credential *cred, struct cst_slice date, struct cst_slice region,
-		  uint8_t key[32])
+void cst_sign_key(enum cst_sign_kind kind, const struct cst_credential *cred, struct cst_slice date,
+		  struct cst_slice region, uint8_t key[32])
 {
 	bool s3 = kind == CST_SIGN_S3_V4;
 	struct cst_slice service = s3 ? CST_SLICE("s3") : CST_SLICE("oss");
@@ -148,8 +148,8 @@ void cst_sign_headers(const struct cst_sign_request *req, const struct cst_crede
 	job_fini(&job);
 }
 
-void cst_sign_string_to_sign(const struct cst_sign_request *req, const struct cst_credential *cred, struct cst_buf *canonical,
-			     struct cst_buf *string_to_sign)
+void cst_sign_string_to_sign(const struct cst_sign_request *req, const struct cst_credential *cred,
+			     struct cst_buf *canonical, struct cst_buf *string_to_sign)
 {
 	struct job job;
 	CST_AUTO_BUF added = CST_BUF_INIT;
@@ -245,7 +245,8 @@ static void query_v4(struct job *job, const struct cst_credential *cred, int64_t
 	add_param(out, s3 ? "X-Amz-Signature" : "x-oss-signature", cst_buf_slice(&signature));
 }
 
-void cst_sign_query(const struct cst_sign_request *req, const struct cst_credential *cred, int64_t expires_s, struct cst_buf *out)
+void cst_sign_query(const struct cst_sign_request *req, const struct cst_credential *cred, int64_t expires_s,
+		    struct cst_buf *out)
 {
 	struct job job;
 	if (req->kind == CST_SIGN_NONE)
@@ -259,7 +260,8 @@ void cst_sign_query(const struct cst_sign_request *req, const struct cst_credent
 	job_fini(&job);
 }
 
-void cst_sign_s3_signing_key(const struct cst_credential *cred, struct cst_slice date, struct cst_slice region, uint8_t key[32])
+void cst_sign_s3_signing_key(const struct cst_credential *cred, struct cst_slice date, struct cst_slice region,
+			     uint8_t key[32])
 {
 	cst_sign_key(CST_SIGN_S3_V4, cred, date, region, key);
 }

@@ -43,18 +43,19 @@ struct cst_sign_request {
 };
 
 /* The key of the V4 kinds for one day (yyyymmdd, UTC), region and secret. Costs four HMACs. */
-void cst_sign_key(enum cst_sign_kind kind, const struct cst_credential *cred, struct cst_slice date, struct cst_slice region,
-		  uint8_t key[32]);
+void cst_sign_key(enum cst_sign_kind kind, const struct cst_credential *cred, struct cst_slice date,
+		  struct cst_slice region, uint8_t key[32]);
 
 /* Appends the header lines that sign the request (Authorization, and those it needs: Date or x-oss-date, x-amz-date,
  * x-oss-content-sha256, the security token). req->headers must not hold them yet. */
 void cst_sign_headers(const struct cst_sign_request *req, const struct cst_credential *cred, struct cst_buf *out);
 /* Appends the query parameters ("&k=v…", encoded) of a presigned URL valid for expires_s seconds. */
-void cst_sign_query(const struct cst_sign_request *req, const struct cst_credential *cred, int64_t expires_s, struct cst_buf *out);
+void cst_sign_query(const struct cst_sign_request *req, const struct cst_credential *cred, int64_t expires_s,
+		    struct cst_buf *out);
 
 /* For tests and for the store's error answers. */
-void cst_sign_string_to_sign(const struct cst_sign_request *req, const struct cst_credential *cred, struct cst_buf *canonical,
-			     struct cst_buf *string_to_sign);
+void cst_sign_string_to_sign(const struct cst_sign_request *req, const struct cst_credential *cred,
+			     struct cst_buf *canonical, struct cst_buf *string_to_sign);
 
 /* The server's side. What a request says about itself: which kind, which key, when, what scope. */
 struct cst_sign_claim {
@@ -74,9 +75,10 @@ int cst_sign_read_claim(struct cst_slice headers, const struct cst_sign_param *p
 			struct cst_sign_claim *claim, const char **why);
 /* Recomputes the signature. 0, -EACCES (does not match; *string_to_sign tells ours). `req` describes the request as received;
  * its kind, region, payload_hash and time are taken from the claim. The caller checks skew, expiry and the token. */
-int cst_sign_verify(const struct cst_sign_request *req, const struct cst_sign_claim *claim, const struct cst_credential *cred,
-		    struct cst_buf *string_to_sign);
+int cst_sign_verify(const struct cst_sign_request *req, const struct cst_sign_claim *claim,
+		    const struct cst_credential *cred, struct cst_buf *string_to_sign);
 /* S3 aws-chunked uploads: the seed for chunk signatures and one chunk's expected signature (hex, 64 bytes + NUL). */
-void cst_sign_s3_signing_key(const struct cst_credential *cred, struct cst_slice date, struct cst_slice region, uint8_t key[32]);
+void cst_sign_s3_signing_key(const struct cst_credential *cred, struct cst_slice date, struct cst_slice region,
+			     uint8_t key[32]);
 void cst_sign_s3_chunk(const uint8_t key[32], struct cst_slice scope_date, struct cst_slice region, int64_t time,
 		       const char previous[65], const uint8_t chunk_sha256[32], char out[65]);

@@ -11,16 +11,84 @@
 /* The parameters that V1 counts as part of the resource; x-oss-… are so too. The query of a listing (prefix, delimiter, marker,
  * max-keys, list-type, …) is not signed. In strcmp order. */
 static const char *const v1_resources[] = {
-	"accessPoint", "accessPointPolicy", "acl", "append", "asyncFetch", "bucketArchiveDirectRead", "bucketInfo", "callback",
-	"callback-var", "cloudboxes", "cname", "comp", "continuation-token", "cors", "delete", "encryption", "endTime", "group",
-	"httpsConfig", "img", "inventory", "inventoryId", "lifecycle", "link", "live", "location", "logging", "metaQuery",
-	"objectInfo", "objectMeta", "partNumber", "policy", "policyStatus", "position", "publicAccessBlock", "qos", "qosInfo",
-	"qosRequester", "redundancyTransition", "referer", "regionList", "replication", "replicationLocation",
-	"replicationProgress", "requestPayment", "requesterQosInfo", "resourceGroup", "resourcePool", "resourcePoolBuckets",
-	"resourcePoolInfo", "response-cache-control", "response-content-disposition", "response-content-encoding",
-	"response-content-language", "response-content-type", "response-expires", "restore", "rtc", "security-token",
-	"sequential", "startTime", "stat", "status", "style", "styleName", "symlink", "tagging", "transferAcceleration",
-	"uploadId", "uploads", "versionId", "versioning", "versions", "vod", "website", "worm", "wormExtend", "wormId",
+	"accessPoint",
+	"accessPointPolicy",
+	"acl",
+	"append",
+	"asyncFetch",
+	"bucketArchiveDirectRead",
+	"bucketInfo",
+	"callback",
+	"callback-var",
+	"cloudboxes",
+	"cname",
+	"comp",
+	"continuation-token",
+	"cors",
+	"delete",
+	"encryption",
+	"endTime",
+	"group",
+	"httpsConfig",
+	"img",
+	"inventory",
+	"inventoryId",
+	"lifecycle",
+	"link",
+	"live",
+	"location",
+	"logging",
+	"metaQuery",
+	"objectInfo",
+	"objectMeta",
+	"partNumber",
+	"policy",
+	"policyStatus",
+	"position",
+	"publicAccessBlock",
+	"qos",
+	"qosInfo",
+	"qosRequester",
+	"redundancyTransition",
+	"referer",
+	"regionList",
+	"replication",
+	"replicationLocation",
+	"replicationProgress",
+	"requestPayment",
+	"requesterQosInfo",
+	"resourceGroup",
+	"resourcePool",
+	"resourcePoolBuckets",
+	"resourcePoolInfo",
+	"response-cache-control",
+	"response-content-disposition",
+	"response-content-encoding",
+	"response-content-language",
+	"response-content-type",
+	"response-expires",
+	"restore",
+	"rtc",
+	"security-token",
+	"sequential",
+	"startTime",
+	"stat",
+	"status",
+	"style",
+	"styleName",
+	"symlink",
+	"tagging",
+	"transferAcceleration",
+	"uploadId",
+	"uploads",
+	"versionId",
+	"versioning",
+	"versions",
+	"vod",
+	"website",
+	"worm",
+	"wormExtend",
+	"wormId",
 };
 
 bool cst_sign_next_line(struct cst_slice *rest, struct cst_slice *name, struct cst_slice *value)
@@ -87,8 +155,9 @@ static bool is_signed(const struct cst_sign_input *in, struct cst_slice name)
 		if (in->names.data)
 			return named_in(in->names, name);
 		/* Proxies may change these on the way. */
-		return !cst_slice_ieq(name, CST_SLICE("authorization")) && !cst_slice_ieq(name, CST_SLICE("user-agent")) &&
-		       !cst_slice_ieq(name, CST_SLICE("connection")) && !cst_slice_ieq(name, CST_SLICE("expect")) &&
+		return !cst_slice_ieq(name, CST_SLICE("authorization")) &&
+		       !cst_slice_ieq(name, CST_SLICE("user-agent")) && !cst_slice_ieq(name, CST_SLICE("connection")) &&
+		       !cst_slice_ieq(name, CST_SLICE("expect")) &&
 		       !cst_slice_ieq(name, CST_SLICE("accept-encoding")) &&
 		       !cst_slice_ieq(name, CST_SLICE("transfer-encoding"));
 	}
@@ -225,7 +294,8 @@ static bool param_is_signed(const struct cst_sign_input *in, struct cst_slice na
 {
 	if (in->kind == CST_SIGN_OSS_V1)
 		return name.len && is_v1_resource(name);
-	return !in->presigned || !cst_slice_is(name, in->kind == CST_SIGN_S3_V4 ? "X-Amz-Signature" : "x-oss-signature");
+	return !in->presigned ||
+	       !cst_slice_is(name, in->kind == CST_SIGN_S3_V4 ? "X-Amz-Signature" : "x-oss-signature");
 }
 
 /* The signed parameters, sorted after encoding, joined by '&'. V1 takes them raw. Only S3 writes "name=" for an empty value. */
@@ -236,8 +306,8 @@ static void add_params(const struct cst_sign_input *in, char before, struct cst_
 		return;
 	struct param_text *texts = cst_xcalloc(total, sizeof(*texts));
 	for (size_t i = 0; i < total; i++) {
-		const struct cst_sign_param *p = i < in->req->param_count ? &in->req->params[i]
-									  : &in->added_params[i - in->req->param_count];
+		const struct cst_sign_param *p =
+			i < in->req->param_count ? &in->req->params[i] : &in->added_params[i - in->req->param_count];
 		if (!param_is_signed(in, p->name))
 			continue;
 		struct param_text *t = &texts[count++];

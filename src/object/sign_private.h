@@ -14,7 +14,8 @@ struct cst_sign_input {
 	struct cst_slice added_headers;		   /* lines beside req->headers */
 	const struct cst_sign_param *added_params; /* beside req->params */
 	size_t added_param_count;
-	struct cst_slice names;	       /* S3: SignedHeaders, data NULL: chosen and written to chosen_names; OSS V4: additional headers */
+	struct cst_slice
+		names; /* S3: SignedHeaders, data NULL: chosen and written to chosen_names; OSS V4: additional headers */
 	struct cst_buf *chosen_names;  /* where the signer wants the names chosen; may be NULL */
 	struct cst_slice payload_hash; /* V4 kinds */
 	struct cst_slice date_slot;    /* V1: what stands in the place of the date */

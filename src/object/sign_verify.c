@@ -42,7 +42,8 @@ static int read_credential(struct cst_slice text, struct cst_sign_claim *claim, 
 	bool s3 = claim->kind == CST_SIGN_S3_V4;
 	struct cst_slice terminator = cut_last(&text);
 	struct cst_slice service = cut_last(&text);
-	if (!cst_slice_is(terminator, s3 ? "aws4_request" : "aliyun_v4_request") || !cst_slice_is(service, s3 ? "s3" : "oss"))
+	if (!cst_slice_is(terminator, s3 ? "aws4_request" : "aliyun_v4_request") ||
+	    !cst_slice_is(service, s3 ? "s3" : "oss"))
 		return fail(why, s3 ? "the credential scope does not end with /s3/aws4_request"
 				    : "the credential scope does not end with /oss/aliyun_v4_request");
 	claim->region = cut_last(&text);
@@ -93,7 +94,9 @@ static int read_header_claim(struct cst_slice headers, struct cst_slice authoriz
 	else if (cst_slice_is(scheme, "AWS4-HMAC-SHA256"))
 		claim->kind = CST_SIGN_S3_V4;
 	else
-		return fail(why, "unknown scheme in the Authorization header (known: OSS, OSS4-HMAC-SHA256, AWS4-HMAC-SHA256)");
+		return fail(
+			why,
+			"unknown scheme in the Authorization header (known: OSS, OSS4-HMAC-SHA256, AWS4-HMAC-SHA256)");
 	bool s3 = claim->kind == CST_SIGN_S3_V4;
 	claim->token = cst_sign_find_line(headers, s3 ? "x-amz-security-token" : "x-oss-security-token");
 	struct cst_slice date = date_line(headers, claim->kind);
@@ -128,7 +131,8 @@ static int parse_seconds(struct cst_slice text, int64_t *out)
 	return 0;
 }
 
-static int read_v1_query(const struct cst_sign_param *params, size_t count, struct cst_sign_claim *claim, const char **why)
+static int read_v1_query(const struct cst_sign_param *params, size_t count, struct cst_sign_claim *claim,
+			 const char **why)
 {
 	claim->kind = CST_SIGN_OSS_V1;
 	claim->access_key = find_param(params, count, "OSSAccessKeyId");
@@ -188,26 +192,33 @@ int cst_sign_read_claim(struct cst_slice headers, const struct cst_sign_param *p
 	return 0;
 }
 
-static bool matches(const struct cst_sign_input *in, const struct cst_sign_claim *claim, const struct cst_credential *cred,
-		    struct cst_buf *text)
+static bool matches(const struct cst_sign_input *in, const struct cst_sign_claim *claim,
+		    const struct cst_credential *cred, struct cst_buf *text)
 {
 	CST_AUTO_BUF canonical = CST_BUF_INIT, signature = CST_BUF_INIT;
 	if (in->kind != CST_SIGN_OSS_V1)
 		cst_sign_canonical(in, &canonical);
 	size_t before = text->len;
 	cst_sign_to_sign(in, cst_buf_slice(&canonical), text);
-	cst_sign_compute(in, cred, in->req->key_for_date, (struct cst_slice){text->data + before, text->len - before}, &signature);
+	cst_sign_compute(in, cred, in->req->key_for_date, (struct cst_slice){text->data + before, text->len - before},
+			 &signature);
 	return cst_text_equal_secret(cst_buf_slice(&signature), claim->signature);
 }
 
-int cst_sign_verify(const struct cst_sign_request *req, const struct cst_sign_claim *claim, const struct cst_credential *cred,
-		    struct cst_buf *string_to_sign)
+int cst_sign_verify(const struct cst_sign_request *req, const struct cst_sign_claim *claim,
+		    const struct cst_credential *cred, struct cst_buf *string_to_sign)
 {
 	CST_AUTO_BUF text = CST_BUF_INIT, other = CST_BUF_INIT;
 	char expires[24];
 	struct cst_sign_input in = {
-		.req = req, .kind = claim->kind, .names = claim->signed_headers, .payload_hash = claim->payload_hash,
-		.scope_date = claim->scope_date, .region = claim->region, .time = claim->time, .presigned = claim->presigned,
+		.req = req,
+		.kind = claim->kind,
+		.names = claim->signed_headers,
+		.payload_hash = claim->payload_hash,
+		.scope_date = claim->scope_date,
+		.region = claim->region,
+		.time = claim->time,
+		.presigned = claim->presigned,
 	};
 	if (claim->kind == CST_SIGN_NONE)
 		return -EACCES;

@@ -36,13 +36,15 @@ void cst_signer_free(struct cst_signer *s)
 	free(s);
 }
 
-static bool usable(const struct vault *v, struct cst_credentials *credentials, const struct cst_sign_request *req, const char *day)
+static bool usable(const struct vault *v, struct cst_credentials *credentials, const struct cst_sign_request *req,
+		   const char *day)
 {
 	return v->filled && v->kind == req->kind && v->cred.generation == cst_credentials_generation(credentials) &&
 	       (req->kind == CST_SIGN_OSS_V1 || (strncmp(v->day, day, 8) == 0 && strcmp(v->region, req->region) == 0));
 }
 
-static void fill(struct vault *v, struct cst_credentials *credentials, const struct cst_sign_request *req, const char *day)
+static void fill(struct vault *v, struct cst_credentials *credentials, const struct cst_sign_request *req,
+		 const char *day)
 {
 	cst_credentials_get(credentials, &v->cred);
 	v->kind = req->kind;

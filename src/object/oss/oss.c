@@ -17,7 +17,8 @@ static void read_info(const struct cst_http_head *head, struct cst_object_info *
 		     : cst_slice_is(type, "Appendable") ? CST_OBJECT_APPENDABLE
 		     : cst_slice_is(type, "Multipart")	? CST_OBJECT_MULTIPART
 							: CST_OBJECT_NORMAL;
-	snprintf(info->storage_class, sizeof(info->storage_class), "%.*s", (int)class.len, class.data ? class.data : "");
+	snprintf(info->storage_class, sizeof(info->storage_class), "%.*s", (int)class.len,
+		 class.data ? class.data : "");
 	info->restoring_or_restored = cst_http_header_get(head, "x-oss-restore").data != NULL;
 	info->crc64 = 0;
 	info->has_crc64 = crc.len > 0 && crc.len <= 20;

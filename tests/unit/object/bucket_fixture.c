@@ -25,8 +25,10 @@ void fixture_start(struct fixture *f, scripted_fn fn, const void *arg, const str
 	f->bucket = f->http ? cst_bucket_new(&c, &err) : NULL;
 	if (!f->bucket)
 		cst_panic(__FILE__, __LINE__, "%s", cst_error_text(&err, text, sizeof(text)));
-	cst_bucket_tune(f->bucket, &(struct cst_object_tuning){.backoff_base = CST_NS_PER_MS, .backoff_cap = 4 * CST_NS_PER_MS,
-							       .wall = fixture_wall, .arg = f});
+	cst_bucket_tune(f->bucket, &(struct cst_object_tuning){.backoff_base = CST_NS_PER_MS,
+							       .backoff_cap = 4 * CST_NS_PER_MS,
+							       .wall = fixture_wall,
+							       .arg = f});
 }
 
 void fixture_stop(struct fixture *f)
@@ -88,7 +90,8 @@ void outcome_head(void *arg, int rc, const struct cst_object_info *info, const s
 	for (size_t i = 0; i < info->meta_count; i++)
 		cst_buf_printf(&o->meta, "%.*s=%.*s;", (int)info->meta[i].name.len, info->meta[i].name.data,
 			       (int)info->meta[i].value.len, info->meta[i].value.data);
-	cst_buf_printf(&o->meta, "%.*s", (int)info->content_type.len, info->content_type.data ? info->content_type.data : "");
+	cst_buf_printf(&o->meta, "%.*s", (int)info->content_type.len,
+		       info->content_type.data ? info->content_type.data : "");
 	finished(o, rc, err);
 }
 
@@ -123,10 +126,15 @@ static void list_done(void *arg, int rc, const struct cst_object_list_page *page
 
 const struct cst_object_list_ops outcome_list = {list_entry, list_restart, list_done};
 
-int fixture_read(struct fixture *f, uint64_t offset, size_t length, const char *if_match, char *buffer, struct outcome *o)
+int fixture_read(struct fixture *f, uint64_t offset, size_t length, const char *if_match, char *buffer,
+		 struct outcome *o)
 {
 	struct iovec into[2] = {{buffer, length / 3}, {buffer + length / 3, length - length / 3}};
-	struct cst_object_get get = {.key = CST_SLICE("dir/k y"), .offset = offset, .length = length, .if_match = if_match, .into = into,
+	struct cst_object_get get = {.key = CST_SLICE("dir/k y"),
+				     .offset = offset,
+				     .length = length,
+				     .if_match = if_match,
+				     .into = into,
 				     .into_count = 2};
 	outcome_init(o);
 	struct cst_object_op *op = cst_object_get(f->bucket, &get, outcome_get, o);

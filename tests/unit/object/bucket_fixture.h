@@ -40,6 +40,7 @@ void outcome_head(void *arg, int rc, const struct cst_object_info *info, const s
 void outcome_symlink(void *arg, int rc, struct cst_slice target, const struct cst_error *err);
 extern const struct cst_object_list_ops outcome_list;
 /* Reads [offset, offset+length) of "dir/k y" into buffer (in two pieces) and waits. */
-int fixture_read(struct fixture *f, uint64_t offset, size_t length, const char *if_match, char *buffer, struct outcome *o);
+int fixture_read(struct fixture *f, uint64_t offset, size_t length, const char *if_match, char *buffer,
+		 struct outcome *o);
 int fixture_list(struct fixture *f, const struct cst_object_list *list, struct outcome *o);
 int fixture_head(struct fixture *f, bool light, struct outcome *o);

@@ -116,7 +116,11 @@ static void start(struct reader *r)
 	const struct item *i = &all.items[r->index];
 	struct iovec into = {r->buffer, r->room};
 	/* One byte more than there is: the end of the object counts, too. */
-	struct cst_object_get get = {.key = cst_slice_of(i->key), .length = i->size + 1, .if_match = i->etag, .into = &into, .into_count = 1};
+	struct cst_object_get get = {.key = cst_slice_of(i->key),
+				     .length = i->size + 1,
+				     .if_match = i->etag,
+				     .into = &into,
+				     .into_count = 1};
 	struct cst_object_op *op = cst_object_get(r->bucket, &get, on_get, r);
 	cst_object_release(op);
 }
@@ -187,7 +191,11 @@ static void run(struct cst_bucket *b, int directory)
 	for (size_t i = 0; i < all.count; i++)
 		room = cst_max(room, (size_t)all.items[i].size + 2);
 	for (size_t i = 0; i < PARALLEL; i++) {
-		readers[i] = (struct reader){.bucket = b, .directory = directory, .buffer = cst_xmalloc(room), .expected = cst_xmalloc(room), .room = room};
+		readers[i] = (struct reader){.bucket = b,
+					     .directory = directory,
+					     .buffer = cst_xmalloc(room),
+					     .expected = cst_xmalloc(room),
+					     .room = room};
 		next(&readers[i]);
 	}
 	pthread_mutex_lock(&all.lock);
@@ -206,7 +214,8 @@ static double cpu_seconds(void)
 {
 	struct rusage u;
 	getrusage(RUSAGE_SELF, &u);
-	return (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) + (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6;
+	return (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) +
+	       (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6;
 }
 
 int main(int argc, char **argv)
@@ -220,8 +229,12 @@ int main(int argc, char **argv)
 	rounds = argc == 5 ? (size_t)atol(argv[4]) : 1;
 	struct cst_http_client_config h = {.max_connections = PARALLEL};
 	const char *ak = getenv("READER_ACCESS_KEY"), *sk = getenv("READER_SECRET_KEY");
-	struct cst_credentials_config k = {.cloud = CST_CLOUD_OSS, .access_key = ak, .secret_key = sk, .anonymous = !ak};
-	struct cst_bucket_config c = {.cloud = CST_CLOUD_OSS, .bucket = argv[2], .endpoint = argv[1], .region = getenv("READER_REGION"),
+	struct cst_credentials_config k = {
+		.cloud = CST_CLOUD_OSS, .access_key = ak, .secret_key = sk, .anonymous = !ak};
+	struct cst_bucket_config c = {.cloud = CST_CLOUD_OSS,
+				      .bucket = argv[2],
+				      .endpoint = argv[1],
+				      .region = getenv("READER_REGION"),
 				      .deadline = 60 * CST_NS_PER_S};
 	c.http = cst_http_client_new(&h, &err);
 	c.credentials = cst_credentials_new(&k, &err);
@@ -240,8 +253,9 @@ int main(int argc, char **argv)
 	size_t total = all.count * rounds;
 	run(b, directory);
 	double seconds = (double)(cst_now() - began) / 1e9;
-	printf("objects %zu reads %zu stale %u retries-while-listing %llu seconds %.2f cpu-us-per-read %.1f\n", all.count, total, all.stale,
-	       (unsigned long long)before.retries, seconds, total ? (cpu_seconds() - cpu) * 1e6 / (double)total : 0);
+	printf("objects %zu reads %zu stale %u retries-while-listing %llu seconds %.2f cpu-us-per-read %.1f\n",
+	       all.count, total, all.stale, (unsigned long long)before.retries, seconds,
+	       total ? (cpu_seconds() - cpu) * 1e6 / (double)total : 0);
 	for (size_t i = 0; i < all.count; i++)
 		free(all.items[i].key);
 	free(all.items);

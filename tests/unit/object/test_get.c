@@ -41,10 +41,10 @@ static enum scripted_end play(const void *arg, unsigned n, const char *request, 
 	struct outcome o;                                     \
 	char buffer[64] = "";                                 \
 	fixture_start(&f, play, &script, NULL)
-#define END()                      \
-	do {                       \
-		outcome_fini(&o);  \
-		fixture_stop(&f);  \
+#define END()                     \
+	do {                      \
+		outcome_fini(&o); \
+		fixture_stop(&f); \
 	} while (0)
 #define E1 "ETag: \"E1\"\r\n"
 #define E2 "ETag: \"E2\"\r\n"
@@ -53,7 +53,9 @@ static enum scripted_end play(const void *arg, unsigned n, const char *request, 
 static void plain(void **state)
 {
 	(void)state;
-	SCRIPT({206, E1 "Content-Range: bytes 5-14/30\r\nLast-Modified: Sat, 16 Dec 2023 16:20:57 GMT\r\nx-oss-object-type: Appendable\r\n",
+	SCRIPT({206,
+		E1
+		"Content-Range: bytes 5-14/30\r\nLast-Modified: Sat, 16 Dec 2023 16:20:57 GMT\r\nx-oss-object-type: Appendable\r\n",
 		"56789abcde"});
 	assert_int_equal(fixture_read(&f, 5, 10, "E1", buffer, &o), 0);
 	assert_int_equal(o.got, 10);
@@ -90,7 +92,8 @@ static void clipped_at_end(void **state)
 static void retried(void **state)
 {
 	(void)state;
-	SCRIPT({503, "", SLOW}, {500, "", "oops"}, {206, E1 "Content-Range: bytes 0-3/30\r\n", "0123", 0, SCRIPTED_RESET},
+	SCRIPT({503, "", SLOW}, {500, "", "oops"},
+	       {206, E1 "Content-Range: bytes 0-3/30\r\n", "0123", 0, SCRIPTED_RESET},
 	       {206, E1 "Content-Range: bytes 0-3/30\r\n", "0123"});
 	assert_int_equal(fixture_read(&f, 0, 4, NULL, buffer, &o), 0);
 	assert_string_equal(buffer, "0123");
@@ -118,7 +121,8 @@ static void resumed(void **state)
 static void sent_in_parts(void **state)
 {
 	(void)state;
-	SCRIPT({206, E1 "Content-Range: bytes 5-7/30\r\n", "567"}, {206, E1 "Content-Range: bytes 8-14/30\r\n", "89abcde"});
+	SCRIPT({206, E1 "Content-Range: bytes 5-7/30\r\n", "567"},
+	       {206, E1 "Content-Range: bytes 8-14/30\r\n", "89abcde"});
 	assert_int_equal(fixture_read(&f, 5, 10, NULL, buffer, &o), 0);
 	assert_string_equal(buffer, "56789abcde");
 	END();
@@ -197,7 +201,8 @@ static void range_ignored(void **state)
 		END();
 	}
 	{
-		SCRIPT({200, E1, CONTENT, 20, SCRIPTED_CLOSE}, {200, E1, CONTENT, 12, SCRIPTED_CLOSE}, {200, E1, CONTENT});
+		SCRIPT({200, E1, CONTENT, 20, SCRIPTED_CLOSE}, {200, E1, CONTENT, 12, SCRIPTED_CLOSE},
+		       {200, E1, CONTENT});
 		assert_int_equal(fixture_read(&f, 5, 10, NULL, buffer, &o), 0);
 		assert_string_equal(buffer, "56789abcde");
 		END();
@@ -236,12 +241,20 @@ static void errors(void **state)
 		int status;
 		const char *code;
 		int rc;
-	} rows[] = {{404, "NoSuchKey", -ENOENT},	  {404, "NoSuchBucket", -ENXIO},     {403, "AccessDenied", -EACCES},
-		    {416, "InvalidRange", -ERANGE},	  {403, "InvalidObjectState", -EIO}, {400, "InvalidArgument", -EINVAL},
-		    {404, "", -ENOENT},			  {401, "", -EACCES},		     {418, "Teapot", -EIO}};
+	} rows[] = {{404, "NoSuchKey", -ENOENT},
+		    {404, "NoSuchBucket", -ENXIO},
+		    {403, "AccessDenied", -EACCES},
+		    {416, "InvalidRange", -ERANGE},
+		    {403, "InvalidObjectState", -EIO},
+		    {400, "InvalidArgument", -EINVAL},
+		    {404, "", -ENOENT},
+		    {401, "", -EACCES},
+		    {418, "Teapot", -EIO}};
 	for (size_t i = 0; i < CST_ARRAY_LEN(rows); i++) {
-		CST_AUTO_FREE char *body = cst_xasprintf("<Error><Code>%s</Code><Message>words</Message><RequestId>RID7</RequestId>"
-							 "<StringToSign>SECRET-TEXT</StringToSign></Error>", rows[i].code);
+		CST_AUTO_FREE char *body =
+			cst_xasprintf("<Error><Code>%s</Code><Message>words</Message><RequestId>RID7</RequestId>"
+				      "<StringToSign>SECRET-TEXT</StringToSign></Error>",
+				      rows[i].code);
 		struct step step = {rows[i].status, "", body, 0, SCRIPTED_KEEP};
 		struct script script = {&step, 1};
 		struct fixture f;
@@ -264,7 +277,8 @@ static void one_attempt(void **state)
 	(void)state;
 	SCRIPT({503, "", SLOW});
 	struct iovec into = {buffer, 10};
-	struct cst_object_get get = {.key = CST_SLICE("k"), .length = 10, .into = &into, .into_count = 1, .no_retry = true};
+	struct cst_object_get get = {
+		.key = CST_SLICE("k"), .length = 10, .into = &into, .into_count = 1, .no_retry = true};
 	outcome_init(&o);
 	struct cst_object_op *op = cst_object_get(f.bucket, &get, outcome_get, &o);
 	cst_object_release(op); /* early */
@@ -279,7 +293,10 @@ static void deadline(void **state)
 	(void)state;
 	SCRIPT({503, "", SLOW});
 	struct iovec into = {buffer, 10};
-	struct cst_object_get get = {.key = CST_SLICE("k"), .length = 10, .into = &into, .into_count = 1,
+	struct cst_object_get get = {.key = CST_SLICE("k"),
+				     .length = 10,
+				     .into = &into,
+				     .into_count = 1,
 				     .deadline = cst_now() + 100 * CST_NS_PER_MS};
 	outcome_init(&o);
 	struct cst_object_op *op = cst_object_get(f.bucket, &get, outcome_get, &o);
@@ -312,9 +329,13 @@ static void cancelled(void **state)
 		END();
 	}
 	{
-		SCRIPT({503, "Retry-After: 3000\r\n", SLOW}); /* it sits in a pause, the next one waits for quiet to end */
+		SCRIPT({503, "Retry-After: 3000\r\n",
+			SLOW}); /* it sits in a pause, the next one waits for quiet to end */
 		struct iovec into = {buffer, 10};
-		struct cst_object_get get = {.key = CST_SLICE("k"), .length = 10, .into = &into, .into_count = 1,
+		struct cst_object_get get = {.key = CST_SLICE("k"),
+					     .length = 10,
+					     .into = &into,
+					     .into_count = 1,
 					     .deadline = cst_now() + 4000 * CST_NS_PER_S};
 		outcome_init(&o);
 		struct cst_object_op *op = cst_object_get(f.bucket, &get, outcome_get, &o);
@@ -334,8 +355,9 @@ static void crc_checked(void **state)
 	(void)state;
 	CST_AUTO_FREE char *right = cst_xasprintf(E1 "Content-Range: bytes 0-29/30\r\nx-oss-hash-crc64ecma: %llu\r\n",
 						  (unsigned long long)cst_crc64(0, CONTENT, 30));
-	struct step steps[] = {{206, E1 "Content-Range: bytes 0-29/30\r\nx-oss-hash-crc64ecma: 1\r\n", CONTENT, 0, SCRIPTED_KEEP},
-			       {206, right, CONTENT, 0, SCRIPTED_KEEP}};
+	struct step steps[] = {
+		{206, E1 "Content-Range: bytes 0-29/30\r\nx-oss-hash-crc64ecma: 1\r\n", CONTENT, 0, SCRIPTED_KEEP},
+		{206, right, CONTENT, 0, SCRIPTED_KEEP}};
 	for (unsigned count = 1; count <= 2; count++) {
 		struct script script = {steps, count};
 		struct cst_bucket_config config = {.cloud = CST_CLOUD_OSS, .verify_crc64 = true};
@@ -352,7 +374,8 @@ static void crc_checked(void **state)
 static void many_pieces(void **state)
 {
 	(void)state;
-	SCRIPT({206, E1 "Content-Range: bytes 0-29/30\r\n", CONTENT, 7, SCRIPTED_CLOSE}, {206, E1 "Content-Range: bytes 7-29/30\r\n", CONTENT + 7});
+	SCRIPT({206, E1 "Content-Range: bytes 0-29/30\r\n", CONTENT, 7, SCRIPTED_CLOSE},
+	       {206, E1 "Content-Range: bytes 7-29/30\r\n", CONTENT + 7});
 	struct iovec into[30];
 	for (int i = 0; i < 30; i++)
 		into[i] = (struct iovec){buffer + i, 1};
@@ -369,11 +392,11 @@ static void many_pieces(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(plain),     cmocka_unit_test(clipped_at_end),	       cmocka_unit_test(retried),
-		cmocka_unit_test(resumed),   cmocka_unit_test(sent_in_parts),	       cmocka_unit_test(changed_while_resuming),
-		cmocka_unit_test(stale),     cmocka_unit_test(range_ignored),	       cmocka_unit_test(malformed),
-		cmocka_unit_test(errors),    cmocka_unit_test(one_attempt),	       cmocka_unit_test(deadline),
-		cmocka_unit_test(cancelled), cmocka_unit_test(crc_checked),	       cmocka_unit_test(many_pieces),
+		cmocka_unit_test(plain),     cmocka_unit_test(clipped_at_end), cmocka_unit_test(retried),
+		cmocka_unit_test(resumed),   cmocka_unit_test(sent_in_parts),  cmocka_unit_test(changed_while_resuming),
+		cmocka_unit_test(stale),     cmocka_unit_test(range_ignored),  cmocka_unit_test(malformed),
+		cmocka_unit_test(errors),    cmocka_unit_test(one_attempt),    cmocka_unit_test(deadline),
+		cmocka_unit_test(cancelled), cmocka_unit_test(crc_checked),    cmocka_unit_test(many_pieces),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -27,10 +27,12 @@ static enum scripted_end head_answer(const void *arg, unsigned n, const char *re
 {
 	(void)arg, (void)request;
 	if (n == 0)
-		cst_buf_add_str(out, "HTTP/1.1 200 OK\r\nETag: W/\"abc\"\r\nContent-Length: 12345678901\r\nContent-Type: a/b\r\n"
-				     "x-oss-meta-UID: 1000\r\nX-Oss-Meta-name: %E4=?utf\r\nx-oss-metal: no\r\nx-oss-object-type: Symlink\r\n"
-				     "x-oss-storage-class: Archive\r\nx-oss-restore: ongoing-request=\"true\"\r\n"
-				     "x-oss-hash-crc64ecma: 18446744073709551615\r\nLast-Modified: Sat, 16 Dec 2023 16:20:57 GMT\r\n\r\n");
+		cst_buf_add_str(
+			out,
+			"HTTP/1.1 200 OK\r\nETag: W/\"abc\"\r\nContent-Length: 12345678901\r\nContent-Type: a/b\r\n"
+			"x-oss-meta-UID: 1000\r\nX-Oss-Meta-name: %E4=?utf\r\nx-oss-metal: no\r\nx-oss-object-type: Symlink\r\n"
+			"x-oss-storage-class: Archive\r\nx-oss-restore: ongoing-request=\"true\"\r\n"
+			"x-oss-hash-crc64ecma: 18446744073709551615\r\nLast-Modified: Sat, 16 Dec 2023 16:20:57 GMT\r\n\r\n");
 	else
 		cst_buf_add_str(out, "HTTP/1.1 200 OK\r\nETag: \"abc\"\r\nContent-Length: 5\r\n\r\n");
 	return SCRIPTED_KEEP;
@@ -50,7 +52,8 @@ static void head(void **state)
 	assert_true(o.info.restoring_or_restored);
 	assert_true(o.info.has_crc64 && o.info.crc64 == UINT64_MAX);
 	assert_string_equal(o.meta.data, "uid=1000;name=%E4=?utf;a/b");
-	assert_ptr_equal(strstr(scripted_server_request(f.server, 0), "HEAD /bkt/dir/k%20y HTTP/1.1\r\n"), scripted_server_request(f.server, 0));
+	assert_ptr_equal(strstr(scripted_server_request(f.server, 0), "HEAD /bkt/dir/k%20y HTTP/1.1\r\n"),
+			 scripted_server_request(f.server, 0));
 	outcome_fini(&o);
 	assert_int_equal(fixture_head(&f, true, &o), 0);
 	assert_int_equal(o.info.size, 5);
@@ -90,10 +93,11 @@ static void head_errors(void **state)
 
 static enum scripted_end list_answer(const void *arg, unsigned n, const char *request, struct cst_buf *out)
 {
-	static const char page[] = "<ListBucketResult><EncodingType>url</EncodingType><IsTruncated>true</IsTruncated>"
-				   "<Contents><Key>p%2Fa+b</Key><Size>1</Size></Contents><Contents><Key>p%2Fc</Key><Size>2</Size></Contents>"
-				   "<CommonPrefixes><Prefix>p%2Fd%2F</Prefix></CommonPrefixes>"
-				   "<NextContinuationToken>T/+=</NextContinuationToken></ListBucketResult>";
+	static const char page[] =
+		"<ListBucketResult><EncodingType>url</EncodingType><IsTruncated>true</IsTruncated>"
+		"<Contents><Key>p%2Fa+b</Key><Size>1</Size></Contents><Contents><Key>p%2Fc</Key><Size>2</Size></Contents>"
+		"<CommonPrefixes><Prefix>p%2Fd%2F</Prefix></CommonPrefixes>"
+		"<NextContinuationToken>T/+=</NextContinuationToken></ListBucketResult>";
 	(void)arg, (void)request;
 	scripted_answer(out, 200, "", page);
 	if (n == 0)
@@ -106,19 +110,22 @@ static void listing(void **state)
 	(void)state;
 	struct fixture f;
 	struct outcome o;
-	struct cst_object_list list = {.prefix = CST_SLICE("p/"), .delimiter = "/", .start_after = CST_SLICE("p/0"), .max_keys = 7};
+	struct cst_object_list list = {
+		.prefix = CST_SLICE("p/"), .delimiter = "/", .start_after = CST_SLICE("p/0"), .max_keys = 7};
 	fixture_start(&f, list_answer, NULL, NULL);
 	assert_int_equal(fixture_list(&f, &list, &o), 0);
 	assert_int_equal(o.restarts, 1);
 	assert_string_equal(o.entries.data, "p/a b;p/c;p/d/*;");
 	assert_true(o.truncated);
 	assert_string_equal(o.meta.data, "T/+=");
-	assert_non_null(strstr(scripted_server_request(f.server, 1),
-			       "GET /bkt/?list-type=2&encoding-type=url&max-keys=7&prefix=p%2F&delimiter=%2F&start-after=p%2F0 HTTP/1.1\r\n"));
+	assert_non_null(strstr(
+		scripted_server_request(f.server, 1),
+		"GET /bkt/?list-type=2&encoding-type=url&max-keys=7&prefix=p%2F&delimiter=%2F&start-after=p%2F0 HTTP/1.1\r\n"));
 	outcome_fini(&o);
 	list = (struct cst_object_list){.token = CST_SLICE("T/+=")};
 	assert_int_equal(fixture_list(&f, &list, &o), 0);
-	assert_non_null(strstr(scripted_server_request(f.server, 2), "max-keys=1000&continuation-token=T%2F%2B%3D HTTP/1.1\r\n"));
+	assert_non_null(strstr(scripted_server_request(f.server, 2),
+			       "max-keys=1000&continuation-token=T%2F%2B%3D HTTP/1.1\r\n"));
 	assert_int_equal(o.restarts, 0);
 	outcome_fini(&o);
 	fixture_stop(&f);
@@ -146,7 +153,8 @@ static void symlinks(void **state)
 		for (int i = 0; i < 2; i++) {
 			struct outcome o;
 			outcome_init(&o);
-			struct cst_object_op *op = cst_object_get_symlink(f.bucket, CST_SLICE("l"), outcome_symlink, &o);
+			struct cst_object_op *op =
+				cst_object_get_symlink(f.bucket, CST_SLICE("l"), outcome_symlink, &o);
 			outcome_wait(&o);
 			cst_object_release(op);
 			assert_int_equal(o.rc, cloud ? -ENOTSUP : i ? -EINVAL : 0);
@@ -155,7 +163,8 @@ static void symlinks(void **state)
 			outcome_fini(&o);
 		}
 		if (!cloud)
-			assert_non_null(strstr(scripted_server_request(f.server, 0), "GET /bkt/l?symlink HTTP/1.1\r\n"));
+			assert_non_null(
+				strstr(scripted_server_request(f.server, 0), "GET /bkt/l?symlink HTTP/1.1\r\n"));
 		fixture_stop(&f);
 	}
 }
@@ -173,8 +182,12 @@ static enum scripted_end check_signature(const void *arg, unsigned n, const char
 	struct cst_slice h = cst_sign_find_line(headers, "host");
 	(void)n;
 	host = cst_xstrndup(h.data, h.len);
-	struct cst_sign_request req = {.method = "GET", .bucket = CST_SLICE("bkt"), .key = CST_SLICE("dir/k y"), .path_style = true,
-				       .headers = headers, .host = host};
+	struct cst_sign_request req = {.method = "GET",
+				       .bucket = CST_SLICE("bkt"),
+				       .key = CST_SLICE("dir/k y"),
+				       .path_style = true,
+				       .headers = headers,
+				       .host = host};
 	bool ok = cst_sign_read_claim(headers, NULL, 0, &claim, &why) == 0 && claim.kind == kind &&
 		  cst_sign_verify(&req, &claim, &cred, NULL) == 0;
 	if (ok)
@@ -191,11 +204,15 @@ static void signed_requests(void **state)
 		enum cst_cloud cloud;
 		enum cst_sign_kind asked, used;
 		const char *region;
-	} rows[] = {{CST_CLOUD_OSS, CST_SIGN_NONE, CST_SIGN_OSS_V1, NULL}, {CST_CLOUD_OSS, CST_SIGN_NONE, CST_SIGN_OSS_V4, "cn-x"},
-		    {CST_CLOUD_OSS, CST_SIGN_OSS_V1, CST_SIGN_OSS_V1, "cn-x"}, {CST_CLOUD_S3, CST_SIGN_NONE, CST_SIGN_S3_V4, NULL}};
+	} rows[] = {{CST_CLOUD_OSS, CST_SIGN_NONE, CST_SIGN_OSS_V1, NULL},
+		    {CST_CLOUD_OSS, CST_SIGN_NONE, CST_SIGN_OSS_V4, "cn-x"},
+		    {CST_CLOUD_OSS, CST_SIGN_OSS_V1, CST_SIGN_OSS_V1, "cn-x"},
+		    {CST_CLOUD_S3, CST_SIGN_NONE, CST_SIGN_S3_V4, NULL}};
 	for (size_t i = 0; i < CST_ARRAY_LEN(rows); i++) {
 		enum cst_sign_kind kind = rows[i].used;
-		struct cst_bucket_config config = {.cloud = rows[i].cloud, .sign = rows[i].asked, .region = rows[i].region,
+		struct cst_bucket_config config = {.cloud = rows[i].cloud,
+						   .sign = rows[i].asked,
+						   .region = rows[i].region,
 						   .credentials = keys(rows[i].cloud, "AK")};
 		struct fixture f;
 		struct outcome o;
@@ -208,7 +225,8 @@ static void signed_requests(void **state)
 		}
 		fixture_stop(&f);
 	}
-	struct cst_bucket_config wrong = {.cloud = CST_CLOUD_OSS, .bucket = "b", .endpoint = "http://h", .sign = CST_SIGN_OSS_V4};
+	struct cst_bucket_config wrong = {
+		.cloud = CST_CLOUD_OSS, .bucket = "b", .endpoint = "http://h", .sign = CST_SIGN_OSS_V4};
 	assert_null(cst_bucket_new(&wrong, NULL)); /* no region */
 	wrong.sign = CST_SIGN_S3_V4;
 	assert_null(cst_bucket_new(&wrong, NULL));
@@ -281,7 +299,8 @@ static void not_renewed(void **state)
 	struct cst_bucket_config config = {.cloud = CST_CLOUD_OSS, .credentials = keys(CST_CLOUD_OSS, "AK")};
 	struct fixture f;
 	struct outcome o;
-	fixture_start(&f, refuse_all, "<Error><Code>SignatureDoesNotMatch</Code><RequestId>I</RequestId></Error>", &config);
+	fixture_start(&f, refuse_all, "<Error><Code>SignatureDoesNotMatch</Code><RequestId>I</RequestId></Error>",
+		      &config);
 	char buffer[8];
 	assert_int_equal(fixture_read(&f, 0, 4, NULL, buffer, &o), -EACCES);
 	assert_int_equal(scripted_server_requests(f.server), 1); /* the same key would be refused again */
@@ -299,7 +318,8 @@ static enum scripted_end skew_answer(const void *arg, unsigned n, const char *re
 	if (strstr(request, "Date: Sat, 16 Dec 2023 16:20:5") && !arg)
 		scripted_answer(out, 206, "ETag: \"e\"\r\nContent-Range: bytes 0-3/4\r\n", "good");
 	else
-		scripted_answer(out, 403, "Date: Sat, 16 Dec 2023 16:20:57 GMT\r\n", "<Error><Code>RequestTimeTooSkewed</Code></Error>");
+		scripted_answer(out, 403, "Date: Sat, 16 Dec 2023 16:20:57 GMT\r\n",
+				"<Error><Code>RequestTimeTooSkewed</Code></Error>");
 	return SCRIPTED_KEEP;
 }
 
@@ -367,7 +387,8 @@ static void throttled(void **state)
 		fixture_start(&f, throttle_answer, headers[h], NULL);
 		for (int i = 0; i < READERS; i++) {
 			struct iovec into = {buffer[i], 4};
-			struct cst_object_get get = {.key = CST_SLICE("k"), .length = 4, .into = &into, .into_count = 1};
+			struct cst_object_get get = {
+				.key = CST_SLICE("k"), .length = 4, .into = &into, .into_count = 1};
 			outcome_init(&o[i]);
 			op[i] = cst_object_get(f.bucket, &get, outcome_get, &o[i]);
 		}
@@ -436,19 +457,40 @@ static void probe_answers(void **state)
 {
 	(void)state;
 	static const struct wrong_answer rows[] = {
-		{403, "", "<Error><Code>InvalidAccessKeyId</Code><Message>unknown</Message><RequestId>R9</RequestId></Error>", -EACCES,
+		{403,
+		 "",
+		 "<Error><Code>InvalidAccessKeyId</Code><Message>unknown</Message><RequestId>R9</RequestId></Error>",
+		 -EACCES,
 		 {"403 InvalidAccessKeyId", "R9", "check the access key"}},
-		{403, "", "<Error><Code>SignatureDoesNotMatch</Code></Error>", -EACCES, {"check the secret key", "OSS V1", ""}},
-		{403, "", "<Error><Code>AccessDenied</Code><Message>The bucket you are attempting to access must be addressed using the specified "
-			  "endpoint.</Message><Endpoint>oss-cn-beijing.aliyuncs.com</Endpoint></Error>", -EACCES,
-		 {"must be addressed", "served by oss-cn-beijing.aliyuncs.com", "--endpoint oss-cn-beijing.aliyuncs.com"}},
+		{403,
+		 "",
+		 "<Error><Code>SignatureDoesNotMatch</Code></Error>",
+		 -EACCES,
+		 {"check the secret key", "OSS V1", ""}},
+		{403,
+		 "",
+		 "<Error><Code>AccessDenied</Code><Message>The bucket you are attempting to access must be addressed using the specified "
+		 "endpoint.</Message><Endpoint>oss-cn-beijing.aliyuncs.com</Endpoint></Error>",
+		 -EACCES,
+		 {"must be addressed", "served by oss-cn-beijing.aliyuncs.com",
+		  "--endpoint oss-cn-beijing.aliyuncs.com"}},
 		{403, "", "<Error><Code>AccessDenied</Code></Error>", -EACCES, {"may not do this", "policies", ""}},
-		{301, "Location: http://x/\r\n", "<Error><Code>PermanentRedirect</Code><Endpoint>bkt.s3-eu-west-1.amazonaws.com</Endpoint></Error>",
-		 -EINVAL, {"--endpoint s3-eu-west-1.amazonaws.com", "301", ""}},
-		{400, "", "<Error><Code>AuthorizationHeaderMalformed</Code><Region>eu-west-1</Region></Error>", -EINVAL,
+		{301,
+		 "Location: http://x/\r\n",
+		 "<Error><Code>PermanentRedirect</Code><Endpoint>bkt.s3-eu-west-1.amazonaws.com</Endpoint></Error>",
+		 -EINVAL,
+		 {"--endpoint s3-eu-west-1.amazonaws.com", "301", ""}},
+		{400,
+		 "",
+		 "<Error><Code>AuthorizationHeaderMalformed</Code><Region>eu-west-1</Region></Error>",
+		 -EINVAL,
 		 {"--region eu-west-1", "", ""}},
 		{404, "", "<Error><Code>NoSuchBucket</Code></Error>", -ENXIO, {"name of the bucket", "its region", ""}},
-		{200, "Content-Type: text/html\r\n", "<!DOCTYPE html><html><body>hello</body></html>", -EIO, {"DOCTYPE", "endpoint of an object store?", ""}},
+		{200,
+		 "Content-Type: text/html\r\n",
+		 "<!DOCTYPE html><html><body>hello</body></html>",
+		 -EIO,
+		 {"DOCTYPE", "endpoint of an object store?", ""}},
 		{200, "", "hello", -EIO, {"not XML", "endpoint of an object store?", ""}},
 		{404, "", "<html>nothing here</html>", -ENOENT, {"404", "endpoint of an object store?", ""}},
 	};
@@ -475,11 +517,13 @@ static void probe_transport(void **state)
 	struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
 	socklen_t len = sizeof(a);
 	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0); /* bound, not listening */
-	assert_true(bind(fd, (struct sockaddr *)&a, sizeof(a)) == 0 && getsockname(fd, (struct sockaddr *)&a, &len) == 0);
+	assert_true(bind(fd, (struct sockaddr *)&a, sizeof(a)) == 0 &&
+		    getsockname(fd, (struct sockaddr *)&a, &len) == 0);
 	snprintf(refused, sizeof(refused), "http://127.0.0.1:%u", ntohs(a.sin_port));
 	const struct {
 		const char *endpoint, *says;
-	} rows[] = {{refused, "nothing accepts connections"}, {"http://no-such-host.invalid", "spelling of the endpoint"}};
+	} rows[] = {{refused, "nothing accepts connections"},
+		    {"http://no-such-host.invalid", "spelling of the endpoint"}};
 	for (size_t i = 0; i < CST_ARRAY_LEN(rows); i++) {
 		struct cst_bucket_config config = {.cloud = CST_CLOUD_OSS, .endpoint = rows[i].endpoint};
 		struct fixture f;
@@ -501,7 +545,8 @@ static void probe_tls(void **state)
 	char endpoint[80];
 	fixture_start(&plain, refuse_all, "", NULL);
 	snprintf(endpoint, sizeof(endpoint), "https://127.0.0.1:%u", scripted_server_port(plain.server));
-	struct cst_bucket_config config = {.cloud = CST_CLOUD_OSS, .endpoint = endpoint, .request_timeout = CST_NS_PER_S, .max_attempts = 2};
+	struct cst_bucket_config config = {
+		.cloud = CST_CLOUD_OSS, .endpoint = endpoint, .request_timeout = CST_NS_PER_S, .max_attempts = 2};
 	fixture_start(&f, refuse_all, "", &config);
 	f.bucket->deadline = 3 * CST_NS_PER_S;
 	assert_true(cst_bucket_probe(f.bucket, CST_SLICE(""), &err) < 0);
@@ -524,11 +569,21 @@ static void probe_good(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(head),		   cmocka_unit_test(head_errors),	 cmocka_unit_test(listing),
-		cmocka_unit_test(symlinks),	   cmocka_unit_test(signed_requests),	 cmocka_unit_test(renewed),
-		cmocka_unit_test(not_renewed),	   cmocka_unit_test(clock_learned),	 cmocka_unit_test(clock_hopeless),
-		cmocka_unit_test(throttled),	   cmocka_unit_test(cancelled_in_queue), cmocka_unit_test(probe_answers),
-		cmocka_unit_test(probe_transport), cmocka_unit_test(probe_tls),		 cmocka_unit_test(probe_good),
+		cmocka_unit_test(head),
+		cmocka_unit_test(head_errors),
+		cmocka_unit_test(listing),
+		cmocka_unit_test(symlinks),
+		cmocka_unit_test(signed_requests),
+		cmocka_unit_test(renewed),
+		cmocka_unit_test(not_renewed),
+		cmocka_unit_test(clock_learned),
+		cmocka_unit_test(clock_hopeless),
+		cmocka_unit_test(throttled),
+		cmocka_unit_test(cancelled_in_queue),
+		cmocka_unit_test(probe_answers),
+		cmocka_unit_test(probe_transport),
+		cmocka_unit_test(probe_tls),
+		cmocka_unit_test(probe_good),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -104,6 +104,7 @@ static void limiter(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(table), cmocka_unit_test(pauses), cmocka_unit_test(limiter)};
+	const struct CMUnitTest tests[] = {cmocka_unit_test(table), cmocka_unit_test(pauses),
+					   cmocka_unit_test(limiter)};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -30,8 +30,8 @@ static void assert_authorization_ends(const struct cst_buf *lines, const char *e
 	assert_string_equal(lines->data + lines->len - strlen(wanted), wanted);
 }
 
-#define V1_HEADERS                                                                                                   \
-	"Content-MD5: eB5eJF1ptWaXm4bijSPyxw==\r\nContent-Type: text/html\r\nx-oss-meta-magic: abracadabra\r\n"        \
+#define V1_HEADERS                                                                                              \
+	"Content-MD5: eB5eJF1ptWaXm4bijSPyxw==\r\nContent-Type: text/html\r\nx-oss-meta-magic: abracadabra\r\n" \
 	"X-OSS-Meta-Author:  alice \r\nx-oss-date: Wed, 28 Dec 2022 10:27:41 GMT\r\n"
 
 static void v1_header(void **state)
@@ -40,8 +40,12 @@ static void v1_header(void **state)
 	const struct cst_credential cred = oss_cred();
 	struct cst_sign_param params[] = {{CST_SLICE("prefix"), CST_SLICE("x"), true}, {CST_SLICE("acl"), {0}, false}};
 	struct cst_sign_request req = {
-		.kind = CST_SIGN_OSS_V1, .method = "PUT", .bucket = CST_SLICE("examplebucket"), .key = CST_SLICE("nelson"),
-		.headers = CST_SLICE(V1_HEADERS), .time = at("Wed, 28 Dec 2022 10:27:41 GMT"),
+		.kind = CST_SIGN_OSS_V1,
+		.method = "PUT",
+		.bucket = CST_SLICE("examplebucket"),
+		.key = CST_SLICE("nelson"),
+		.headers = CST_SLICE(V1_HEADERS),
+		.time = at("Wed, 28 Dec 2022 10:27:41 GMT"),
 	};
 	CST_AUTO_BUF text = CST_BUF_INIT, lines = CST_BUF_INIT;
 	cst_sign_string_to_sign(&req, &cred, NULL, &text);
@@ -59,8 +63,13 @@ static void v1_header(void **state)
 
 	struct cst_sign_param group = {CST_SLICE("resourceGroup"), CST_SLICE(""), true};
 	struct cst_sign_request get = {
-		.kind = CST_SIGN_OSS_V1, .method = "GET", .bucket = CST_SLICE("examplebucket"), .params = &group, .param_count = 1,
-		.headers = CST_SLICE("x-oss-date: Wed, 28 Dec 2022 10:27:41 GMT\r\n"), .time = req.time,
+		.kind = CST_SIGN_OSS_V1,
+		.method = "GET",
+		.bucket = CST_SLICE("examplebucket"),
+		.params = &group,
+		.param_count = 1,
+		.headers = CST_SLICE("x-oss-date: Wed, 28 Dec 2022 10:27:41 GMT\r\n"),
+		.time = req.time,
 	};
 	cst_buf_clear(&lines);
 	cst_sign_headers(&get, &cred, &lines);
@@ -73,12 +82,18 @@ static void v1_query(void **state)
 	struct cst_credential cred = oss_cred();
 	struct cst_sign_param version = {CST_SLICE("versionId"), CST_SLICE("versionId"), true};
 	struct cst_sign_request req = {
-		.kind = CST_SIGN_OSS_V1, .method = "GET", .bucket = CST_SLICE("bucket"), .key = CST_SLICE("key"),
-		.params = &version, .param_count = 1, .time = 1699807420 - 600,
+		.kind = CST_SIGN_OSS_V1,
+		.method = "GET",
+		.bucket = CST_SLICE("bucket"),
+		.key = CST_SLICE("key"),
+		.params = &version,
+		.param_count = 1,
+		.time = 1699807420 - 600,
 	};
 	CST_AUTO_BUF query = CST_BUF_INIT;
 	cst_sign_query(&req, &cred, 600, &query);
-	assert_string_equal(query.data, "&OSSAccessKeyId=ak&Expires=1699807420&Signature=dcLTea%2BYh9ApirQ8o8dOPqtvJXQ%3D");
+	assert_string_equal(query.data,
+			    "&OSSAccessKeyId=ak&Expires=1699807420&Signature=dcLTea%2BYh9ApirQ8o8dOPqtvJXQ%3D");
 
 	strcpy(cred.token, "token");
 	req.key = CST_SLICE("key+123");
@@ -89,10 +104,13 @@ static void v1_query(void **state)
 					"Signature=jzKYRrM5y6Br0dRFPaTGOsbrDhY%3D");
 }
 
-#define V4_PARAMS                                                                                       \
+#define V4_PARAMS                                                                                            \
 	{CST_SLICE("param1"), CST_SLICE("value1"), true}, {CST_SLICE("|param1"), CST_SLICE("value4"), true}, \
 		{CST_SLICE("+param1"), CST_SLICE("value3"), true}, {CST_SLICE("|param2"), {0}, false},       \
-		{CST_SLICE("+param2"), {0}, false}, {CST_SLICE("param2"), CST_SLICE(""), true}
+		{CST_SLICE("+param2"), {0}, false},                                                          \
+	{                                                                                                    \
+		CST_SLICE("param2"), CST_SLICE(""), true                                                     \
+	}
 
 static void v4_header(void **state)
 {
@@ -100,23 +118,33 @@ static void v4_header(void **state)
 	struct cst_credential cred = oss_cred();
 	struct cst_sign_param params[] = {V4_PARAMS};
 	struct cst_sign_request req = {
-		.kind = CST_SIGN_OSS_V4, .method = "PUT", .bucket = CST_SLICE("bucket"), .key = CST_SLICE("1234+-/123/1.txt"),
-		.params = params, .param_count = CST_ARRAY_LEN(params), .region = "cn-hangzhou", .host = "not.signed",
-		.headers = CST_SLICE("x-oss-head1: value\r\nabc: value\r\nZAbc: value\r\nXYZ: value\r\ncontent-type: text/plain\r\n"),
+		.kind = CST_SIGN_OSS_V4,
+		.method = "PUT",
+		.bucket = CST_SLICE("bucket"),
+		.key = CST_SLICE("1234+-/123/1.txt"),
+		.params = params,
+		.param_count = CST_ARRAY_LEN(params),
+		.region = "cn-hangzhou",
+		.host = "not.signed",
+		.headers = CST_SLICE(
+			"x-oss-head1: value\r\nabc: value\r\nZAbc: value\r\nXYZ: value\r\ncontent-type: text/plain\r\n"),
 		.time = at("20231216T162057Z"),
 	};
 	CST_AUTO_BUF canonical = CST_BUF_INIT, text = CST_BUF_INIT, lines = CST_BUF_INIT;
 	cst_sign_string_to_sign(&req, &cred, &canonical, &text);
-	assert_string_equal(canonical.data,
-			    "PUT\n/bucket/1234%2B-/123/1.txt\n%2Bparam1=value3&%2Bparam2&%7Cparam1=value4&%7Cparam2&param1=value1&param2\n"
-			    "content-type:text/plain\nx-oss-content-sha256:UNSIGNED-PAYLOAD\nx-oss-date:20231216T162057Z\n"
-			    "x-oss-head1:value\n\n\nUNSIGNED-PAYLOAD");
-	assert_string_equal(text.data, "OSS4-HMAC-SHA256\n20231216T162057Z\n20231216/cn-hangzhou/oss/aliyun_v4_request\n"
-				       "f4613657f1b108998e8dbd10a1aa5da621dc2c6e02c9ddec0f163664848704c4");
+	assert_string_equal(
+		canonical.data,
+		"PUT\n/bucket/1234%2B-/123/1.txt\n%2Bparam1=value3&%2Bparam2&%7Cparam1=value4&%7Cparam2&param1=value1&param2\n"
+		"content-type:text/plain\nx-oss-content-sha256:UNSIGNED-PAYLOAD\nx-oss-date:20231216T162057Z\n"
+		"x-oss-head1:value\n\n\nUNSIGNED-PAYLOAD");
+	assert_string_equal(text.data,
+			    "OSS4-HMAC-SHA256\n20231216T162057Z\n20231216/cn-hangzhou/oss/aliyun_v4_request\n"
+			    "f4613657f1b108998e8dbd10a1aa5da621dc2c6e02c9ddec0f163664848704c4");
 	cst_sign_headers(&req, &cred, &lines);
-	assert_string_equal(lines.data, "x-oss-date: 20231216T162057Z\r\nx-oss-content-sha256: UNSIGNED-PAYLOAD\r\n"
-					"Authorization: OSS4-HMAC-SHA256 Credential=ak/20231216/cn-hangzhou/oss/aliyun_v4_request,"
-					"Signature=e21d18daa82167720f9b1047ae7e7f1ce7cb77a31e8203a7d5f4624fa0284afe\r\n");
+	assert_string_equal(lines.data,
+			    "x-oss-date: 20231216T162057Z\r\nx-oss-content-sha256: UNSIGNED-PAYLOAD\r\n"
+			    "Authorization: OSS4-HMAC-SHA256 Credential=ak/20231216/cn-hangzhou/oss/aliyun_v4_request,"
+			    "Signature=e21d18daa82167720f9b1047ae7e7f1ce7cb77a31e8203a7d5f4624fa0284afe\r\n");
 
 	strcpy(cred.token, "token");
 	req.time = at("20231217T034736Z");
@@ -146,8 +174,13 @@ static const struct cst_credential aws_cred = {.access_key = "AKIAIOSFODNN7EXAMP
 static struct cst_sign_request aws_request(const char *method, const char *key)
 {
 	return (struct cst_sign_request){
-		.kind = CST_SIGN_S3_V4, .method = method, .bucket = CST_SLICE("examplebucket"), .key = cst_slice_of(key),
-		.host = "examplebucket.s3.amazonaws.com", .region = "us-east-1", .payload_hash = EMPTY_SHA256,
+		.kind = CST_SIGN_S3_V4,
+		.method = method,
+		.bucket = CST_SLICE("examplebucket"),
+		.key = cst_slice_of(key),
+		.host = "examplebucket.s3.amazonaws.com",
+		.region = "us-east-1",
+		.payload_hash = EMPTY_SHA256,
 		.time = at("20130524T000000Z"),
 	};
 }
@@ -159,11 +192,12 @@ static void s3_header(void **state)
 	struct cst_sign_request get = aws_request("GET", "test.txt");
 	get.headers = CST_SLICE("Range: bytes=0-9\r\n");
 	cst_sign_headers(&get, &aws_cred, &lines);
-	assert_string_equal(lines.data, "x-amz-date: 20130524T000000Z\r\nx-amz-content-sha256: " EMPTY_SHA256 "\r\n"
-					"Authorization: AWS4-HMAC-SHA256 "
-					"Credential=AKIAIOSFODNN7EXAMPLE/20130524/us-east-1/s3/aws4_request,"
-					"SignedHeaders=host;range;x-amz-content-sha256;x-amz-date,"
-					"Signature=f0e8bdb87c964420e857bd35b5d6ed310bd44f0170aba48dd91039c6036bdb41\r\n");
+	assert_string_equal(lines.data,
+			    "x-amz-date: 20130524T000000Z\r\nx-amz-content-sha256: " EMPTY_SHA256 "\r\n"
+			    "Authorization: AWS4-HMAC-SHA256 "
+			    "Credential=AKIAIOSFODNN7EXAMPLE/20130524/us-east-1/s3/aws4_request,"
+			    "SignedHeaders=host;range;x-amz-content-sha256;x-amz-date,"
+			    "Signature=f0e8bdb87c964420e857bd35b5d6ed310bd44f0170aba48dd91039c6036bdb41\r\n");
 
 	struct cst_sign_request put = aws_request("PUT", "test$file.text");
 	put.headers = CST_SLICE("Date: Fri, 24 May 2013 00:00:00 GMT\r\nx-amz-storage-class: REDUCED_REDUNDANCY\r\n");
@@ -181,7 +215,8 @@ static void s3_header(void **state)
 	cst_sign_headers(&config, &aws_cred, &lines);
 	assert_authorization_ends(&lines, "Signature=fea454ca298b7da1c68078a5d1bdbfbbe0d65c699e0f91ac7a200a0136783543");
 
-	struct cst_sign_param page[] = {{CST_SLICE("prefix"), CST_SLICE("J"), true}, {CST_SLICE("max-keys"), CST_SLICE("2"), true}};
+	struct cst_sign_param page[] = {{CST_SLICE("prefix"), CST_SLICE("J"), true},
+					{CST_SLICE("max-keys"), CST_SLICE("2"), true}};
 	struct cst_sign_request list = aws_request("GET", "");
 	list.params = page;
 	list.param_count = 2;
@@ -212,8 +247,9 @@ static void s3_chunks(void **state)
 	put.host = "s3.amazonaws.com";
 	put.path_style = true;
 	put.payload_hash = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD";
-	put.headers = CST_SLICE("Content-Encoding: aws-chunked\r\nContent-Length: 66824\r\nx-amz-decoded-content-length: 66560\r\n"
-				"x-amz-storage-class: REDUCED_REDUNDANCY\r\n");
+	put.headers = CST_SLICE(
+		"Content-Encoding: aws-chunked\r\nContent-Length: 66824\r\nx-amz-decoded-content-length: 66560\r\n"
+		"x-amz-storage-class: REDUCED_REDUNDANCY\r\n");
 	cst_sign_headers(&put, &aws_cred, &lines);
 	assert_authorization_ends(&lines, "Signature=4f232c4386841ef735655705268965c44a0e4690baa4adea153f7db9fa80a0a9");
 
@@ -252,7 +288,8 @@ static size_t split_query(struct cst_slice text, struct cst_sign_param *params, 
 		size_t at_value = store->len;
 		assert_int_equal(cst_text_url_decode(store, value, false), 0);
 		params[count++] = (struct cst_sign_param){{store->data + at_name, at_value - at_name},
-							  {store->data + at_value, store->len - at_value}, value.data != NULL};
+							  {store->data + at_value, store->len - at_value},
+							  value.data != NULL};
 	}
 	return count;
 }
@@ -262,13 +299,23 @@ static const enum cst_sign_kind kinds[] = {CST_SIGN_OSS_V1, CST_SIGN_OSS_V4, CST
 static void verify_headers(void **state)
 {
 	(void)state;
-	struct cst_sign_param params[] = {{CST_SLICE("uploadId"), CST_SLICE("a/b c"), true}, {CST_SLICE("partNumber"), CST_SLICE("1"), true}};
+	struct cst_sign_param params[] = {{CST_SLICE("uploadId"), CST_SLICE("a/b c"), true},
+					  {CST_SLICE("partNumber"), CST_SLICE("1"), true}};
 	for (size_t i = 0; i < CST_ARRAY_LEN(kinds); i++) {
 		struct cst_credential cred = {.access_key = "AK", .secret_key = "secret", .token = "tok/en="};
 		struct cst_sign_request req = {
-			.kind = kinds[i], .method = "PUT", .bucket = CST_SLICE("b"), .key = CST_SLICE("k e\xff/y"), .path_style = true,
-			.params = params, .param_count = 2, .headers = CST_SLICE("Content-Type: a/b\r\nx-oss-meta-a:  1\r\nx-amz-meta-a: 2  3\r\n"),
-			.host = "h:9000", .region = "r", .additional_headers = "host", .time = 1700000000,
+			.kind = kinds[i],
+			.method = "PUT",
+			.bucket = CST_SLICE("b"),
+			.key = CST_SLICE("k e\xff/y"),
+			.path_style = true,
+			.params = params,
+			.param_count = 2,
+			.headers = CST_SLICE("Content-Type: a/b\r\nx-oss-meta-a:  1\r\nx-amz-meta-a: 2  3\r\n"),
+			.host = "h:9000",
+			.region = "r",
+			.additional_headers = "host",
+			.time = 1700000000,
 		};
 		CST_AUTO_BUF lines = CST_BUF_INIT, changed = CST_BUF_INIT, text = CST_BUF_INIT;
 		cst_buf_add_slice(&lines, req.headers);
@@ -314,8 +361,16 @@ static void verify_presigned(void **state)
 		const struct cst_credential cred = {.access_key = "AK", .secret_key = "secret", .token = "tok/en="};
 		struct cst_sign_param params[16] = {{CST_SLICE("versionId"), CST_SLICE("1"), true}};
 		struct cst_sign_request req = {
-			.kind = kinds[i], .method = "GET", .bucket = CST_SLICE("b"), .key = CST_SLICE("k"), .path_style = true,
-			.params = params, .param_count = 1, .host = "h:9000", .region = "r", .time = 1700000000,
+			.kind = kinds[i],
+			.method = "GET",
+			.bucket = CST_SLICE("b"),
+			.key = CST_SLICE("k"),
+			.path_style = true,
+			.params = params,
+			.param_count = 1,
+			.host = "h:9000",
+			.region = "r",
+			.time = 1700000000,
 		};
 		CST_AUTO_BUF query = CST_BUF_INIT, store = CST_BUF_INIT;
 		cst_sign_query(&req, &cred, 60, &query);
@@ -340,14 +395,17 @@ static void verify_bucket_path(void **state)
 	/* What AWS SDKs sign for a listing, path style: "/examplebucket" without the slash. */
 	uint8_t hash[32], mac[32], key[32];
 	CST_AUTO_BUF text = CST_BUF_INIT, lines = CST_BUF_INIT;
-	static const char canonical[] = "GET\n/examplebucket\nlist-type=2\nhost:h\nx-amz-date:20130524T000000Z\n\nhost;x-amz-date\nUNSIGNED-PAYLOAD";
+	static const char canonical[] =
+		"GET\n/examplebucket\nlist-type=2\nhost:h\nx-amz-date:20130524T000000Z\n\nhost;x-amz-date\nUNSIGNED-PAYLOAD";
 	cst_sha256(canonical, strlen(canonical), hash);
 	cst_buf_add_str(&text, "AWS4-HMAC-SHA256\n20130524T000000Z\n20130524/us-east-1/s3/aws4_request\n");
 	cst_text_hex(&text, hash, 32);
 	cst_sign_s3_signing_key(&aws_cred, CST_SLICE("20130524"), CST_SLICE("us-east-1"), key);
 	cst_hmac_sha256(key, 32, text.data, text.len, mac);
-	cst_buf_add_str(&lines, "x-amz-date: 20130524T000000Z\r\nAuthorization: AWS4-HMAC-SHA256 "
-				"Credential=AKIAIOSFODNN7EXAMPLE/20130524/us-east-1/s3/aws4_request, SignedHeaders=host;x-amz-date, Signature=");
+	cst_buf_add_str(
+		&lines,
+		"x-amz-date: 20130524T000000Z\r\nAuthorization: AWS4-HMAC-SHA256 "
+		"Credential=AKIAIOSFODNN7EXAMPLE/20130524/us-east-1/s3/aws4_request, SignedHeaders=host;x-amz-date, Signature=");
 	cst_text_hex(&lines, mac, 32);
 	struct cst_sign_param param = {CST_SLICE("list-type"), CST_SLICE("2"), true};
 	struct cst_sign_request req = aws_request("GET", "");
@@ -389,11 +447,16 @@ static void malformed_claims(void **state)
 	}
 	static const struct cst_sign_param queries[][4] = {
 		{{CST_SLICE("OSSAccessKeyId"), CST_SLICE("a"), true}},
-		{{CST_SLICE("OSSAccessKeyId"), CST_SLICE("a"), true}, {CST_SLICE("Signature"), CST_SLICE("s"), true}, {CST_SLICE("Expires"), CST_SLICE("-1"), true}},
+		{{CST_SLICE("OSSAccessKeyId"), CST_SLICE("a"), true},
+		 {CST_SLICE("Signature"), CST_SLICE("s"), true},
+		 {CST_SLICE("Expires"), CST_SLICE("-1"), true}},
 		{{CST_SLICE("X-Amz-Algorithm"), CST_SLICE("AWS4-HMAC-SHA1"), true}},
-		{{CST_SLICE("X-Amz-Algorithm"), CST_SLICE("AWS4-HMAC-SHA256"), true}, {CST_SLICE("X-Amz-Date"), CST_SLICE("20130524T000000Z"), true}},
-		{{CST_SLICE("x-oss-signature-version"), CST_SLICE("OSS4-HMAC-SHA256"), true}, {CST_SLICE("x-oss-signature"), CST_SLICE("a"), true}},
-		{{CST_SLICE("x-oss-signature-version"), CST_SLICE("OSS4-HMAC-SHA256"), true}, {CST_SLICE("x-oss-signature"), CST_SLICE("a"), true},
+		{{CST_SLICE("X-Amz-Algorithm"), CST_SLICE("AWS4-HMAC-SHA256"), true},
+		 {CST_SLICE("X-Amz-Date"), CST_SLICE("20130524T000000Z"), true}},
+		{{CST_SLICE("x-oss-signature-version"), CST_SLICE("OSS4-HMAC-SHA256"), true},
+		 {CST_SLICE("x-oss-signature"), CST_SLICE("a"), true}},
+		{{CST_SLICE("x-oss-signature-version"), CST_SLICE("OSS4-HMAC-SHA256"), true},
+		 {CST_SLICE("x-oss-signature"), CST_SLICE("a"), true},
 		 {CST_SLICE("x-oss-date"), CST_SLICE("20130524T000000Z"), true}},
 	};
 	for (size_t i = 0; i < CST_ARRAY_LEN(queries); i++) {
@@ -411,22 +474,66 @@ static void malformed_claims(void **state)
 static void v1_resource_names(void **state)
 {
 	(void)state;
-	static const char *const names[] = {"accessPoint", "acl", "append", "bucketInfo", "callback", "callback-var", "cloudboxes",
-		"continuation-token", "cors", "delete", "encryption", "lifecycle", "location", "logging", "objectMeta", "partNumber",
-		"policy", "position", "qos", "qosInfo", "referer", "regionList", "replication", "requestPayment", "resourceGroup",
-		"response-cache-control", "response-content-disposition", "response-content-encoding", "response-content-language",
-		"response-content-type", "response-expires", "restore", "security-token", "sequential", "stat", "status", "symlink",
-		"tagging", "uploadId", "uploads", "versionId", "versioning", "versions", "website", "worm", "wormId", "x-oss-process"};
-	static const char *const others[] = {"prefix", "delimiter", "marker", "max-keys", "list-type", "start-after", "Acl", "ac", "aclx", "encoding-type"};
+	static const char *const names[] = {"accessPoint",
+					    "acl",
+					    "append",
+					    "bucketInfo",
+					    "callback",
+					    "callback-var",
+					    "cloudboxes",
+					    "continuation-token",
+					    "cors",
+					    "delete",
+					    "encryption",
+					    "lifecycle",
+					    "location",
+					    "logging",
+					    "objectMeta",
+					    "partNumber",
+					    "policy",
+					    "position",
+					    "qos",
+					    "qosInfo",
+					    "referer",
+					    "regionList",
+					    "replication",
+					    "requestPayment",
+					    "resourceGroup",
+					    "response-cache-control",
+					    "response-content-disposition",
+					    "response-content-encoding",
+					    "response-content-language",
+					    "response-content-type",
+					    "response-expires",
+					    "restore",
+					    "security-token",
+					    "sequential",
+					    "stat",
+					    "status",
+					    "symlink",
+					    "tagging",
+					    "uploadId",
+					    "uploads",
+					    "versionId",
+					    "versioning",
+					    "versions",
+					    "website",
+					    "worm",
+					    "wormId",
+					    "x-oss-process"};
+	static const char *const others[] = {"prefix",	    "delimiter", "marker", "max-keys", "list-type",
+					     "start-after", "Acl",	 "ac",	   "aclx",     "encoding-type"};
 	const struct cst_credential cred = oss_cred();
 	for (size_t i = 0; i < CST_ARRAY_LEN(names) + CST_ARRAY_LEN(others); i++) {
 		bool is_signed = i < CST_ARRAY_LEN(names);
 		const char *name = is_signed ? names[i] : others[i - CST_ARRAY_LEN(names)];
 		struct cst_sign_param param = {cst_slice_of(name), CST_SLICE("v"), true};
-		struct cst_sign_request req = {.kind = CST_SIGN_OSS_V1, .method = "GET", .params = &param, .param_count = 1};
+		struct cst_sign_request req = {
+			.kind = CST_SIGN_OSS_V1, .method = "GET", .params = &param, .param_count = 1};
 		CST_AUTO_BUF text = CST_BUF_INIT;
-		CST_AUTO_FREE char *wanted = is_signed ? cst_xasprintf("GET\n\n\nThu, 01 Jan 1970 00:00:00 GMT\n/?%s=v", name)
-						       : cst_xstrdup("GET\n\n\nThu, 01 Jan 1970 00:00:00 GMT\n/");
+		CST_AUTO_FREE char *wanted =
+			is_signed ? cst_xasprintf("GET\n\n\nThu, 01 Jan 1970 00:00:00 GMT\n/?%s=v", name)
+				  : cst_xstrdup("GET\n\n\nThu, 01 Jan 1970 00:00:00 GMT\n/");
 		cst_sign_string_to_sign(&req, &cred, NULL, &text);
 		assert_string_equal(text.data, wanted);
 	}
@@ -435,10 +542,12 @@ static void v1_resource_names(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(v1_header),	   cmocka_unit_test(v1_query),		cmocka_unit_test(v1_resource_names),
-		cmocka_unit_test(v4_header),	   cmocka_unit_test(s3_header),		cmocka_unit_test(s3_query),
-		cmocka_unit_test(s3_chunks),	   cmocka_unit_test(verify_headers),	cmocka_unit_test(verify_presigned),
-		cmocka_unit_test(verify_bucket_path), cmocka_unit_test(malformed_claims),
+		cmocka_unit_test(v1_header),	     cmocka_unit_test(v1_query),
+		cmocka_unit_test(v1_resource_names), cmocka_unit_test(v4_header),
+		cmocka_unit_test(s3_header),	     cmocka_unit_test(s3_query),
+		cmocka_unit_test(s3_chunks),	     cmocka_unit_test(verify_headers),
+		cmocka_unit_test(verify_presigned),  cmocka_unit_test(verify_bucket_path),
+		cmocka_unit_test(malformed_claims),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -15,12 +15,14 @@ struct seen {
 static void on_entry(void *arg, const struct cst_object_list_entry *e)
 {
 	struct seen *s = arg;
-	cst_buf_printf(&s->text, "%s%.*s|%llu|%lld|%s|%d|%s\n", e->is_prefix ? "DIR " : "", (int)e->info.key.len, e->info.key.data,
-		       (unsigned long long)e->info.size, (long long)e->info.mtime, e->info.etag, (int)e->info.type, e->info.storage_class);
+	cst_buf_printf(&s->text, "%s%.*s|%llu|%lld|%s|%d|%s\n", e->is_prefix ? "DIR " : "", (int)e->info.key.len,
+		       e->info.key.data, (unsigned long long)e->info.size, (long long)e->info.mtime, e->info.etag,
+		       (int)e->info.type, e->info.storage_class);
 }
 
 /* Feeds in pieces of `step` bytes. */
-static int parse(const char *xml, size_t step, struct seen *seen, struct cst_object_list_page *page, char why[128], char token[64])
+static int parse(const char *xml, size_t step, struct seen *seen, struct cst_object_list_page *page, char why[128],
+		 char token[64])
 {
 	struct cst_list_xml *p = cst_list_xml_new(on_entry, seen);
 	struct cst_slice rest = cst_slice_of(xml);
@@ -36,20 +38,22 @@ static int parse(const char *xml, size_t step, struct seen *seen, struct cst_obj
 		rc = cst_list_xml_finish(p, page);
 	snprintf(why, 128, "%s", cst_list_xml_why(p));
 	if (rc == 0)
-		snprintf(token, 64, "%.*s", (int)page->next_token.len, page->next_token.data ? page->next_token.data : "");
+		snprintf(token, 64, "%.*s", (int)page->next_token.len,
+			 page->next_token.data ? page->next_token.data : "");
 	cst_list_xml_free(p);
 	return rc;
 }
 
-#define ENTRIES                                                                                                      \
-	"<Contents><Key>a%20b%2Fc+d%C3%A9%0A</Key><LastModified>2023-12-16T16:20:57.000Z</LastModified>"              \
+#define ENTRIES                                                                                                          \
+	"<Contents><Key>a%20b%2Fc+d%C3%A9%0A</Key><LastModified>2023-12-16T16:20:57.000Z</LastModified>"                 \
 	"<ETag>&quot;5B3C1A2E053D763E1B002CC607C5A0FE1&quot;</ETag><Type>Symlink</Type><Size>9000000000000000000</Size>" \
-	"<StorageClass>IA</StorageClass><Owner><ID>1</ID><Key>not this</Key></Owner></Contents>"                     \
-	"<Contents><Size>0</Size><Key>z</Key><LastModified>never</LastModified></Contents>"                          \
+	"<StorageClass>IA</StorageClass><Owner><ID>1</ID><Key>not this</Key></Owner></Contents>"                         \
+	"<Contents><Size>0</Size><Key>z</Key><LastModified>never</LastModified></Contents>"                              \
 	"<CommonPrefixes><Prefix>dir%2F</Prefix></CommonPrefixes>"
-#define WANTED                                                                                                       \
+#define WANTED \
 	"a b/c d\xc3\xa9\n|9000000000000000000|1702743657|5B3C1A2E053D763E1B002CC607C5A0FE1|3|IA\nz|0|0||0|\nDIR dir/|0|0||0|\n"
-#define HEAD "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<ListBucketResult xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><Name>b</Name><Prefix/>"
+#define HEAD \
+	"<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<ListBucketResult xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><Name>b</Name><Prefix/>"
 #define TAIL "<IsTruncated>true</IsTruncated><NextContinuationToken>CgJ%2F+=</NextContinuationToken></ListBucketResult>"
 
 static void pages(void **state)
@@ -82,8 +86,10 @@ static void unencoded(void **state)
 	struct seen seen = {CST_BUF_INIT};
 	struct cst_object_list_page page;
 	char why[128], token[64];
-	assert_int_equal(parse("<ListBucketResult><Contents><Key>a%20+b</Key><Size>1</Size></Contents><IsTruncated>false</IsTruncated></ListBucketResult>",
-			       5, &seen, &page, why, token), 0);
+	assert_int_equal(
+		parse("<ListBucketResult><Contents><Key>a%20+b</Key><Size>1</Size></Contents><IsTruncated>false</IsTruncated></ListBucketResult>",
+		      5, &seen, &page, why, token),
+		0);
 	assert_string_equal(seen.text.data, "a%20+b|1|0||0|\n");
 	assert_false(page.truncated);
 	cst_buf_fini(&seen.text);
@@ -97,7 +103,12 @@ static void reuse(void **state)
 	struct cst_object_list_page page;
 	assert_int_equal(cst_list_xml_feed(p, CST_SLICE("<ListBucketResult><Contents><Key>x</Key></Contents>")), 0);
 	cst_list_xml_reset(p, &two);
-	assert_int_equal(cst_list_xml_feed(p, CST_SLICE("<ListBucketResult><EncodingType>url</EncodingType><Contents><Key>y</Key></Contents></ListBucketResult>")), 0);
+	assert_int_equal(
+		cst_list_xml_feed(
+			p,
+			CST_SLICE(
+				"<ListBucketResult><EncodingType>url</EncodingType><Contents><Key>y</Key></Contents></ListBucketResult>")),
+		0);
 	assert_int_equal(cst_list_xml_finish(p, &page), 0);
 	assert_int_equal(page.count, 1);
 	assert_int_equal(one.text.len, 0);
@@ -123,12 +134,16 @@ static void bad_pages(void **state)
 		{"<ListBucketResult><Contents></Contents></ListBucketResult>", "no name"},
 		{"<ListBucketResult><CommonPrefixes><Prefix/></CommonPrefixes></ListBucketResult>", "no name"},
 		{"<ListBucketResult><Contents><Key>a</Key><Size>-1</Size></Contents></ListBucketResult>", "size"},
-		{"<ListBucketResult><Contents><Key>a</Key><Size>99999999999999999999</Size></Contents></ListBucketResult>", "size"},
+		{"<ListBucketResult><Contents><Key>a</Key><Size>99999999999999999999</Size></Contents></ListBucketResult>",
+		 "size"},
 		{"<ListBucketResult><Contents><Key>a</Key><Size></Size></Contents></ListBucketResult>", "size"},
-		{"<ListBucketResult><EncodingType>url</EncodingType><Contents><Key>a%2</Key></Contents></ListBucketResult>", "encoded"},
-		{"<ListBucketResult><Contents><Key>a%zz</Key></Contents><EncodingType>url</EncodingType></ListBucketResult>", "encoded"},
+		{"<ListBucketResult><EncodingType>url</EncodingType><Contents><Key>a%2</Key></Contents></ListBucketResult>",
+		 "encoded"},
+		{"<ListBucketResult><Contents><Key>a%zz</Key></Contents><EncodingType>url</EncodingType></ListBucketResult>",
+		 "encoded"},
 		{"<ListBucketResult><IsTruncated>true</IsTruncated></ListBucketResult>", "NextContinuationToken"},
-		{"<ListBucketResult><a><a><a><a><a><a><a><a><a><a><a><a><a><a><a><a><a></a></a></a></a></a></a></a></a></a></a></a></a></a></a></a></a></a></ListBucketResult>", "deep"},
+		{"<ListBucketResult><a><a><a><a><a><a><a><a><a><a><a><a><a><a><a><a><a></a></a></a></a></a></a></a></a></a></a></a></a></a></a></a></a></a></ListBucketResult>",
+		 "deep"},
 	};
 	struct seen seen = {CST_BUF_INIT};
 	for (size_t i = 0; i < CST_ARRAY_LEN(bad); i++) {
@@ -151,16 +166,22 @@ static void errors(void **state)
 {
 	(void)state;
 	struct cst_store_error e;
-	assert_int_equal(cst_error_xml_parse(CST_SLICE("<Error><Code>AccessDenied</Code><Message>no\n way</Message><RequestId> R1 </RequestId>"
-						       "<HostId>h</HostId><EC>0003-00000001</EC><Endpoint>oss-cn-x.aliyuncs.com</Endpoint><Region>r</Region>"
-						       "<Deep><Code>other</Code></Deep></Error>"), &e), 0);
+	assert_int_equal(
+		cst_error_xml_parse(
+			CST_SLICE(
+				"<Error><Code>AccessDenied</Code><Message>no\n way</Message><RequestId> R1 </RequestId>"
+				"<HostId>h</HostId><EC>0003-00000001</EC><Endpoint>oss-cn-x.aliyuncs.com</Endpoint><Region>r</Region>"
+				"<Deep><Code>other</Code></Deep></Error>"),
+			&e),
+		0);
 	assert_string_equal(e.code, "AccessDenied");
 	assert_string_equal(e.message, "no\\x0a way");
 	assert_string_equal(e.request_id, "R1");
 	assert_string_equal(e.ec, "0003-00000001");
 	assert_string_equal(e.endpoint, "oss-cn-x.aliyuncs.com");
 	assert_string_equal(e.region, "r");
-	assert_int_equal(cst_error_xml_parse(CST_SLICE("<Error><Code>NoSuchKey</Code><Mess"), &e), 0); /* cut short: what there is */
+	assert_int_equal(cst_error_xml_parse(CST_SLICE("<Error><Code>NoSuchKey</Code><Mess"), &e),
+			 0); /* cut short: what there is */
 	assert_string_equal(e.code, "NoSuchKey");
 	static const char *const bad[] = {"", "x", "<html/>", "<!DOCTYPE html><Error><Code>a</Code></Error>"};
 	for (size_t i = 0; i < CST_ARRAY_LEN(bad); i++) {
@@ -178,7 +199,8 @@ static void errors(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(pages), cmocka_unit_test(unencoded), cmocka_unit_test(reuse),
-					   cmocka_unit_test(bad_pages), cmocka_unit_test(errors)};
+	const struct CMUnitTest tests[] = {cmocka_unit_test(pages), cmocka_unit_test(unencoded),
+					   cmocka_unit_test(reuse), cmocka_unit_test(bad_pages),
+					   cmocka_unit_test(errors)};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
