@@ -5,6 +5,7 @@
 #include "base/digest.h"
 #include "base/text.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 
 void cst_sign_key(enum cst_sign_kind kind, const struct cst_credential *cred, struct cst_slice date,
@@ -189,7 +190,7 @@ static void query_v1(struct job *job, const struct cst_credential *cred, int64_t
 {
 	char expires[24];
 	struct query_params q = {.count = 0};
-	snprintf(expires, sizeof(expires), "%lld", (long long)(job->in.time + expires_s));
+	snprintf(expires, sizeof(expires), "%" PRId64, job->in.time + expires_s);
 	if (cred->token[0])
 		push_param(&q, "security-token", cst_slice_of(cred->token));
 	job->in.date_slot = cst_slice_of(expires);
@@ -220,7 +221,7 @@ static void query_v4(struct job *job, const struct cst_credential *cred, int64_t
 	char expires[24];
 	struct query_params q = {.count = 0};
 	CST_AUTO_BUF credential = CST_BUF_INIT, names = CST_BUF_INIT, signature = CST_BUF_INIT;
-	snprintf(expires, sizeof(expires), "%lld", (long long)expires_s);
+	snprintf(expires, sizeof(expires), "%" PRId64, expires_s);
 	cst_buf_printf(&credential, "%s/", cred->access_key);
 	cst_buf_add_slice(&credential, cst_buf_slice(&job->scope));
 	if (s3)
