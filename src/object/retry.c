@@ -66,9 +66,8 @@ static struct cst_retry_verdict by_status(int status, bool no_code)
 		/* Without a code (HEAD on S3) it may be an expired token. */
 		return (struct cst_retry_verdict){EACCES, no_code ? CST_RETRY_RENEW : CST_RETRY_FAIL, 0};
 	case 404:
+	case 405: /* a delete marker */
 		return (struct cst_retry_verdict){ENOENT, CST_RETRY_FAIL, 0};
-	case 405:
-		return (struct cst_retry_verdict){ENOENT, CST_RETRY_FAIL, 0}; /* a delete marker */
 	case 408:
 		return (struct cst_retry_verdict){EIO, CST_RETRY_AGAIN, 0};
 	case 412:
