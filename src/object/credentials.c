@@ -1,8 +1,8 @@
 /* The credentials object: choice of the provider, the current credential, the refresh thread.
  *
  * Life: cst_credentials_new() fetches on the caller's thread; if the source can change, the refresh thread starts and owns the
- * provider from then on. The lock guards `current`, the waiters and what holds them back; it is held for copies only, never over a fetch,
- * so readers don't wait for a source. Waiters of cst_credentials_renew() are taken as one batch before a fetch and answered
+ * provider from then on. The lock guards `current`, the waiters and what holds them back; it is held for copies only, never
+ * over a fetch, so readers don't wait for a source. Waiters of cst_credentials_renew() are taken as one batch before a fetch and answered
  * after it; those who came during the fetch are answered if it changed the credential, else they are the next batch (the
  * fetch may have read the source before it was rotated). */
 #define CST_LOG_AREA "credentials"
@@ -79,18 +79,25 @@ static int nothing_found(const struct cst_credentials_config *config, struct cst
 	cst_error_set(err, ENOKEY, "can't find credentials");
 	if (s3) {
 		cst_error_why(err, "AWS_ACCESS_KEY_ID is not set, and ~/.aws/credentials and ~/.aws/config hold none");
-		cst_error_hint(err, "run aws configure, set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or use --anonymous for a public "
-				    "bucket");
+		cst_error_hint(
+			err,
+			"run aws configure, set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or use --anonymous for a public "
+			"bucket");
 		return -ENOKEY;
 	}
-	cst_error_why(err, "OSS_ACCESS_KEY_ID is not set, this is no pod with RRSA, and neither ~/.ossutilconfig nor ~/.passwd-ossfs nor "
-			   "/etc/passwd-ossfs holds any");
-	cst_error_hint(err, "write BUCKET:ID:SECRET to ~/.passwd-ossfs (mode 600), run ossutil config, set OSS_ACCESS_KEY_ID and "
-			    "OSS_ACCESS_KEY_SECRET, give -o ram_role=NAME on ECS, or use --anonymous for a public bucket");
+	cst_error_why(
+		err,
+		"OSS_ACCESS_KEY_ID is not set, this is no pod with RRSA, and neither ~/.ossutilconfig nor ~/.passwd-ossfs nor "
+		"/etc/passwd-ossfs holds any");
+	cst_error_hint(
+		err,
+		"write BUCKET:ID:SECRET to ~/.passwd-ossfs (mode 600), run ossutil config, set OSS_ACCESS_KEY_ID and "
+		"OSS_ACCESS_KEY_SECRET, give -o ram_role=NAME on ECS, or use --anonymous for a public bucket");
 	return -ENOKEY;
 }
 
-static int choose_chain(const struct cst_credentials_config *config, struct cst_cred_provider **out, struct cst_error *err)
+static int choose_chain(const struct cst_credentials_config *config, struct cst_cred_provider **out,
+			struct cst_error *err)
 {
 	int rc = cst_cred_env_new(config, out, err);
 	if (rc == -ENODATA && config->cloud == CST_CLOUD_OSS)
@@ -125,10 +132,10 @@ static int choose(const struct cst_credentials_config *config, struct cst_cred_p
 
 /* ---- fetching ---- */
 
-static bool same_credential(const struct cst_credential *a, const struct cst_credential *b)
+static bool same_keys(const struct cst_credential *a, const struct cst_credential *b)
 {
 	return strcmp(a->access_key, b->access_key) == 0 && strcmp(a->secret_key, b->secret_key) == 0 &&
-	       strcmp(a->token, b->token) == 0 && a->expires == b->expires;
+	       strcmp(a->token, b->token) == 0;
 }
 
 /* Into c->scratch, checked. */
@@ -185,19 +192,20 @@ static void report_failure(struct cst_credentials *c, const struct cst_error *er
 		cst_time_iso(expires, when);
 	bool over = expires && expires <= cst_wall() / CST_NS_PER_S;
 	cst_log_at(over ? CST_LOG_ERROR : CST_LOG_WARN, "credentials not renewed (attempt %u, %s%s): %s", c->failures,
-		   !expires ? "the old ones stay in use" : over ? "the old ones expired at " : "the old ones are good until ", when,
-		   cst_error_text(err, text, sizeof(text)));
+		   !expires ? "the old ones stay in use"
+		   : over   ? "the old ones expired at "
+			    : "the old ones are good until ",
+		   when, cst_error_text(err, text, sizeof(text)));
 }
 
 /* Takes what is in scratch as the current credential. Returns whether it is another one. */
 static bool adopt(struct cst_credentials *c)
 {
 	pthread_mutex_lock(&c->lock);
-	bool changed = !same_credential(c->current, c->scratch);
-	if (changed) {
-		c->scratch->generation = c->current->generation + 1;
-		*c->current = *c->scratch;
-	}
+	/* The same keys with a later expiration are no help to whoever was refused with them. */
+	bool changed = !same_keys(c->current, c->scratch);
+	c->scratch->generation = c->current->generation + (changed ? 1 : 0);
+	*c->current = *c->scratch;
 	c->hold_until = !changed && c->provider->costly ? cst_now() + COSTLY_PAUSE : 0;
 	c->hold_rc = -EACCES;
 	pthread_mutex_unlock(&c->lock);
@@ -306,7 +314,8 @@ static void *refresh_main(void *arg)
 		struct pollfd fds[2] = {{.fd = c->wake, .events = POLLIN},
 					{.fd = c->watch ? cst_cred_watch_fd(c->watch) : -1, .events = POLLIN}};
 		uint64_t count;
-		if (poll(fds, 2, wait_ms(c)) > 0 && (fds[0].revents & POLLIN) && read(c->wake, &count, sizeof(count)) < 0)
+		if (poll(fds, 2, wait_ms(c)) > 0 && (fds[0].revents & POLLIN) &&
+		    read(c->wake, &count, sizeof(count)) < 0)
 			cst_log_debug("the wake-up was taken back: errno %d", errno);
 	}
 	return NULL;
@@ -384,8 +393,10 @@ struct cst_credentials *cst_credentials_new(const struct cst_credentials_config 
 	c->current = cst_secret_map(sizeof(*c->current));
 	c->scratch = cst_secret_map(sizeof(*c->scratch));
 	c->current->generation = 1;
-	c->renewed = cst_metric_counter("cistern_credential_fetches_total", "result=\"ok\"", "Credentials fetched from their source");
-	c->failed = cst_metric_counter("cistern_credential_fetches_total", "result=\"error\"", "Credentials fetched from their source");
+	c->renewed = cst_metric_counter("cistern_credential_fetches_total", "result=\"ok\"",
+					"Credentials fetched from their source");
+	c->failed = cst_metric_counter("cistern_credential_fetches_total", "result=\"error\"",
+				       "Credentials fetched from their source");
 	c->expiry = cst_metric_gauge("cistern_credential_expiry_timestamp_seconds", NULL,
 				     "When the current credential expires, 0: never");
 	if (set_up(c, config, err) == 0)

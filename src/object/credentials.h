@@ -26,12 +26,12 @@ struct cst_credentials_config {
 	const char *access_key, *secret_key, *token; /* from a config file, never from argv */
 	const char *passwd_file; /* ossfs 1.0: [bucket:]ak:sk, mode 0600 or 0640 required; a directory: as secret_dir */
 	const char *secret_dir;	 /* files akId, akSecret | AccessKeyId, AccessKeySecret, SecurityToken, Expiration */
-	const char *process;	 /* external command printing JSON {AccessKeyId,AccessKeySecret,SecurityToken,Expiration} */
-	const char *ram_role;	 /* instance role name, "" = ask the metadata service which, or a URL as ossfs allows */
+	const char *process; /* external command printing JSON {AccessKeyId,AccessKeySecret,SecurityToken,Expiration} */
+	const char *ram_role; /* instance role name, "" = ask the metadata service which, or a URL as ossfs allows */
 	const char *role_arn, *oidc_provider_arn, *oidc_token_file; /* RRSA; what is NULL comes from its variable */
-	const char *sts_endpoint;				    /* https://sts.REGION.aliyuncs.com; NULL: sts.aliyuncs.com */
-	const char *ossutil_config;				    /* path; NULL: ~/.ossutilconfig */
-	const char *profile;					    /* AWS profile, or section of the ossutil file */
+	const char *sts_endpoint;   /* https://sts.REGION.aliyuncs.com; NULL: sts.aliyuncs.com */
+	const char *ossutil_config; /* path; NULL: ~/.ossutilconfig */
+	const char *profile;	    /* AWS profile, or section of the ossutil file */
 	const char *ca_file;
 	const char *metadata_endpoint; /* NULL: http://100.100.100.200 (OSS), http://169.254.169.254 (S3) */
 };

@@ -140,7 +140,9 @@ struct cst_cred_watch {
 	struct watched items[CST_CRED_WATCH_MAX];
 };
 
-#define WATCH_EVENTS (IN_CREATE | IN_MOVED_TO | IN_MOVED_FROM | IN_CLOSE_WRITE | IN_DELETE | IN_ATTRIB | IN_DELETE_SELF | IN_MOVE_SELF)
+#define WATCH_EVENTS                                                                                         \
+	(IN_CREATE | IN_MOVED_TO | IN_MOVED_FROM | IN_CLOSE_WRITE | IN_DELETE | IN_ATTRIB | IN_DELETE_SELF | \
+	 IN_MOVE_SELF)
 
 static uint64_t mix(uint64_t h, uint64_t v)
 {
@@ -164,7 +166,8 @@ static uint64_t stat_state(int dir, const char *path, uint64_t h)
 
 static uint64_t path_state(const char *path)
 {
-	static const char *const files[] = {"akId", "akSecret", "AccessKeyId", "AccessKeySecret", "SecurityToken", "Expiration", "..data"};
+	static const char *const files[] = {"akId",	     "akSecret",   "AccessKeyId", "AccessKeySecret",
+					    "SecurityToken", "Expiration", "..data"};
 	uint64_t h = stat_state(AT_FDCWD, path, UINT64_C(0xcbf29ce484222325));
 	CST_AUTO_CLOSE int dir = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	for (size_t i = 0; dir >= 0 && i < CST_ARRAY_LEN(files); i++)

@@ -114,8 +114,8 @@ static void set_options(CURL *curl, const struct cst_cred_http *req, struct tran
 	}
 }
 
-int cst_cred_http(const struct cst_cred_call *call, const struct cst_cred_http *req, struct cst_secret_buf *answer, long *status,
-		  struct cst_error *err)
+int cst_cred_http(const struct cst_cred_call *call, const struct cst_cred_http *req, struct cst_secret_buf *answer,
+		  long *status, struct cst_error *err)
 {
 	char text[CURL_ERROR_SIZE] = "";
 	struct transfer t = {.call = call, .answer = answer};

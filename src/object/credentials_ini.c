@@ -34,8 +34,8 @@ static int ini_line(struct ini *ini, struct cst_slice raw, cst_ini_fn fn, void *
 		if (!close)
 			return bad(err, ini->name, ini->line, "no ']' after the section's name");
 		ini->section = cst_slice_trim((struct cst_slice){line.data + 1, (size_t)(close - line.data - 1)});
-		struct cst_slice after = cst_slice_trim(
-			(struct cst_slice){close + 1, line.len - (size_t)(close + 1 - line.data)});
+		struct cst_slice after =
+			cst_slice_trim((struct cst_slice){close + 1, line.len - (size_t)(close + 1 - line.data)});
 		if (ini->section.len == 0)
 			return bad(err, ini->name, ini->line, "a section without a name");
 		if (after.len > 0 && after.data[0] != '#' && after.data[0] != ';')
@@ -85,8 +85,8 @@ struct profile_parse {
 	struct cst_cred_profile *out;
 };
 
-static int plain(char *field, size_t size, struct cst_slice value, const char *what, struct profile_parse *p, unsigned line,
-		 struct cst_error *err)
+static int plain(char *field, size_t size, struct cst_slice value, const char *what, struct profile_parse *p,
+		 unsigned line, struct cst_error *err)
 {
 	if (value.len == 0)
 		return 0;
@@ -94,8 +94,8 @@ static int plain(char *field, size_t size, struct cst_slice value, const char *w
 }
 
 /* A command or a role: may hold blanks, no control characters. */
-static int free_text(char *field, size_t size, struct cst_slice value, const char *what, struct profile_parse *p, unsigned line,
-		     struct cst_error *err)
+static int free_text(char *field, size_t size, struct cst_slice value, const char *what, struct profile_parse *p,
+		     unsigned line, struct cst_error *err)
 {
 	char why[96];
 	if (value.len >= size) {
@@ -142,9 +142,11 @@ static int ossutil_key_field(struct profile_parse *p, bool v1, const char *key, 
 		cst_credential_wipe(keys);
 	p->out->keys_v1 = v1;
 	if (strcmp(key, "accesskeyid") == 0)
-		return cst_cred_set(keys->access_key, sizeof(keys->access_key), value, "access key ID", p->name, line, err);
+		return cst_cred_set(keys->access_key, sizeof(keys->access_key), value, "access key ID", p->name, line,
+				    err);
 	if (strcmp(key, "accesskeysecret") == 0)
-		return cst_cred_set(keys->secret_key, sizeof(keys->secret_key), value, "access key secret", p->name, line, err);
+		return cst_cred_set(keys->secret_key, sizeof(keys->secret_key), value, "access key secret", p->name,
+				    line, err);
 	return cst_cred_set(keys->token, sizeof(keys->token), value, "STS token", p->name, line, err);
 }
 
@@ -157,7 +159,8 @@ static int ossutil_mode(struct profile_parse *p, struct cst_slice value, unsigne
 		p->out->anonymous = true;
 	else if (strcmp(mode, "ecsramrole") == 0)
 		p->out->has_role = true;
-	else if (rc == 0 && strcmp(mode, "ak") != 0 && strcmp(mode, "ststoken") != 0 && strcmp(mode, "process") != 0 && mode[0])
+	else if (rc == 0 && strcmp(mode, "ak") != 0 && strcmp(mode, "ststoken") != 0 && strcmp(mode, "process") != 0 &&
+		 mode[0])
 		not_supported(p, "this mode", line);
 	return rc;
 }
@@ -224,8 +227,8 @@ static bool section_named(struct cst_slice section, const char *word, struct cst
 	return name->len > 0;
 }
 
-static int ossutil_entry(void *arg, struct cst_slice section, struct cst_slice key, struct cst_slice value, unsigned line,
-			 struct cst_error *err)
+static int ossutil_entry(void *arg, struct cst_slice section, struct cst_slice key, struct cst_slice value,
+			 unsigned line, struct cst_error *err)
 {
 	struct profile_parse *p = arg;
 	char name[40];
@@ -259,7 +262,8 @@ int cst_cred_parse_ossutil(const char *name, struct cst_slice text, const char *
 
 /* ---- AWS ---- */
 
-static int aws_key(struct profile_parse *p, struct cst_slice key, struct cst_slice value, unsigned line, struct cst_error *err)
+static int aws_key(struct profile_parse *p, struct cst_slice key, struct cst_slice value, unsigned line,
+		   struct cst_error *err)
 {
 	struct cst_cred_profile *out = p->out;
 	struct cst_credential *keys = &out->keys;

@@ -61,8 +61,8 @@ int cst_json_find(struct cst_slice text, const char *key, struct cst_slice *raw)
 int cst_json_text(struct cst_slice raw, char *out, size_t size);
 
 /* Calls fn for each key = value. An error of fn ends it; fn fills err then. */
-typedef int (*cst_ini_fn)(void *arg, struct cst_slice section, struct cst_slice key, struct cst_slice value, unsigned line,
-			  struct cst_error *err);
+typedef int (*cst_ini_fn)(void *arg, struct cst_slice section, struct cst_slice key, struct cst_slice value,
+			  unsigned line, struct cst_error *err);
 int cst_ini_parse(const char *name, struct cst_slice text, cst_ini_fn fn, void *arg, struct cst_error *err);
 
 /* What one profile of a file says. Lives in secret memory. */
@@ -117,8 +117,8 @@ struct cst_cred_http {
 	const char *ca_file;
 };
 /* 0 and *status; -errno when there was no answer (err says why). The body replaces what `answer` held. */
-int cst_cred_http(const struct cst_cred_call *call, const struct cst_cred_http *req, struct cst_secret_buf *answer, long *status,
-		  struct cst_error *err);
+int cst_cred_http(const struct cst_cred_call *call, const struct cst_cred_http *req, struct cst_secret_buf *answer,
+		  long *status, struct cst_error *err);
 /* The URL without user, password and query, for messages. Returns out. */
 const char *cst_cred_url_shown(const char *url, char *out, size_t size);
 
@@ -136,16 +136,18 @@ struct cst_cred_provider {
 	const struct cst_cred_provider_ops *ops;
 	char source[512];
 	bool anonymous;
-	bool constant; /* never changes: no refresh thread needed */
-	bool costly;   /* a fetch costs a request or a process */
+	bool constant;			       /* never changes: no refresh thread needed */
+	bool costly;			       /* a fetch costs a request or a process */
 	const char *watch[CST_CRED_WATCH_MAX]; /* owned by the provider */
 	size_t watch_count;
 };
 
 /* Each returns 0 and *out; -ENODATA when its source isn't there at all (the chain goes on, err untouched); else -errno. */
 int cst_cred_anonymous_new(struct cst_cred_provider **out);
-int cst_cred_static_new(const struct cst_credentials_config *config, struct cst_cred_provider **out, struct cst_error *err);
-int cst_cred_env_new(const struct cst_credentials_config *config, struct cst_cred_provider **out, struct cst_error *err);
+int cst_cred_static_new(const struct cst_credentials_config *config, struct cst_cred_provider **out,
+			struct cst_error *err);
+int cst_cred_env_new(const struct cst_credentials_config *config, struct cst_cred_provider **out,
+		     struct cst_error *err);
 /* path NULL: the usual places. */
 int cst_cred_passwd_new(const struct cst_credentials_config *config, const char *path, struct cst_cred_provider **out,
 			struct cst_error *err);
@@ -153,8 +155,10 @@ int cst_cred_dir_new(const char *path, struct cst_cred_provider **out, struct cs
 int cst_cred_process_new(const char *command, struct cst_cred_provider **out, struct cst_error *err);
 int cst_cred_metadata_new(const struct cst_credentials_config *config, const char *role, struct cst_cred_provider **out,
 			  struct cst_error *err);
-int cst_cred_oidc_new(const struct cst_credentials_config *config, struct cst_cred_provider **out, struct cst_error *err);
-int cst_cred_profile_new(const struct cst_credentials_config *config, struct cst_cred_provider **out, struct cst_error *err);
+int cst_cred_oidc_new(const struct cst_credentials_config *config, struct cst_cred_provider **out,
+		      struct cst_error *err);
+int cst_cred_profile_new(const struct cst_credentials_config *config, struct cst_cred_provider **out,
+			 struct cst_error *err);
 
 /* For the tests: how often watched files are compared (10 s), and whether inotify is used. Set before cst_credentials_new. */
 extern int64_t cst_cred_poll_interval;

@@ -36,7 +36,8 @@ int cst_cred_set(char *field, size_t size, struct cst_slice value, const char *w
 			continue;
 		snprintf(why, sizeof(why), "the %s has %s at position %zu", what,
 			 ch == ' ' || ch == '\t' ? "a blank" : "a character that no key contains", i + 1);
-		return bad_line(err, name, line, why, "check that it was copied right, without blanks, quotes or comments");
+		return bad_line(err, name, line, why,
+				"check that it was copied right, without blanks, quotes or comments");
 	}
 	explicit_bzero(field, size);
 	memcpy(field, value.data, value.len);
@@ -52,8 +53,8 @@ struct passwd_found {
 	unsigned own, any;
 };
 
-static int passwd_line(const char *name, struct cst_slice text, unsigned line, const char *bucket, struct passwd_found *found,
-		       struct cst_credential *out, struct cst_error *err)
+static int passwd_line(const char *name, struct cst_slice text, unsigned line, const char *bucket,
+		       struct passwd_found *found, struct cst_credential *out, struct cst_error *err)
 {
 	if (text.data[0] == '[')
 		return bad_line(err, name, line, "a section header: this is not a passwd file", PASSWD_FORM);
@@ -74,15 +75,17 @@ static int passwd_line(const char *name, struct cst_slice text, unsigned line, c
 	unsigned *seen = own ? &found->own : &found->any;
 	if (wanted && *seen) {
 		char why[96];
-		snprintf(why, sizeof(why), "a second entry for %s (the first is in line %u)", own ? "the bucket" : "all buckets", *seen);
+		snprintf(why, sizeof(why), "a second entry for %s (the first is in line %u)",
+			 own ? "the bucket" : "all buckets", *seen);
 		return bad_line(err, name, line, why, "keep one of them");
 	}
 	/* Entries of other buckets are checked too: a mistake there would surprise at the next mount. */
 	struct cst_credential *scratch = cst_secret_map(sizeof(*scratch));
-	int rc = cst_cred_set(scratch->access_key, sizeof(scratch->access_key), part[parts - 2], "access key ID", name, line, err);
+	int rc = cst_cred_set(scratch->access_key, sizeof(scratch->access_key), part[parts - 2], "access key ID", name,
+			      line, err);
 	if (rc == 0)
-		rc = cst_cred_set(scratch->secret_key, sizeof(scratch->secret_key), part[parts - 1], "access key secret", name,
-				  line, err);
+		rc = cst_cred_set(scratch->secret_key, sizeof(scratch->secret_key), part[parts - 1],
+				  "access key secret", name, line, err);
 	if (rc == 0 && wanted && (own || !found->own))
 		*out = *scratch;
 	if (rc == 0 && wanted)
@@ -136,10 +139,9 @@ static bool json_take(struct json *j, char ch)
 
 static bool json_string(struct json *j, struct cst_slice *raw)
 {
-	const char *start = j->at;
 	if (!json_take(j, '"'))
 		return false;
-	start = j->at - 1;
+	const char *start = j->at - 1;
 	for (; j->at < j->end; j->at++) {
 		unsigned char ch = (unsigned char)*j->at;
 		if (ch == '"') {
@@ -159,8 +161,8 @@ static bool json_string(struct json *j, struct cst_slice *raw)
 static bool json_word(struct json *j)
 {
 	const char *start = j->at;
-	while (j->at < j->end && ((*j->at >= '0' && *j->at <= '9') || (*j->at >= 'a' && *j->at <= 'z') || *j->at == 'E' ||
-				  *j->at == '+' || *j->at == '-' || *j->at == '.'))
+	while (j->at < j->end && ((*j->at >= '0' && *j->at <= '9') || (*j->at >= 'a' && *j->at <= 'z') ||
+				  *j->at == 'E' || *j->at == '+' || *j->at == '-' || *j->at == '.'))
 		j->at++;
 	return j->at > start;
 }
@@ -369,8 +371,9 @@ static int answer_field(struct answer *a, const char *names, const char *what, b
 		return rc;
 	char why[96];
 	snprintf(why, sizeof(why), "there is no %s in the answer", what);
-	return bad_line(a->err, a->name, 0, why,
-			"an answer looks like {\"AccessKeyId\": …, \"AccessKeySecret\": …, \"SecurityToken\": …, \"Expiration\": …}");
+	return bad_line(
+		a->err, a->name, 0, why,
+		"an answer looks like {\"AccessKeyId\": …, \"AccessKeySecret\": …, \"SecurityToken\": …, \"Expiration\": …}");
 }
 
 int cst_cred_parse_expiry(const char *name, struct cst_slice text, int64_t *expires, struct cst_error *err)

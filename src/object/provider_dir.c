@@ -63,7 +63,8 @@ static int read_field(struct dir_provider *p, int dir, const char *first, const 
 	} else if (rc == -ENOENT && second) {
 		cst_error_set(err, ENOENT, "can't read credentials from %s", p->path);
 		cst_error_why(err, "it has neither a file %s nor a file %s", first, second);
-		cst_error_hint(err, "the directory needs the files AccessKeyId and AccessKeySecret (or akId and akSecret)");
+		cst_error_hint(err,
+			       "the directory needs the files AccessKeyId and AccessKeySecret (or akId and akSecret)");
 	}
 	cst_secret_buf_clear(&p->text);
 	return rc;
@@ -73,7 +74,8 @@ static int read_all(struct dir_provider *p, int dir, struct cst_credential *out,
 {
 	int rc = read_field(p, dir, "AccessKeyId", "akId", out->access_key, sizeof(out->access_key), newest, err);
 	if (rc == 0)
-		rc = read_field(p, dir, "AccessKeySecret", "akSecret", out->secret_key, sizeof(out->secret_key), newest, err);
+		rc = read_field(p, dir, "AccessKeySecret", "akSecret", out->secret_key, sizeof(out->secret_key), newest,
+				err);
 	if (rc == 0) {
 		rc = read_one(p, dir, "SecurityToken", newest, err);
 		if (rc == 0 && content(p).len > 0)
@@ -93,14 +95,16 @@ static int read_all(struct dir_provider *p, int dir, struct cst_credential *out,
 }
 
 /* One reading. *atomic: the files came from one version of a Kubernetes volume. */
-static int read_once(struct dir_provider *p, struct cst_credential *out, int64_t *newest, bool *atomic, struct cst_error *err)
+static int read_once(struct dir_provider *p, struct cst_credential *out, int64_t *newest, bool *atomic,
+		     struct cst_error *err)
 {
 	CST_AUTO_CLOSE int top = open(p->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (top < 0) {
 		int code = errno;
 		cst_error_set(err, code, "can't read credentials from %s", p->path);
 		cst_error_why(err, "%s", strerror(code));
-		cst_error_hint(err, "name a directory with the files AccessKeyId and AccessKeySecret (or akId and akSecret)");
+		cst_error_hint(
+			err, "name a directory with the files AccessKeyId and AccessKeySecret (or akId and akSecret)");
 		return -code;
 	}
 	CST_AUTO_CLOSE int data = openat(top, "..data", O_RDONLY | O_DIRECTORY | O_CLOEXEC);

@@ -17,27 +17,33 @@ struct service {
 };
 
 static const struct service ecs = {
-	"ECS RAM role", "http://100.100.100.200", "X-aliyun-ecs-metadata-token-ttl-seconds: 21600",
-	"X-aliyun-ecs-metadata-token", "/latest/meta-data/ram/security-credentials/",
+	"ECS RAM role",
+	"http://100.100.100.200",
+	"X-aliyun-ecs-metadata-token-ttl-seconds: 21600",
+	"X-aliyun-ecs-metadata-token",
+	"/latest/meta-data/ram/security-credentials/",
 };
 static const struct service ec2 = {
-	"EC2 instance role", "http://169.254.169.254", "X-aws-ec2-metadata-token-ttl-seconds: 21600",
-	"X-aws-ec2-metadata-token", "/latest/meta-data/iam/security-credentials/",
+	"EC2 instance role",
+	"http://169.254.169.254",
+	"X-aws-ec2-metadata-token-ttl-seconds: 21600",
+	"X-aws-ec2-metadata-token",
+	"/latest/meta-data/iam/security-credentials/",
 };
 
 struct metadata_provider {
 	struct cst_cred_provider base;
 	const struct service *service;
 	char *endpoint;
-	char *role; /* NULL: ask */
-	char *url;  /* given whole by the user (then endpoint and role are not used) */
+	char *role;		     /* NULL: ask */
+	char *url;		     /* given whole by the user (then endpoint and role are not used) */
 	struct cst_secret_buf token; /* the header line with the session token; empty: none needed */
 	bool token_known;
 	struct cst_secret_buf answer;
 };
 
-static int request(struct metadata_provider *p, const struct cst_cred_call *call, const struct cst_cred_http *req, long *status,
-		   struct cst_error *err)
+static int request(struct metadata_provider *p, const struct cst_cred_call *call, const struct cst_cred_http *req,
+		   long *status, struct cst_error *err)
 {
 	for (int tries = 0;; tries++) {
 		int rc = cst_cred_http(call, req, &p->answer, status, err);
@@ -69,7 +75,9 @@ static int get_token(struct metadata_provider *p, const struct cst_cred_call *ca
 	int rc = request(p, call, &req, &status, err);
 	if (rc < 0) {
 		if (rc == -ETIMEDOUT || rc == -ECONNREFUSED || rc == -EHOSTUNREACH)
-			cst_error_hint(err, "this works on an instance with a role only; elsewhere name another source of keys");
+			cst_error_hint(
+				err,
+				"this works on an instance with a role only; elsewhere name another source of keys");
 		return rc;
 	}
 	cst_secret_buf_clear(&p->token);
@@ -137,8 +145,8 @@ static int metadata_fetch(struct cst_cred_provider *base, const struct cst_cred_
 	if (!p->url && !p->role)
 		rc = discover_role(p, call, role, sizeof(role), err);
 	if (rc == 0) {
-		CST_AUTO_FREE char *url = p->url ? cst_xstrdup(p->url) : cst_xasprintf("%s%s%s", p->endpoint,
-										       p->service->role_path, role);
+		CST_AUTO_FREE char *url = p->url ? cst_xstrdup(p->url)
+						 : cst_xasprintf("%s%s%s", p->endpoint, p->service->role_path, role);
 		rc = get(p, call, url, err);
 	}
 	if (rc == 0)
@@ -191,7 +199,8 @@ int cst_cred_metadata_new(const struct cst_credentials_config *config, const cha
 			  struct cst_error *err)
 {
 	const struct service *service = config->cloud == CST_CLOUD_S3 ? &ec2 : &ecs;
-	const char *endpoint = config->metadata_endpoint && *config->metadata_endpoint ? config->metadata_endpoint : NULL;
+	const char *endpoint =
+		config->metadata_endpoint && *config->metadata_endpoint ? config->metadata_endpoint : NULL;
 	char shown[200];
 	if (strlen(role) > 255 && !is_url(role))
 		return bad_role("the name has more than 255 characters", err);
@@ -207,7 +216,8 @@ int cst_cred_metadata_new(const struct cst_credentials_config *config, const cha
 	if (is_url(role)) {
 		p->url = cst_xstrdup(role);
 		p->endpoint = origin_of_service(role, service, endpoint);
-		snprintf(p->base.source, sizeof(p->base.source), "credentials of %s", cst_cred_url_shown(role, shown, sizeof(shown)));
+		snprintf(p->base.source, sizeof(p->base.source), "credentials of %s",
+			 cst_cred_url_shown(role, shown, sizeof(shown)));
 	} else {
 		p->endpoint = cst_xstrdup(endpoint ? endpoint : service->endpoint);
 		p->role = *role && strcmp(role, "auto") != 0 ? cst_xstrdup(role) : NULL;

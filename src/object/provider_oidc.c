@@ -22,8 +22,8 @@ static int form_add(struct cst_secret_buf *form, const char *key, struct cst_sli
 	rc = rc < 0 ? rc : cst_secret_buf_add(form, "=", 1);
 	for (size_t i = 0; rc == 0 && i < value.len; i++) {
 		unsigned char ch = (unsigned char)value.data[i];
-		bool plain = (ch >= 'A' && ch <= 'Z') || (ch >= 'a' && ch <= 'z') || (ch >= '0' && ch <= '9') || ch == '-' ||
-			     ch == '.' || ch == '_' || ch == '~';
+		bool plain = (ch >= 'A' && ch <= 'Z') || (ch >= 'a' && ch <= 'z') || (ch >= '0' && ch <= '9') ||
+			     ch == '-' || ch == '.' || ch == '_' || ch == '~';
 		char escaped[3] = {'%', hex[ch >> 4], hex[ch & 15]};
 		rc = plain ? cst_secret_buf_add(form, &ch, 1) : cst_secret_buf_add(form, escaped, 3);
 	}
@@ -59,11 +59,15 @@ static int refused(const struct oidc_provider *p, long status, struct cst_error 
 	error_word(p, "RequestId", id, sizeof(id));
 	int number = status == 401 || status == 403 || status == 400 || status == 404 ? EACCES : EIO;
 	cst_error_set(err, number, "can't assume the role %s", p->role_arn);
-	cst_error_why(err, "%s answered HTTP status %ld%s%s%s%s%s", cst_cred_url_shown(p->endpoint, shown, sizeof(shown)), status,
-		      *code ? ", code " : "", code, *id ? " (request id " : "", id, *id ? ")" : "");
+	cst_error_why(err, "%s answered HTTP status %ld%s%s%s%s%s",
+		      cst_cred_url_shown(p->endpoint, shown, sizeof(shown)), status, *code ? ", code " : "", code,
+		      *id ? " (request id " : "", id, *id ? ")" : "");
 	if (number == EACCES)
-		cst_error_hint(err, "check that the role trusts the OIDC provider and this service account, and that the token in %s "
-				    "is current", p->token_file);
+		cst_error_hint(
+			err,
+			"check that the role trusts the OIDC provider and this service account, and that the token in %s "
+			"is current",
+			p->token_file);
 	if (err) {
 		err->status = (int)status;
 		snprintf(err->api, sizeof(err->api), "%s", code);
@@ -85,10 +89,13 @@ static int ask(struct oidc_provider *p, const struct cst_cred_call *call, struct
 	CST_AUTO_BUF time = CST_BUF_INIT;
 	cst_text_url_encode(&time, cst_slice_of(now), false);
 	CST_AUTO_FREE char *url = cst_xasprintf(
-		"%s/?Action=AssumeRoleWithOIDC&Format=JSON&Version=2015-04-01&Timestamp=%s&SignatureNonce=%016llx%016llx", p->endpoint,
-		time.data, (unsigned long long)nonce[0], (unsigned long long)nonce[1]);
+		"%s/?Action=AssumeRoleWithOIDC&Format=JSON&Version=2015-04-01&Timestamp=%s&SignatureNonce=%016llx%016llx",
+		p->endpoint, time.data, (unsigned long long)nonce[0], (unsigned long long)nonce[1]);
 	const char *headers[] = {"Content-Type: application/x-www-form-urlencoded", "Accept: application/json", NULL};
-	struct cst_cred_http req = {.method = "POST", .url = url, .headers = headers, .body = cst_secret_slice(&p->form),
+	struct cst_cred_http req = {.method = "POST",
+				    .url = url,
+				    .headers = headers,
+				    .body = cst_secret_slice(&p->form),
 				    .ca_file = p->ca_file};
 	for (int tries = 0;; tries++) {
 		long status = 0;
@@ -161,8 +168,8 @@ static char *endpoint_url(const struct cst_credentials_config *config)
 	if (named)
 		url = strstr(named, "://") ? cst_xstrdup(named) : cst_xasprintf("https://%s", named);
 	else if (region)
-		url = cst_xasprintf("https://sts%s.%s.aliyuncs.com", cst_cred_env("ALIBABA_CLOUD_VPC_ENDPOINT_ENABLED") ? "-vpc" : "",
-				    region);
+		url = cst_xasprintf("https://sts%s.%s.aliyuncs.com",
+				    cst_cred_env("ALIBABA_CLOUD_VPC_ENDPOINT_ENABLED") ? "-vpc" : "", region);
 	else
 		url = cst_xstrdup("https://sts.aliyuncs.com");
 	for (size_t len = strlen(url); len > 0 && url[len - 1] == '/'; len--)
@@ -178,7 +185,8 @@ static int incomplete(struct cst_error *err, const char *what, const char *varia
 	return -EINVAL;
 }
 
-int cst_cred_oidc_new(const struct cst_credentials_config *config, struct cst_cred_provider **out, struct cst_error *err)
+int cst_cred_oidc_new(const struct cst_credentials_config *config, struct cst_cred_provider **out,
+		      struct cst_error *err)
 {
 	const char *role = or_env(config->role_arn, "ALIBABA_CLOUD_ROLE_ARN");
 	const char *provider = or_env(config->oidc_provider_arn, "ALIBABA_CLOUD_OIDC_PROVIDER_ARN");

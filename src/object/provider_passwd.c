@@ -42,7 +42,8 @@ static int passwd_fetch(struct cst_cred_provider *base, const struct cst_cred_ca
 	cst_secret_buf_clear(&p->text);
 	if (rc == -ENODATA) {
 		cst_error_set(err, ENOKEY, "can't find credentials in %s", p->path);
-		cst_error_why(err, "it has no entry for bucket %s and none for all buckets", p->bucket ? p->bucket : "(none)");
+		cst_error_why(err, "it has no entry for bucket %s and none for all buckets",
+			      p->bucket ? p->bucket : "(none)");
 		cst_error_hint(err, "add a line %s:ACCESS_KEY_ID:ACCESS_KEY_SECRET", p->bucket ? p->bucket : "BUCKET");
 		return -ENOKEY;
 	}

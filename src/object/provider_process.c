@@ -95,7 +95,7 @@ static void end_process(pid_t pid)
 
 static int run(struct process_provider *p, const struct cst_cred_call *call, struct cst_error *err)
 {
-	int fds[2], status;
+	int fds[2], status = 0;
 	pid_t pid;
 	if (pipe2(fds, O_CLOEXEC) < 0)
 		return cst_error_set(err, errno, "can't make a pipe for the credential process");
@@ -113,7 +113,10 @@ static int run(struct process_provider *p, const struct cst_cred_call *call, str
 	if (rc < 0) {
 		end_process(pid);
 		failed(err, -rc, "run the command by hand: it must print one JSON object and end within 10 s");
-		cst_error_why(err, "%s", rc == -ETIMEDOUT ? "it didn't end in time" : rc == -EFBIG ? "it prints too much" : strerror(-rc));
+		cst_error_why(err, "%s",
+			      rc == -ETIMEDOUT ? "it didn't end in time"
+			      : rc == -EFBIG   ? "it prints too much"
+					       : strerror(-rc));
 		return rc;
 	}
 	if (status == 0)
@@ -158,7 +161,8 @@ int cst_cred_process_new(const char *command, struct cst_cred_provider **out, st
 	p->command = cst_xstrdup(command);
 	cst_secret_buf_init(&p->answer, CST_SECRET_SOURCE_MAX);
 	/* Without its arguments, which might hold a secret. */
-	snprintf(p->base.source, sizeof(p->base.source), "credential process %.*s", (int)strcspn(command, " \t\n"), command);
+	snprintf(p->base.source, sizeof(p->base.source), "credential process %.*s", (int)strcspn(command, " \t\n"),
+		 command);
 	*out = &p->base;
 	return 0;
 }

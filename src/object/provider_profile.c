@@ -14,7 +14,7 @@ struct profile_provider {
 	char *profile;		  /* NULL: the default one */
 	char *bucket, *metadata_endpoint;
 	struct cst_secret_buf text;
-	struct cst_cred_profile *found; /* secret memory */
+	struct cst_cred_profile *found;	 /* secret memory */
 	struct cst_cred_provider *inner; /* where the profile says the keys are; NULL: in the file */
 	char inner_name[2100];
 };
@@ -49,9 +49,11 @@ static int read_profile(struct profile_provider *p, const struct cst_cred_call *
 	return rc;
 }
 
-static int not_usable(const struct profile_provider *p, int code, struct cst_error *err, const char *why, const char *hint)
+static int not_usable(const struct profile_provider *p, int code, struct cst_error *err, const char *why,
+		      const char *hint)
 {
-	cst_error_set(err, code, "can't use the credentials of profile %s in %s", p->profile ? p->profile : "default", p->path);
+	cst_error_set(err, code, "can't use the credentials of profile %s in %s", p->profile ? p->profile : "default",
+		      p->path);
 	cst_error_why(err, "%s", why);
 	cst_error_hint(err, "%s", hint);
 	return -code;
@@ -75,7 +77,8 @@ static int delegate(struct profile_provider *p, const char *kind, const char *ar
 	return rc;
 }
 
-static int use_inner(struct profile_provider *p, const struct cst_cred_call *call, struct cst_credential *out, struct cst_error *err)
+static int use_inner(struct profile_provider *p, const struct cst_cred_call *call, struct cst_credential *out,
+		     struct cst_error *err)
 {
 	int rc = p->inner->ops->fetch(p->inner, call, out, err);
 	p->base.costly = true;
@@ -97,15 +100,18 @@ static int profile_fetch(struct cst_cred_provider *base, const struct cst_cred_c
 	if (f->anonymous)
 		return 0;
 	if (strcmp(f->mode, "process") == 0 && !f->process[0])
-		return not_usable(p, EINVAL, err, "mode is Process, but there is no credential-process", "add the command");
+		return not_usable(p, EINVAL, err, "mode is Process, but there is no credential-process",
+				  "add the command");
 	if ((f->keys.access_key[0] != 0) != (f->keys.secret_key[0] != 0))
-		return not_usable(p, EINVAL, err, f->keys.access_key[0] ? "the key's ID is there, its secret is not"
-									 : "the key's secret is there, its ID is not",
+		return not_usable(p, EINVAL, err,
+				  f->keys.access_key[0] ? "the key's ID is there, its secret is not"
+							: "the key's secret is there, its ID is not",
 				  "fill in both");
 	if (f->unsupported[0]) {
 		char why[128];
 		snprintf(why, sizeof(why), "line %u: %s is not supported", f->unsupported_line, f->unsupported);
-		return not_usable(p, ENOTSUP, err, why, "let credential_process call the tool that can, or name another source");
+		return not_usable(p, ENOTSUP, err, why,
+				  "let credential_process call the tool that can, or name another source");
 	}
 	if (f->keys.access_key[0] && !role_mode && strcmp(f->mode, "process") != 0) {
 		*out = f->keys;
@@ -186,13 +192,14 @@ static int probe(struct profile_provider *p, struct cst_error *err)
 	struct cst_cred_call call = {.deadline = INT64_MAX};
 	int rc = p->path ? read_profile(p, &call, err) : -ENODATA;
 	struct cst_cred_profile *f = p->found;
-	if (rc == 0 && !f->keys.access_key[0] && !f->keys.secret_key[0] && !f->has_role && !f->process[0] && !f->anonymous &&
-	    !f->unsupported[0])
+	if (rc == 0 && !f->keys.access_key[0] && !f->keys.secret_key[0] && !f->has_role && !f->process[0] &&
+	    !f->anonymous && !f->unsupported[0])
 		rc = -ENODATA;
 	return rc;
 }
 
-int cst_cred_profile_new(const struct cst_credentials_config *config, struct cst_cred_provider **out, struct cst_error *err)
+int cst_cred_profile_new(const struct cst_credentials_config *config, struct cst_cred_provider **out,
+			 struct cst_error *err)
 {
 	struct profile_provider *p = make(config);
 	bool named = given(config->ossutil_config) || given(config->profile) ||

@@ -65,7 +65,8 @@ static int triple_new(const char *source, const struct triple *t, struct cst_cre
 	struct cst_credential *k = p->keys;
 	int rc = cst_cred_set(k->access_key, sizeof(k->access_key), cst_slice_of(t->id), t->id_name, source, 0, err);
 	if (rc == 0)
-		rc = cst_cred_set(k->secret_key, sizeof(k->secret_key), cst_slice_of(t->secret), t->secret_name, source, 0, err);
+		rc = cst_cred_set(k->secret_key, sizeof(k->secret_key), cst_slice_of(t->secret), t->secret_name, source,
+				  0, err);
 	if (rc == 0 && t->token)
 		rc = cst_cred_set(k->token, sizeof(k->token), cst_slice_of(t->token), t->token_name, source, 0, err);
 	if (rc < 0)
@@ -80,9 +81,10 @@ static const char *given(const char *s)
 	return s && *s ? s : NULL;
 }
 
-int cst_cred_static_new(const struct cst_credentials_config *config, struct cst_cred_provider **out, struct cst_error *err)
+int cst_cred_static_new(const struct cst_credentials_config *config, struct cst_cred_provider **out,
+			struct cst_error *err)
 {
-	struct triple t = {"the access key ID",	     "the access key secret",	 "the security token",
+	struct triple t = {"the access key ID",	      "the access key secret",	 "the security token",
 			   given(config->access_key), given(config->secret_key), given(config->token)};
 	if (!t.id && !t.secret)
 		return -ENODATA;
@@ -93,7 +95,8 @@ int cst_cred_env_new(const struct cst_credentials_config *config, struct cst_cre
 {
 	static const char *const names[][4] = {
 		{"OSS_ACCESS_KEY_ID", "OSS_ACCESS_KEY_SECRET", "OSS_SESSION_TOKEN", "oss"},
-		{"ALIBABA_CLOUD_ACCESS_KEY_ID", "ALIBABA_CLOUD_ACCESS_KEY_SECRET", "ALIBABA_CLOUD_SECURITY_TOKEN", "oss"},
+		{"ALIBABA_CLOUD_ACCESS_KEY_ID", "ALIBABA_CLOUD_ACCESS_KEY_SECRET", "ALIBABA_CLOUD_SECURITY_TOKEN",
+		 "oss"},
 		{"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "s3"},
 	};
 	for (size_t i = 0; i < CST_ARRAY_LEN(names); i++) {

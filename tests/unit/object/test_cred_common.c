@@ -17,13 +17,37 @@ int cred_home_setup(void **state)
 {
 	(void)state;
 	static const char *const names[] = {
-		"OSS_ACCESS_KEY_ID", "OSS_ACCESS_KEY_SECRET", "OSS_SESSION_TOKEN", "ALIBABA_CLOUD_ACCESS_KEY_ID",
-		"ALIBABA_CLOUD_ACCESS_KEY_SECRET", "ALIBABA_CLOUD_SECURITY_TOKEN", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY",
-		"AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE", "AWS_REGION", "AWS_DEFAULT_REGION",
-		"AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "OSS_ENDPOINT", "OSS_REGION", "ALIBABA_CLOUD_ROLE_ARN",
-		"ALIBABA_CLOUD_OIDC_PROVIDER_ARN", "ALIBABA_CLOUD_OIDC_TOKEN_FILE", "ALIBABA_CLOUD_ROLE_SESSION_NAME",
-		"ALIBABA_CLOUD_STS_ENDPOINT", "ALIBABA_CLOUD_STS_REGION", "http_proxy", "https_proxy", "all_proxy", "no_proxy",
-		"HTTPS_PROXY", "ALL_PROXY", "NO_PROXY",
+		"OSS_ACCESS_KEY_ID",
+		"OSS_ACCESS_KEY_SECRET",
+		"OSS_SESSION_TOKEN",
+		"ALIBABA_CLOUD_ACCESS_KEY_ID",
+		"ALIBABA_CLOUD_ACCESS_KEY_SECRET",
+		"ALIBABA_CLOUD_SECURITY_TOKEN",
+		"AWS_ACCESS_KEY_ID",
+		"AWS_SECRET_ACCESS_KEY",
+		"AWS_SESSION_TOKEN",
+		"AWS_PROFILE",
+		"AWS_SHARED_CREDENTIALS_FILE",
+		"AWS_CONFIG_FILE",
+		"AWS_REGION",
+		"AWS_DEFAULT_REGION",
+		"AWS_ENDPOINT_URL",
+		"AWS_ENDPOINT_URL_S3",
+		"OSS_ENDPOINT",
+		"OSS_REGION",
+		"ALIBABA_CLOUD_ROLE_ARN",
+		"ALIBABA_CLOUD_OIDC_PROVIDER_ARN",
+		"ALIBABA_CLOUD_OIDC_TOKEN_FILE",
+		"ALIBABA_CLOUD_ROLE_SESSION_NAME",
+		"ALIBABA_CLOUD_STS_ENDPOINT",
+		"ALIBABA_CLOUD_STS_REGION",
+		"http_proxy",
+		"https_proxy",
+		"all_proxy",
+		"no_proxy",
+		"HTTPS_PROXY",
+		"ALL_PROXY",
+		"NO_PROXY",
 	};
 	for (size_t i = 0; i < CST_ARRAY_LEN(names); i++)
 		unsetenv(names[i]);
@@ -95,7 +119,8 @@ int cred_refused(const struct cst_credentials_config *config, const char *words)
 	struct cst_credentials *c = cst_credentials_new(config, &err);
 	cst_error_text(&err, text, sizeof(text));
 	if (c || !strstr(text, words) || strstr(text, "SECRET123"))
-		print_message("expected an error with \"%s\" and without the secret, got: %s\n", words, c ? "(success)" : text);
+		print_message("expected an error with \"%s\" and without the secret, got: %s\n", words,
+			      c ? "(success)" : text);
 	assert_null(c);
 	assert_non_null(strstr(text, words));
 	assert_null(strstr(text, "SECRET123"));
@@ -179,7 +204,8 @@ static void serve(struct cred_mock *m, int fd)
 		cst_sleep(10 * CST_NS_PER_MS);
 	if (status == CRED_MOCK_STALL)
 		return;
-	cst_buf_printf(&out, "HTTP/1.1 %d Status\r\nContent-Length: %zu\r\nConnection: close\r\n\r\n", status, body.len);
+	cst_buf_printf(&out, "HTTP/1.1 %d Status\r\nContent-Length: %zu\r\nConnection: close\r\n\r\n", status,
+		       body.len);
 	cst_buf_add(&out, body.data ? body.data : "", body.len);
 	assert_int_equal(send(fd, out.data, out.len, MSG_NOSIGNAL), out.len);
 }

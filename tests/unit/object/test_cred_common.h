@@ -24,12 +24,12 @@ void cred_write(const char *name, const char *text, unsigned mode);
 void cred_replace(const char *name, const char *text);
 
 /* True within 20 s, or the test fails. */
-#define cred_wait_for(condition)                                            \
-	do {                                                                \
-		int64_t _end = cst_now() + 20 * CST_NS_PER_S;               \
-		while (!(condition) && cst_now() < _end)                    \
-			cst_sleep(5 * CST_NS_PER_MS);                       \
-		assert_true(condition);                                     \
+#define cred_wait_for(condition)                              \
+	do {                                                  \
+		int64_t _end = cst_now() + 20 * CST_NS_PER_S; \
+		while (!(condition) && cst_now() < _end)      \
+			cst_sleep(5 * CST_NS_PER_MS);         \
+		assert_true(condition);                       \
 	} while (0)
 
 bool cred_key_is(struct cst_credentials *c, const char *access_key);

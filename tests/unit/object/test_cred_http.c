@@ -27,13 +27,15 @@ static int metadata(void *arg, const struct cred_request *req, struct cst_buf *b
 {
 	struct service *s = arg;
 	char good[64];
-	const char *base = s->ec2 ? "/latest/meta-data/iam/security-credentials/" : "/latest/meta-data/ram/security-credentials/";
+	const char *base =
+		s->ec2 ? "/latest/meta-data/iam/security-credentials/" : "/latest/meta-data/ram/security-credentials/";
 	if (s->fail_first > 0) {
 		s->fail_first--;
 		return 503;
 	}
 	if (strcmp(req->target, "/latest/api/token") == 0) {
-		const char *ttl = s->ec2 ? "X-aws-ec2-metadata-token-ttl-seconds: 21600" : "X-aliyun-ecs-metadata-token-ttl-seconds: 21600";
+		const char *ttl = s->ec2 ? "X-aws-ec2-metadata-token-ttl-seconds: 21600"
+					 : "X-aliyun-ecs-metadata-token-ttl-seconds: 21600";
 		if (s->token_status != 200)
 			return s->token_status;
 		if (strcmp(req->method, "PUT") != 0 || !cred_has_header(req, ttl))
@@ -42,7 +44,8 @@ static int metadata(void *arg, const struct cred_request *req, struct cst_buf *b
 		cst_buf_printf(body, "session-%d\n", s->session);
 		return 200;
 	}
-	snprintf(good, sizeof(good), "%s: session-%d", s->ec2 ? "X-aws-ec2-metadata-token" : "X-aliyun-ecs-metadata-token", s->session);
+	snprintf(good, sizeof(good), "%s: session-%d",
+		 s->ec2 ? "X-aws-ec2-metadata-token" : "X-aliyun-ecs-metadata-token", s->session);
 	if (s->token_status == 200 && !cred_has_header(req, good)) {
 		s->without_token++;
 		return 401;
@@ -57,7 +60,7 @@ static int metadata(void *arg, const struct cred_request *req, struct cst_buf *b
 	return s->role_status ? s->role_status : 200;
 }
 
-#define ECS_ANSWER                                                                                                               \
+#define ECS_ANSWER                                                                                                                      \
 	"{\"AccessKeyId\":\"STS.A\",\"AccessKeySecret\":\"SECRET123\",\"Expiration\":\"2099-01-01T00:00:00Z\",\"SecurityToken\":\"T\"," \
 	"\"LastUpdated\":\"2026-01-01T00:00:00Z\",\"Code\":\"Success\"}"
 
@@ -73,17 +76,25 @@ static void ecs_role(void **state)
 	(void)state;
 	struct service s = {.token_status = 200, .role = "demo", .answer = ECS_ANSWER};
 	struct cred_mock *m = cred_mock_new(NULL, 0, metadata, &s);
-	accept_and_free(OSS(.ram_role = "demo", .metadata_endpoint = cred_mock_url(m)), "STS.A SECRET123 T", "ECS RAM role demo");
+	accept_and_free(OSS(.ram_role = "demo", .metadata_endpoint = cred_mock_url(m)), "STS.A SECRET123 T",
+			"ECS RAM role demo");
 	assert_int_equal(s.tokens_made, 1);
 	assert_int_equal(s.without_token, 0);
 	/* The service tells the name; "auto" is the spelling of other tools. */
-	accept_and_free(OSS(.ram_role = "", .metadata_endpoint = cred_mock_url(m)), "STS.A SECRET123 T", "ECS RAM role demo");
-	accept_and_free(OSS(.ram_role = "auto", .metadata_endpoint = cred_mock_url(m)), "STS.A SECRET123 T", "ECS RAM role demo");
-	assert_int_equal(cred_refused(OSS(.ram_role = "other", .metadata_endpoint = cred_mock_url(m)), "attach the role"), ENOENT);
+	accept_and_free(OSS(.ram_role = "", .metadata_endpoint = cred_mock_url(m)), "STS.A SECRET123 T",
+			"ECS RAM role demo");
+	accept_and_free(OSS(.ram_role = "auto", .metadata_endpoint = cred_mock_url(m)), "STS.A SECRET123 T",
+			"ECS RAM role demo");
+	assert_int_equal(
+		cred_refused(OSS(.ram_role = "other", .metadata_endpoint = cred_mock_url(m)), "attach the role"),
+		ENOENT);
 	s.answer = "{\"Code\":\"Failed\"}";
-	assert_int_equal(cred_refused(OSS(.ram_role = "demo", .metadata_endpoint = cred_mock_url(m)), "code Failed"), EACCES);
+	assert_int_equal(cred_refused(OSS(.ram_role = "demo", .metadata_endpoint = cred_mock_url(m)), "code Failed"),
+			 EACCES);
 	s.role_status = 403;
-	assert_int_equal(cred_refused(OSS(.ram_role = "demo", .metadata_endpoint = cred_mock_url(m)), "HTTP status 403"), EACCES);
+	assert_int_equal(
+		cred_refused(OSS(.ram_role = "demo", .metadata_endpoint = cred_mock_url(m)), "HTTP status 403"),
+		EACCES);
 	cred_mock_free(m);
 	cred_refused(OSS(.ram_role = "a/../b"), "can't use this instance role");
 	cred_refused(OSS(.ram_role = "a b"), "can't use this instance role");
@@ -96,7 +107,8 @@ static void service_without_session_tokens(void **state)
 	for (size_t i = 0; i < CST_ARRAY_LEN(refusals); i++) {
 		struct service s = {.token_status = refusals[i], .role = "demo", .answer = ECS_ANSWER};
 		struct cred_mock *m = cred_mock_new(NULL, 0, metadata, &s);
-		accept_and_free(OSS(.ram_role = "demo", .metadata_endpoint = cred_mock_url(m)), "STS.A SECRET123 T", "ECS RAM role demo");
+		accept_and_free(OSS(.ram_role = "demo", .metadata_endpoint = cred_mock_url(m)), "STS.A SECRET123 T",
+				"ECS RAM role demo");
 		assert_int_equal(cred_mock_requests(m), 2);
 		cred_mock_free(m);
 	}
@@ -137,11 +149,15 @@ static void session_token_is_kept_and_renewed(void **state)
 static void ec2_role(void **state)
 {
 	(void)state;
-	struct service s = {.ec2 = true, .token_status = 200, .role = "web",
-			    .answer = "{\"Code\":\"Success\",\"AccessKeyId\":\"A\",\"SecretAccessKey\":\"S\",\"Token\":\"T\","
-				      "\"Expiration\":\"2099-01-01T00:00:00Z\"}"};
+	struct service s = {
+		.ec2 = true,
+		.token_status = 200,
+		.role = "web",
+		.answer = "{\"Code\":\"Success\",\"AccessKeyId\":\"A\",\"SecretAccessKey\":\"S\",\"Token\":\"T\","
+			  "\"Expiration\":\"2099-01-01T00:00:00Z\"}"};
 	struct cred_mock *m = cred_mock_new(NULL, 0, metadata, &s);
-	accept_and_free((&(struct cst_credentials_config){.cloud = CST_CLOUD_S3, .ram_role = "", .metadata_endpoint = cred_mock_url(m)}),
+	accept_and_free((&(struct cst_credentials_config){
+				.cloud = CST_CLOUD_S3, .ram_role = "", .metadata_endpoint = cred_mock_url(m)}),
 			"A S T", "EC2 instance role web");
 	cred_mock_free(m);
 }
@@ -182,7 +198,9 @@ static void silent_service(void **state)
 {
 	(void)state;
 	struct cred_mock *m = cred_mock_new(NULL, 0, stall, NULL);
-	assert_int_equal(cred_refused(OSS(.ram_role = "demo", .metadata_endpoint = cred_mock_url(m)), "name another source"), ETIMEDOUT);
+	assert_int_equal(
+		cred_refused(OSS(.ram_role = "demo", .metadata_endpoint = cred_mock_url(m)), "name another source"),
+		ETIMEDOUT);
 	cred_mock_free(m);
 }
 
@@ -222,7 +240,7 @@ static int sts_answer(void *arg, const struct cred_request *req, struct cst_buf 
 	return s->status;
 }
 
-#define STS_ANSWER                                                                                                  \
+#define STS_ANSWER                                                                                                           \
 	"{\"RequestId\":\"6894B13B\",\"OIDCTokenInfo\":{\"Subject\":\"system:x\"},\"Credentials\":{\"SecurityToken\":\"T\"," \
 	"\"Expiration\":\"2099-01-01T00:00:00Z\",\"AccessKeySecret\":\"SECRET123\",\"AccessKeyId\":\"STS.A\"}}"
 
@@ -233,24 +251,29 @@ static void rrsa(void **state)
 	struct cred_mock *m = cred_mock_new(NULL, 0, sts_answer, &s);
 	cred_write("token", "eyJ+/=.SECRET123\n", 0600);
 	char *file = cst_xstrdup(cred_path("token"));
-	struct cst_credentials_config config = {.role_arn = "acs:ram::1:role/demo", .oidc_provider_arn = "acs:ram::1:oidc-provider/ack",
-						.oidc_token_file = file, .sts_endpoint = cred_mock_url(m)};
+	struct cst_credentials_config config = {.role_arn = "acs:ram::1:role/demo",
+						.oidc_provider_arn = "acs:ram::1:oidc-provider/ack",
+						.oidc_token_file = file,
+						.sts_endpoint = cred_mock_url(m)};
 	setenv("ALIBABA_CLOUD_ROLE_SESSION_NAME", "pod 1", 1);
 	accept_and_free(&config, "STS.A SECRET123 T", "RRSA role acs:ram::1:role/demo");
-	assert_non_null(strstr(s.target, "POST /?Action=AssumeRoleWithOIDC&Format=JSON&Version=2015-04-01&Timestamp=20"));
+	assert_non_null(
+		strstr(s.target, "POST /?Action=AssumeRoleWithOIDC&Format=JSON&Version=2015-04-01&Timestamp=20"));
 	assert_null(strstr(s.target, "SECRET123"));
 	assert_true(s.form);
-	assert_string_equal(s.body, "RoleArn=acs%3Aram%3A%3A1%3Arole%2Fdemo&OIDCProviderArn=acs%3Aram%3A%3A1%3Aoidc-provider%2Fack&"
-				    "OIDCToken=eyJ%2B%2F%3D.SECRET123&RoleSessionName=pod%201&DurationSeconds=3600");
+	assert_string_equal(
+		s.body, "RoleArn=acs%3Aram%3A%3A1%3Arole%2Fdemo&OIDCProviderArn=acs%3Aram%3A%3A1%3Aoidc-provider%2Fack&"
+			"OIDCToken=eyJ%2B%2F%3D.SECRET123&RoleSessionName=pod%201&DurationSeconds=3600");
 	/* The same from the variables that RRSA puts into a pod. */
 	setenv("ALIBABA_CLOUD_ROLE_ARN", "acs:ram::1:role/env", 1);
 	setenv("ALIBABA_CLOUD_OIDC_TOKEN_FILE", file, 1);
 	cred_refused(OSS(.sts_endpoint = cred_mock_url(m)), "set ALIBABA_CLOUD_OIDC_PROVIDER_ARN");
 	setenv("ALIBABA_CLOUD_OIDC_PROVIDER_ARN", "acs:x", 1);
 	accept_and_free(OSS(.sts_endpoint = cred_mock_url(m)), "STS.A SECRET123 T", "RRSA role acs:ram::1:role/env");
-	s.answer = "<?xml version=\"1.0\"?><AssumeRoleWithOIDCResponse><Credentials><AccessKeyId>XA</AccessKeyId><AccessKeySecret>XS"
-		   "</AccessKeySecret><SecurityToken>XT</SecurityToken><Expiration>2099-01-01T00:00:00Z</Expiration></Credentials>"
-		   "</AssumeRoleWithOIDCResponse>";
+	s.answer =
+		"<?xml version=\"1.0\"?><AssumeRoleWithOIDCResponse><Credentials><AccessKeyId>XA</AccessKeyId><AccessKeySecret>XS"
+		"</AccessKeySecret><SecurityToken>XT</SecurityToken><Expiration>2099-01-01T00:00:00Z</Expiration></Credentials>"
+		"</AssumeRoleWithOIDCResponse>";
 	accept_and_free(&config, "XA XS XT", "RRSA role acs:ram::1:role/demo");
 	cred_mock_free(m);
 	free(file);
@@ -259,13 +282,14 @@ static void rrsa(void **state)
 static void rrsa_refused(void **state)
 {
 	(void)state;
-	struct sts s = {.status = 403, .answer = "{\"Code\":\"AuthenticationFail.OIDCToken.Expired\",\"RequestId\":\"ABC-1\","
-						 "\"Message\":\"your token eyJ.SECRET123 is old\"}"};
+	struct sts s = {.status = 403,
+			.answer = "{\"Code\":\"AuthenticationFail.OIDCToken.Expired\",\"RequestId\":\"ABC-1\","
+				  "\"Message\":\"your token eyJ.SECRET123 is old\"}"};
 	struct cred_mock *m = cred_mock_new(NULL, 0, sts_answer, &s);
 	cred_write("token", "eyJ.SECRET123\n", 0600);
 	char *file = cst_xstrdup(cred_path("token"));
-	struct cst_credentials_config config = {.role_arn = "r", .oidc_provider_arn = "p", .oidc_token_file = file,
-						.sts_endpoint = cred_mock_url(m)};
+	struct cst_credentials_config config = {
+		.role_arn = "r", .oidc_provider_arn = "p", .oidc_token_file = file, .sts_endpoint = cred_mock_url(m)};
 	assert_int_equal(cred_refused(&config, "code AuthenticationFail.OIDCToken.Expired (request id ABC-1)"), EACCES);
 	s.answer = "{\"Code\":\"eyJ SECRET123\",\"RequestId\":5";
 	cred_refused(&config, "HTTP status 403");
@@ -292,7 +316,8 @@ static void role_named_by_profile(void **state)
 	struct cst_credentials *c = cred_accepted(OSS(.metadata_endpoint = cred_mock_url(m)), "STS.A SECRET123 T");
 	assert_non_null(strstr(cst_credentials_source(c), "(ECS RAM role demo)"));
 	cst_credentials_free(c);
-	snprintf(text, sizeof(text), "[Credentials]\nendpoint=e\n[AkService]\necsAk=%s/latest/meta-data/ram/security-credentials/demo\n",
+	snprintf(text, sizeof(text),
+		 "[Credentials]\nendpoint=e\n[AkService]\necsAk=%s/latest/meta-data/ram/security-credentials/demo\n",
 		 cred_mock_url(m));
 	cred_write(".ossutilconfig", text, 0600);
 	cst_credentials_free(cred_accepted(OSS(.metadata_endpoint = cred_mock_url(m)), "STS.A SECRET123 T"));
@@ -323,14 +348,16 @@ static int in_namespace(void)
 {
 	if (unshare(CLONE_NEWNET) < 0)
 		return 77;
-	if (interface("lo", NULL) < 0 || interface("lo:1", "100.100.100.200") < 0 || interface("lo:2", "169.254.169.254") < 0)
+	if (interface("lo", NULL) < 0 || interface("lo:1", "100.100.100.200") < 0 ||
+	    interface("lo:2", "169.254.169.254") < 0)
 		return 77;
 	struct service ecs = {.token_status = 200, .role = "demo", .answer = ECS_ANSWER};
 	struct service ec2 = {.ec2 = true, .token_status = 200, .role = "demo", .answer = ECS_ANSWER};
 	struct cred_mock *m = cred_mock_new("100.100.100.200", 80, metadata, &ecs);
 	struct cred_mock *n = cred_mock_new("169.254.169.254", 80, metadata, &ec2);
 	accept_and_free(OSS(.ram_role = "demo"), "STS.A SECRET123 T", "ECS RAM role demo");
-	accept_and_free(OSS(.ram_role = "http://100.100.100.200/latest/meta-data/ram/security-credentials/demo"), "STS.A SECRET123 T",
+	accept_and_free(OSS(.ram_role = "http://100.100.100.200/latest/meta-data/ram/security-credentials/demo"),
+			"STS.A SECRET123 T",
 			"credentials of http://100.100.100.200/latest/meta-data/ram/security-credentials/demo");
 	accept_and_free((&(struct cst_credentials_config){.cloud = CST_CLOUD_S3, .ram_role = ""}), "STS.A SECRET123 T",
 			"EC2 instance role demo");

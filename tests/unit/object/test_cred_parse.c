@@ -26,7 +26,8 @@ static const struct passwd_case passwd_cases[] = {
 	{"b:AK:SECRET 123\n", "b", -EINVAL, "line 1: the access key secret has a blank at position 7"},
 	{"b:AK:\n", "b", -EINVAL, "line 1: the access key secret is empty"},
 	{":AK:SECRET123\n", "b", -EINVAL, "line 1: the bucket name"},
-	{"b:AK:SECRET123\nb:AK2:SECRET123\n", "b", -EINVAL, "line 2: a second entry for the bucket (the first is in line 1)"},
+	{"b:AK:SECRET123\nb:AK2:SECRET123\n", "b", -EINVAL,
+	 "line 2: a second entry for the bucket (the first is in line 1)"},
 	{"AK:SECRET123\nAK2:SECRET123\n", "b", -EINVAL, "line 2: a second entry for all buckets"},
 	{"other:AK:\n", "b", -EINVAL, "line 1: the access key secret is empty"},
 	{"[Credentials]\naccessKeyID=AK\n", "b", -EINVAL, "line 1: a section header"},
@@ -79,16 +80,20 @@ struct answer_case {
 
 static const struct answer_case answer_cases[] = {
 	{"{\"AccessKeyId\":\"A\",\"AccessKeySecret\":\"S\"}", 0, "A S  0"},
-	{" {\"AccessKeyId\": \"A\", \"AccessKeySecret\": \"S\", \"SecurityToken\": \"T\", \"Expiration\": \"2030-01-01T00:00:00Z\"}\n", 0,
-	 "A S T 1893456000"},
+	{" {\"AccessKeyId\": \"A\", \"AccessKeySecret\": \"S\", \"SecurityToken\": \"T\", \"Expiration\": \"2030-01-01T00:00:00Z\"}\n",
+	 0, "A S T 1893456000"},
 	{"{\"Version\":1,\"AccessKeyId\":\"A\",\"SecretAccessKey\":\"S\",\"SessionToken\":\"T\",\"Expiration\":\"2030-01-01T01:00:00+01:00\"}",
 	 0, "A S T 1893456000"},
-	{"{\"Code\":\"Success\",\"LastUpdated\":\"x\",\"AccessKeyId\":\"A\",\"SecretAccessKey\":\"S\",\"Token\":\"T\"}", 0, "A S T 0"},
+	{"{\"Code\":\"Success\",\"LastUpdated\":\"x\",\"AccessKeyId\":\"A\",\"SecretAccessKey\":\"S\",\"Token\":\"T\"}",
+	 0, "A S T 0"},
 	{"{\"RequestId\":\"r\",\"AssumedRoleUser\":{\"Arn\":[1,{\"a\":\"}\"}]},\"Credentials\":{\"AccessKeyId\":\"A\","
-	 "\"AccessKeySecret\":\"S\",\"SecurityToken\":\"T\",\"Expiration\":1893456000}}", 0, "A S T 1893456000"},
-	{"{\"AccessKeyId\":\"A\",\"AccessKeySecret\":\"a\\/b\\u002bc\\\\\",\"SecurityToken\":null,\"Expiration\":\"\"}", 0, "A a/b+c\\  0"},
+	 "\"AccessKeySecret\":\"S\",\"SecurityToken\":\"T\",\"Expiration\":1893456000}}",
+	 0, "A S T 1893456000"},
+	{"{\"AccessKeyId\":\"A\",\"AccessKeySecret\":\"a\\/b\\u002bc\\\\\",\"SecurityToken\":null,\"Expiration\":\"\"}",
+	 0, "A a/b+c\\  0"},
 	{"<?xml version='1.0'?><R><Credentials><AccessKeyId>A</AccessKeyId><AccessKeySecret> S\n</AccessKeySecret>"
-	 "<SecurityToken>T</SecurityToken><Expiration>2030-01-01T00:00:00Z</Expiration></Credentials></R>", 0, "A S T 1893456000"},
+	 "<SecurityToken>T</SecurityToken><Expiration>2030-01-01T00:00:00Z</Expiration></Credentials></R>",
+	 0, "A S T 1893456000"},
 	{"", -EINVAL, "the answer is empty"},
 	{" \n", -EINVAL, "the answer is empty"},
 	{"hello", -EINVAL, "not a JSON object"},
@@ -108,7 +113,8 @@ static const struct answer_case answer_cases[] = {
 	{"<R><AccessKeyId>A&amp;B</AccessKeyId></R>", -EINVAL, "not usable text"},
 	{"<R><AccessKeyId>A", -EINVAL, "not usable text"},
 	{"[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[", -EINVAL, "not a JSON object"},
-	{"{\"a\":[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]}", -EINVAL, "not a JSON object"},
+	{"{\"a\":[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]}", -EINVAL,
+	 "not a JSON object"},
 };
 
 static void answers(void **state)
@@ -121,7 +127,8 @@ static void answers(void **state)
 		char text[CST_ERROR_TEXT_MAX], got[4800];
 		int rc = cst_cred_parse_answer("the process", cst_slice_of(t->text), &cred, &err);
 		if (rc == 0)
-			snprintf(got, sizeof(got), "%s %s %s %lld", cred.access_key, cred.secret_key, cred.token, (long long)cred.expires);
+			snprintf(got, sizeof(got), "%s %s %s %lld", cred.access_key, cred.secret_key, cred.token,
+				 (long long)cred.expires);
 		else
 			snprintf(got, sizeof(got), "%s", cst_error_text(&err, text, sizeof(text)));
 		if (rc != t->rc || (rc == 0 ? strcmp(got, t->expected) != 0 : !strstr(got, t->expected)))
@@ -148,7 +155,9 @@ static void json_member_by_member(void **state)
 	assert_int_equal(cst_json_text(raw, out, sizeof(out)), -ENOSPC);
 	assert_int_equal(cst_json_find(CST_SLICE("{\"a\":\"1234567\"}"), "a", &raw), 0);
 	assert_int_equal(cst_json_text(raw, out, sizeof(out)), 0);
-	static const char *const bad[] = {"", "{", "{\"a\"", "{\"a\":", "{\"a\":1,}", "{\"a\":\"\n\"}", "{\"a\":\"\\", "{a:1}", "{\"a\":1 2}", "{\"b\":,}"};
+	static const char *const bad[] = {
+		"",	 "{",		"{\"a\"",   "{\"a\":", "{\"a\":1,}", "{\"a\":\"\n\"}", "{\"a\":\"\\",
+		"{a:1}", "{\"a\":1 2}", "{\"b\":,}"};
 	for (size_t i = 0; i < CST_ARRAY_LEN(bad); i++)
 		assert_int_equal(cst_json_find(cst_slice_of(bad[i]), "a", &raw), -EINVAL);
 }
@@ -167,14 +176,16 @@ static void malformed_ini(void **state)
 		{"accessKeyID=A\n", "line 1: a key before the first [section]"},
 		{"[Credentials]\n\naccessKeySecret SECRET123\n", "line 3: no '='"},
 		{"[Credentials]\n=SECRET123\n", "line 2: no key before"},
-		{"[Credentials]\naccessKeySecret=SECRET123 # mine\n", "line 2: the access key secret has a blank at position 10"},
+		{"[Credentials]\naccessKeySecret=SECRET123 # mine\n",
+		 "line 2: the access key secret has a blank at position 10"},
 		{"[Credentials]\naccessKeySecret=\"SECR\xc3\x89T\"\n", "line 2: the access key secret has a character"},
 	};
 	struct cst_cred_profile *p = cst_secret_map(sizeof(*p));
 	for (size_t i = 0; i < CST_ARRAY_LEN(cases); i++) {
 		struct cst_error err = CST_ERROR_INIT;
 		char text[CST_ERROR_TEXT_MAX];
-		assert_int_equal(cst_cred_parse_ossutil("/f", cst_slice_of(cases[i].text), NULL, "b", p, &err), -EINVAL);
+		assert_int_equal(cst_cred_parse_ossutil("/f", cst_slice_of(cases[i].text), NULL, "b", p, &err),
+				 -EINVAL);
 		cst_error_text(&err, text, sizeof(text));
 		if (!strstr(text, cases[i].why))
 			print_message("%s\n", text);
@@ -202,9 +213,11 @@ static struct cst_cred_profile *ossutil(const char *text, const char *profile)
 static void ossutil_generation_1(void **state)
 {
 	(void)state;
-	struct cst_cred_profile *p = ossutil("\xef\xbb\xbf[Credentials]\r\nlanguage=EN\r\naccessKeyID = A\r\naccessKeySecret=S=\r\n"
-					     "stsToken=T\r\nendpoint=oss-cn-hangzhou.aliyuncs.com\r\n"
-					     "[Bucket-Endpoint]\r\nx=one\r\nb=two\r\n[Default]\r\nloglevel=info\r\n", NULL);
+	struct cst_cred_profile *p =
+		ossutil("\xef\xbb\xbf[Credentials]\r\nlanguage=EN\r\naccessKeyID = A\r\naccessKeySecret=S=\r\n"
+			"stsToken=T\r\nendpoint=oss-cn-hangzhou.aliyuncs.com\r\n"
+			"[Bucket-Endpoint]\r\nx=one\r\nb=two\r\n[Default]\r\nloglevel=info\r\n",
+			NULL);
 	assert_string_equal(p->keys.access_key, "A");
 	assert_string_equal(p->keys.secret_key, "S=");
 	assert_string_equal(p->keys.token, "T");
@@ -253,12 +266,18 @@ static void aws_two_files(void **state)
 	(void)state;
 	struct cst_cred_profile *p = cst_secret_map(sizeof(*p));
 	struct cst_error err = CST_ERROR_INIT;
-	assert_int_equal(cst_cred_parse_aws("/c", CST_SLICE("[default]\naws_access_key_id=D\n[dev]\naws_access_key_id = A\n"
-							    "aws_secret_access_key = S\n"), false, "dev", p, &err), 0);
-	assert_int_equal(cst_cred_parse_aws("/d", CST_SLICE("[dev]\nregion=wrong\n[profile dev]\nregion=us-east-1\ns3 =\n"
-							    "  max_concurrent_requests = 20\n  not a key\naws_access_key_id=X\n"
-							    "aws_secret_access_key=Y\naws_session_token=Z\nendpoint_url=http://h\n"),
-					    true, "dev", p, &err), 0);
+	assert_int_equal(cst_cred_parse_aws("/c",
+					    CST_SLICE("[default]\naws_access_key_id=D\n[dev]\naws_access_key_id = A\n"
+						      "aws_secret_access_key = S\n"),
+					    false, "dev", p, &err),
+			 0);
+	assert_int_equal(
+		cst_cred_parse_aws("/d",
+				   CST_SLICE("[dev]\nregion=wrong\n[profile dev]\nregion=us-east-1\ns3 =\n"
+					     "  max_concurrent_requests = 20\n  not a key\naws_access_key_id=X\n"
+					     "aws_secret_access_key=Y\naws_session_token=Z\nendpoint_url=http://h\n"),
+				   true, "dev", p, &err),
+		0);
 	assert_string_equal(p->keys.access_key, "A");
 	assert_string_equal(p->keys.secret_key, "S");
 	assert_string_equal(p->keys.token, "");
@@ -271,7 +290,8 @@ static void urls_are_shown_without_secrets(void **state)
 {
 	(void)state;
 	char out[64];
-	assert_string_equal(cst_cred_url_shown("http://u:SECRET123@h:1/p?k=SECRET123#x", out, sizeof(out)), "http://h:1/p");
+	assert_string_equal(cst_cred_url_shown("http://u:SECRET123@h:1/p?k=SECRET123#x", out, sizeof(out)),
+			    "http://h:1/p");
 	assert_string_equal(cst_cred_url_shown("http://h", out, sizeof(out)), "http://h");
 	assert_string_equal(cst_cred_url_shown("http://h?a=@b", out, sizeof(out)), "http://h");
 }

@@ -68,7 +68,9 @@ static void passwd_file_modes(void **state)
 	static const struct {
 		unsigned mode;
 		const char *refusal;
-	} modes[] = {{0600, NULL}, {0640, NULL}, {0400, NULL}, {0440, NULL}, {0644, "everyone"}, {0660, "the group"}, {0700, "the owner"}, {0602, "everyone"}, {0650, "the group"}};
+	} modes[] = {{0600, NULL},	  {0640, NULL},	      {0400, NULL},
+		     {0440, NULL},	  {0644, "everyone"}, {0660, "the group"},
+		     {0700, "the owner"}, {0602, "everyone"}, {0650, "the group"}};
 	for (size_t i = 0; i < CST_ARRAY_LEN(modes); i++) {
 		unlink(cred_path("pw"));
 		cred_write("pw", "b:A:SECRET123\n", modes[i].mode);
@@ -122,14 +124,19 @@ static void ossutil_files(void **state)
 	cred_refused(OSS(), "its secret is not");
 	cred_write(".ossutilconfig", "[Credentials\n", 0600);
 	cred_refused(OSS(), ".ossutilconfig: line 1");
-	cred_write("mine", "[default]\naccess-key-id=A\naccess-key-secret=S\n[profile p]\nmode=process\n"
-			   "credential-process=echo '{\"AccessKeyId\":\"PA\",\"AccessKeySecret\":\"PS\"}'\n[profile bad]\nmode=RamRoleArn\n"
-			   "[profile none]\nmode=Anonymous\n[profile nop]\nmode=process\n", 0600);
+	cred_write(
+		"mine",
+		"[default]\naccess-key-id=A\naccess-key-secret=S\n[profile p]\nmode=process\n"
+		"credential-process=echo '{\"AccessKeyId\":\"PA\",\"AccessKeySecret\":\"PS\"}'\n[profile bad]\nmode=RamRoleArn\n"
+		"[profile none]\nmode=Anonymous\n[profile nop]\nmode=process\n",
+		0600);
 	const char *mine = cst_xstrdup(cred_path("mine"));
 	expect(OSS(.ossutil_config = mine), "A S ", "/mine");
 	expect(S3(.ossutil_config = mine), "A S ", "/mine");
 	expect(OSS(.ossutil_config = mine, .profile = "p"), "PA PS ", "credential process echo");
-	assert_int_equal(cred_refused(OSS(.ossutil_config = mine, .profile = "bad"), "line 8: this mode is not supported"), ENOTSUP);
+	assert_int_equal(
+		cred_refused(OSS(.ossutil_config = mine, .profile = "bad"), "line 8: this mode is not supported"),
+		ENOTSUP);
 	cred_refused(OSS(.ossutil_config = mine, .profile = "nobody"), "there is no such profile");
 	cred_refused(OSS(.ossutil_config = mine, .profile = "nop"), "no credential-process");
 	struct cst_credentials *c = cred_accepted(OSS(.ossutil_config = mine, .profile = "none"), "  ");
@@ -142,11 +149,15 @@ static void ossutil_files(void **state)
 static void aws_files(void **state)
 {
 	(void)state;
-	cred_write(".aws/credentials", "[default]\naws_access_key_id=A\naws_secret_access_key=S\n[dev]\naws_access_key_id=DA\n"
-				       "aws_secret_access_key=DS\naws_session_token=DT\n", 0600);
-	cred_write(".aws/config", "[default]\nregion=us-east-1\n[profile proc]\ncredential_process = printf '{\"Version\":1,"
-				  "\"AccessKeyId\":\"PA\",\"SecretAccessKey\":\"PS\",\"SessionToken\":\"PT\"}'\n"
-				  "[profile role]\nrole_arn=arn:x\nsource_profile=default\n", 0600);
+	cred_write(".aws/credentials",
+		   "[default]\naws_access_key_id=A\naws_secret_access_key=S\n[dev]\naws_access_key_id=DA\n"
+		   "aws_secret_access_key=DS\naws_session_token=DT\n",
+		   0600);
+	cred_write(".aws/config",
+		   "[default]\nregion=us-east-1\n[profile proc]\ncredential_process = printf '{\"Version\":1,"
+		   "\"AccessKeyId\":\"PA\",\"SecretAccessKey\":\"PS\",\"SessionToken\":\"PT\"}'\n"
+		   "[profile role]\nrole_arn=arn:x\nsource_profile=default\n",
+		   0600);
 	expect(S3(), "A S ", ".aws/credentials");
 	expect(S3(.profile = "dev"), "DA DS DT", "[dev]");
 	expect(S3(.profile = "proc"), "PA PS PT", "credential process printf");
@@ -166,28 +177,37 @@ static void endpoints(void **state)
 	(void)state;
 	char endpoint[128], region[64];
 	struct cst_error err = CST_ERROR_INIT;
-#define ENDPOINT(config, e, r)                                                                                                     \
-	do {                                                                                                                       \
-		assert_int_equal(cst_credentials_profile_endpoint(config, endpoint, sizeof(endpoint), region, sizeof(region), &err), 0); \
-		assert_string_equal(endpoint, e);                                                                                  \
-		assert_string_equal(region, r);                                                                                    \
+#define ENDPOINT(config, e, r)                                                                                \
+	do {                                                                                                  \
+		assert_int_equal(cst_credentials_profile_endpoint(config, endpoint, sizeof(endpoint), region, \
+								  sizeof(region), &err),                      \
+				 0);                                                                          \
+		assert_string_equal(endpoint, e);                                                             \
+		assert_string_equal(region, r);                                                               \
 	} while (0)
 	ENDPOINT(OSS(), "", "");
-	cred_write(".ossutilconfig", "[Credentials]\nendpoint=all\nregion=cn-beijing\n[Bucket-Endpoint]\nb=mine\nc=theirs\n", 0600);
+	cred_write(".ossutilconfig",
+		   "[Credentials]\nendpoint=all\nregion=cn-beijing\n[Bucket-Endpoint]\nb=mine\nc=theirs\n", 0600);
 	ENDPOINT(OSS(), "mine", "cn-beijing");
 	ENDPOINT((&(struct cst_credentials_config){.bucket = "x"}), "all", "cn-beijing");
 	setenv("OSS_ENDPOINT", "env", 1);
 	setenv("OSS_REGION", "envr", 1);
 	ENDPOINT((&(struct cst_credentials_config){.bucket = "x"}), "env", "envr");
 	ENDPOINT(OSS(), "mine", "envr");
-	cred_write(".aws/config", "[default]\nregion=us-west-2\n[profile dev]\nregion=eu-west-1\nendpoint_url=http://minio:9000\n", 0600);
+	cred_write(".aws/config",
+		   "[default]\nregion=us-west-2\n[profile dev]\nregion=eu-west-1\nendpoint_url=http://minio:9000\n",
+		   0600);
 	ENDPOINT(S3(), "", "us-west-2");
 	ENDPOINT(S3(.profile = "dev"), "http://minio:9000", "eu-west-1");
 	setenv("AWS_REGION", "ap-south-1", 1);
 	ENDPOINT(S3(.profile = "dev"), "http://minio:9000", "ap-south-1");
-	assert_int_equal(cst_credentials_profile_endpoint(S3(.profile = "dev"), endpoint, 5, region, sizeof(region), &err), -EINVAL);
+	assert_int_equal(
+		cst_credentials_profile_endpoint(S3(.profile = "dev"), endpoint, 5, region, sizeof(region), &err),
+		-EINVAL);
 	cred_write(".ossutilconfig", "[Credentials]\nendpoint\n", 0600);
-	assert_int_equal(cst_credentials_profile_endpoint(OSS(), endpoint, sizeof(endpoint), region, sizeof(region), &err), -EINVAL);
+	assert_int_equal(
+		cst_credentials_profile_endpoint(OSS(), endpoint, sizeof(endpoint), region, sizeof(region), &err),
+		-EINVAL);
 	assert_non_null(strstr(err.why, "line 2"));
 }
 
@@ -196,7 +216,8 @@ static void secret_directories(void **state)
 	(void)state;
 	cred_write("sec/akId", "A\n", 0600);
 	const char *dir = cst_xstrdup(cred_path("sec"));
-	assert_int_equal(cred_refused(OSS(.secret_dir = dir), "neither a file AccessKeySecret nor a file akSecret"), ENOENT);
+	assert_int_equal(cred_refused(OSS(.secret_dir = dir), "neither a file AccessKeySecret nor a file akSecret"),
+			 ENOENT);
 	cred_write("sec/akSecret", "S\r\n", 0600);
 	expect(OSS(.secret_dir = dir), "A S ", "secret directory");
 	expect(OSS(.passwd_file = dir), "A S ", "secret directory");
@@ -229,7 +250,8 @@ static void kubernetes_directory(void **state)
 static void processes(void **state)
 {
 	(void)state;
-#define OK_JSON "'{\"AccessKeyId\":\"A\",\"AccessKeySecret\":\"SECRET123\",\"SecurityToken\":\"T\",\"Expiration\":\"2099-01-01T00:00:00Z\"}'"
+#define OK_JSON \
+	"'{\"AccessKeyId\":\"A\",\"AccessKeySecret\":\"SECRET123\",\"SecurityToken\":\"T\",\"Expiration\":\"2099-01-01T00:00:00Z\"}'"
 	expect(OSS(.process = "echo " OK_JSON), "A SECRET123 T", "credential process echo");
 	cred_refused(OSS(.process = "echo " OK_JSON "; exit 3"), "it ended with status 3");
 	cred_refused(OSS(.process = "/nowhere/tool SECRET123 2>/dev/null"), "status 127 (command not found)");
@@ -237,8 +259,10 @@ static void processes(void **state)
 	cred_refused(OSS(.process = "true"), "the answer is empty");
 	cred_refused(OSS(.process = "echo SECRET123"), "not a JSON object");
 	cred_refused(OSS(.process = "yes " OK_JSON), "prints too much");
-	cred_refused(OSS(.process = "echo '{\"AccessKeyId\":\"A\",\"AccessKeySecret\":\"SECRET123\",\"Expiration\":\"2001-01-01T00:00:00Z\"}'"),
-		     "they expired");
+	cred_refused(
+		OSS(.process =
+			    "echo '{\"AccessKeyId\":\"A\",\"AccessKeySecret\":\"SECRET123\",\"Expiration\":\"2001-01-01T00:00:00Z\"}'"),
+		"they expired");
 }
 
 /* The child gets standard input, output and error, our environment, no blocked signals, and a process group to be ended by. */
@@ -254,9 +278,11 @@ static void process_surroundings(void **state)
 	CST_AUTO_CLOSE int leak = open("/dev/null", O_RDONLY); /* inheritable on purpose */
 	assert_int_equal(dup2(leak, 77), 77);
 	setenv("CRED_TEST", "seen", 1);
-	snprintf(command, sizeof(command),
-		 "( ls /proc/self/fd | wc -l; test -e /proc/$$/fd/77 && echo leak; grep SigBlk /proc/$$/status; echo $CRED_TEST; "
-		 "tr '\\0' '\\n' </proc/$$/environ | grep -c SECRET; read x || echo eof ) >%s; echo " OK_JSON, cred_path("out"));
+	snprintf(
+		command, sizeof(command),
+		"( ls /proc/self/fd | wc -l; test -e /proc/$$/fd/77 && echo leak; grep SigBlk /proc/$$/status; echo $CRED_TEST; "
+		"tr '\\0' '\\n' </proc/$$/environ | grep -c SECRET; read x || echo eof ) >%s; echo " OK_JSON,
+		cred_path("out"));
 	setenv("CRED_TEST_SECRET", "x", 1);
 	expect(OSS(.process = command), "A SECRET123 T", "credential process");
 	unsetenv("CRED_TEST_SECRET");
