@@ -148,6 +148,7 @@ struct cst_http_conn {
 	char *in;
 	size_t in_pos, in_len, in_room;
 	bool answer_began, in_body, keep;
+	unsigned interim; /* 1xx answers so far */
 	int status;
 	enum cst_http_framing framing;
 	uint64_t body_left;
@@ -200,6 +201,8 @@ void cst_http_conn_close_socket(struct cst_http_conn *conn); /* between two addr
 void cst_http_conn_free(struct cst_http_conn *conn);	     /* a zombie whose task has come */
 /* Watches for the peer's close while no exchange runs. 0 or -errno. */
 int cst_http_conn_rest(struct cst_http_conn *conn);
+/* Open, and nothing has come that nobody asked for: fit for the next exchange. */
+bool cst_http_conn_quiet(struct cst_http_conn *conn);
 /* Leaves its loop: no watch, no timer. */
 void cst_http_conn_detach(struct cst_http_conn *conn);
 /* After each change of state or progress: the timer fires in time for what is due now. */

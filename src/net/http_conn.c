@@ -280,6 +280,19 @@ ssize_t cst_http_conn_send(struct cst_http_conn *conn, struct iovec *iov, int co
 	return n;
 }
 
+/* The event that would tell may not have been looked at yet, and none tells of what OpenSSL has read ahead. */
+bool cst_http_conn_quiet(struct cst_http_conn *conn)
+{
+	char byte;
+	int n;
+
+	if (!conn->ssl)
+		return recv(conn->watch.fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 && errno == EAGAIN;
+	ERR_clear_error();
+	n = SSL_peek(conn->ssl, &byte, 1); /* takes tickets in on its way */
+	return n <= 0 && SSL_get_error(conn->ssl, n) == SSL_ERROR_WANT_READ;
+}
+
 /* ---- events ---- */
 
 /* An idle connection became readable: closed by the server, or (TLS) a session ticket, or bytes nobody asked for. */

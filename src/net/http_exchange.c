@@ -7,6 +7,7 @@
 
 #define WAKEUP_BYTES (512 * 1024) /* so much of one body, then the loop's other connections have their turn */
 #define PIECES 16
+#define INTERIM_MAX 32 /* 1xx answers to one request: they are read in one go, and must not hold the loop */
 
 /* What a step of an exchange left behind. */
 enum step {
@@ -166,6 +167,7 @@ void cst_http_exchange_start(struct cst_http_conn *conn)
 	conn->out_done = conn->out_failed = false;
 	conn->in_pos = conn->in_len = 0;
 	conn->answer_began = conn->in_body = conn->keep = false;
+	conn->interim = 0;
 	conn->into_at = 0;
 	conn->into_pos = 0;
 	conn->progress_at = cst_now();
@@ -182,8 +184,9 @@ void cst_http_conn_run(struct cst_http_conn *conn, struct cst_http_call *call)
 	call->conn = conn;
 	call->state = CST_CALL_ACTIVE;
 	conn->reused = true;
-	if (conn->dead) {
-		/* It closed on its way from one loop to another: nothing has been sent, so any method may go again. */
+	if (conn->dead || !cst_http_conn_quiet(conn)) {
+		/* It closed meanwhile, or holds bytes that would pass for our answer: nothing has been sent, so any
+		 * method may go on another connection. */
 		replace(conn);
 		return;
 	}
@@ -257,8 +260,11 @@ static enum step head_read(struct cst_http_conn *conn, const struct cst_http_hea
 	conn->in_pos += head_len;
 	if (head->status == 101)
 		return refuse(conn, -EBADMSG, "the server switched to another protocol");
-	if (head->status < 200)
+	if (head->status < 200) {
+		if (++conn->interim > INTERIM_MAX)
+			return refuse(conn, -EBADMSG, "the server sends interim answers without end");
 		return STEP_MORE;
+	}
 	want_body(conn, head);
 	conn->in_body = true;
 	response.content_length = head->content_length;
