@@ -1,4 +1,4 @@
-/* Private to fs. Locks, outermost first: a directory's (meta), a handle's, a name shard's, a node shard's; the spin lock of a call and
+/* Private to fs. Locks, outermost first: a handle's, a directory's (meta), a name shard's, a node shard's; the spin lock of a call and
  * a wait's mutex are leaves. The host's functions are called without any of them, but for `dirent`, which only copies. */
 #pragma once
 
@@ -52,7 +52,7 @@ struct cst_fs {
 	uint64_t next_fh;
 	int64_t mounted; /* ns since 1970: the time of directories that have none */
 	uint64_t open_files, open_dirs, skipped, lookups, lookups_local, reads, bytes_read;
-	bool told_skipped, told_write, told_outside;
+	bool told_skipped, told_write;
 	struct cst_log_limit log_limit;
 	struct cst_metric *metric_skipped, *metric_shadowed;
 };

@@ -49,7 +49,6 @@ struct cst_inode {
 	struct cst_object_attr *attr;  /* [locked] counted, NULL: not known */
 	struct cst_dir *dir;	       /* [locked] directories, made on first use */
 	struct cst_fetch_object *data; /* [locked] files, made at the first open */
-	char *target;		       /* [locked] symlinks: set once */
 };
 #define CST_INODE_MAGIC 0x1a0de001u
 
