@@ -73,8 +73,8 @@ static void read_common(struct cst_object_op *op, const struct cst_http_head *he
 /* The whole object came though a range was asked for. */
 static int whole_object(struct cst_object_op *op, int64_t length)
 {
-	if (length >= 0)
-		op->info.size = (uint64_t)length;
+	op->info.size = length >= 0 ? (uint64_t)length : 0;
+	op->size_told = length >= 0;
 	if (op->sift) {
 		op->passed = 0;
 		return length >= 0 && op->offset >= (uint64_t)length
@@ -86,13 +86,26 @@ static int whole_object(struct cst_object_op *op, int64_t length)
 	return stop(op, CST_STOP_RANGE_IGNORED, "the store ignored the range");
 }
 
+/* Is the answer of the same object as the bytes that we have? Without ETags the time must tell; where nothing tells, only a
+ * store that was given a condition can be believed. */
+static bool same_version(const struct cst_object_op *op, struct cst_slice etag, const struct cst_http_head *head)
+{
+	struct cst_slice modified = cst_http_header_get(head, "last-modified");
+	int64_t mtime = 0;
+	if (etag.len || op->info.etag[0])
+		return cst_slice_is(etag, op->info.etag);
+	if (modified.len && cst_time_parse(modified.data, modified.len, &mtime) < 0)
+		mtime = 0;
+	return mtime == op->info.mtime && (mtime || op->has_if_match);
+}
+
 static int get_head(struct cst_object_op *op, const struct cst_http_response *r)
 {
 	struct cst_slice etag = bare_etag(cst_http_header_get(r->head, "etag"));
 	uint64_t first, last, total, from = op->offset + op->got;
 	if (op->has_if_match && etag.len && !cst_slice_is(etag, op->if_match))
 		return stop(op, CST_STOP_STALE, "the object has changed");
-	if (op->got && !cst_slice_is(etag, op->info.etag))
+	if (op->got && !same_version(op, etag, r->head))
 		return stop(op, op->has_if_match ? CST_STOP_STALE : CST_STOP_CHANGED, "the object has changed");
 	read_common(op, r->head);
 	op->accepted = true;
@@ -105,7 +118,9 @@ static int get_head(struct cst_object_op *op, const struct cst_http_response *r)
 	    (r->content_length >= 0 && (uint64_t)r->content_length != last - first + 1))
 		return stop(op, CST_STOP_MALFORMED, "the store sent another range than asked for");
 	op->passed = first;
+	op->told = last - first + 1;
 	op->info.size = total;
+	op->size_told = true;
 	return 0;
 }
 
@@ -213,7 +228,8 @@ static int sift(struct cst_object_op *op, struct cst_slice piece)
 		memcpy((char *)op->iov[i].iov_base + (low - want), piece.data + (low - at), (size_t)(high - low));
 		op->got += high - low;
 	}
-	return op->passed >= end ? stop(op, CST_STOP_ENOUGH, NULL) : 0;
+	/* An object whose size nobody told is read to its end: the size is part of the answer. */
+	return op->passed >= end && op->size_told ? stop(op, CST_STOP_ENOUGH, NULL) : 0;
 }
 
 int cst_op_on_body(void *arg, struct cst_slice piece)
@@ -442,7 +458,12 @@ static void judge_failure(struct cst_object_op *op)
 void cst_op_judge(struct cst_object_op *op, int rc, size_t received, const struct cst_error *err)
 {
 	bool cancelled = __atomic_load_n(&op->cancelled, __ATOMIC_RELAXED);
-	if (op->kind == CST_OP_GET && op->accepted && !op->sift && op->stop == CST_STOP_NONE && received) {
+	bool direct = op->kind == CST_OP_GET && op->accepted && !op->sift && op->stop == CST_STOP_NONE;
+	if (direct && op->status == 206 && received > op->told && rc != -EMSGSIZE && !cancelled) {
+		malformed(op, "the body is longer than its range");
+		return;
+	}
+	if (direct && received) {
 		op->got += received;
 		op->failures = 0; /* it gets on */
 	}
