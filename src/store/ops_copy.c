@@ -110,8 +110,12 @@ static void answer_copy(struct cst_store_request *r, const char *root, const str
 	cst_xml_time(&xml, "LastModified", record->mtime / CST_NS_PER_S);
 	cst_xml_text(&xml, "ETag", cst_slice_of(cst_answer_etag(r, record->etag, etag)));
 	cst_buf_printf(&xml, "</%s>", root);
-	if (r->dialect == CST_STORE_OSS && record->has_crc64)
-		cst_http_response_headerf(r->x, "x-oss-hash-crc64ecma", "%llu", (unsigned long long)record->crc64);
+	if (r->dialect == CST_STORE_OSS) {
+		/* Its clients read the header (ali-oss completes copies of parts with it), those of S3 the body. */
+		cst_http_response_header(r->x, "ETag", cst_answer_etag(r, record->etag, etag));
+		if (record->has_crc64)
+			cst_http_response_headerf(r->x, "x-oss-hash-crc64ecma", "%llu", (unsigned long long)record->crc64);
+	}
 	cst_answer_xml(r, &xml);
 }
 

@@ -17,7 +17,7 @@ const client = new OSS({
 
 const operations = {
   createBucket: () => client.putBucket(a.bucket),
-  listBuckets: async () => (await client.listBuckets()).buckets.map((b) => b.name),
+  listBuckets: async () => ((await client.listBuckets()).buckets || []).map((b) => b.name),
   deleteBucket: () => client.deleteBucket(a.bucket),
   put: () => client.put(a.key, a.file, { meta: a.meta, headers: a.headers }),
   get: async () => { await client.get(a.key, a.file, { headers: a.headers }); },

@@ -6,6 +6,7 @@
 Keys come from TEST_AK and TEST_SK. A cell is "ok", "FAILED", or "-" with its reason below the table. Exit status 1 when one failed.
 """
 import argparse
+import http.client
 import json
 import os
 import subprocess
@@ -194,7 +195,7 @@ class S3cmd(Client):
         config = self.out("s3cfg")
         with open(config, "w", encoding="utf-8") as f:
             f.write(f"[default]\naccess_key = {self.ak}\nsecret_key = {secret or self.sk}\nhost_base = {host}\n"
-                    f"host_bucket = {host}\nuse_https = False\n")
+                    f"host_bucket = {host}\nuse_https = False\nmultipart_copy_chunk_size_mb = 5\n")
         return self.run("s3cmd", "-c", config, "--no-progress", *argv, **kw)
 
     def url(self, key=""): return f"s3://{self.bucket}/{key}"
@@ -236,7 +237,7 @@ class S3cmd(Client):
         self.same(self.large, self.stored("large"))
 
     def op_uploadpartcopy(self):
-        self.s3cmd("cp", "--multipart-copy-chunk-size-mb=5", self.url("large"), self.url("large-copy"))
+        self.s3cmd("cp", self.url("large"), self.url("large-copy"))
         self.same(self.large, self.stored("large-copy"))
 
     def op_list_parts_abort(self):
@@ -364,7 +365,7 @@ class Boto3(Client):
         import boto3
         from botocore.config import Config
         return boto3.client("s3", endpoint_url=self.args.endpoint, aws_access_key_id=self.ak, aws_secret_access_key=secret or self.sk,
-                            region_name="us-east-1", config=Config(retries={"max_attempts": 1}, s3={"addressing_style": "path"}))
+                            region_name="us-east-1", config=Config(signature_version="s3v4", retries={"max_attempts": 1}, s3={"addressing_style": "path"}))
 
     def __init__(self, args, work):
         super().__init__(args, work)
@@ -502,6 +503,7 @@ class Boto3(Client):
 class AliOss(Client):
     name = "ali-oss V1"
     sign = "v1"
+    keys = [k for k in ODD if ".." not in k]  # Node.js resolves ".." in URLs before it sends them
     op_mount = "not a file system"
 
     def oss(self, operation, fails=False, env=None, **kw):
@@ -540,11 +542,11 @@ class AliOss(Client):
         # OSS answers a range beyond the end with the whole object unless asked for the standard's behaviour.
         self.oss("get", key="dir/small", file=self.out(), headers={"Range": "bytes=9000-9999"})
         self.same(self.out(), self.small)
-        check("InvalidRange" in self.oss("get", key="dir/small", file=self.out(), fails=True,
-                                         headers={"Range": "bytes=9000-9999", "x-oss-range-behavior": "standard"}))
+        check("416" in self.oss("get", key="dir/small", file=self.out(), fails=True,
+                                headers={"Range": "bytes=9000-9999", "x-oss-range-behavior": "standard"}))
 
     def op_odd_keys(self):
-        for key in ODD:
+        for key in self.keys:
             self.oss("put", key=key, file=self.small)
             self.oss("get", key=key, file=self.out())
             self.same(self.small, self.out())
@@ -563,7 +565,7 @@ class AliOss(Client):
 
     def op_list_v2(self):
         keys = self.pages("listV2", "continuation-token", **{"max-keys": 3})[0]
-        check("dir/small" in keys and set(ODD) <= set(keys), keys)
+        check("dir/small" in keys and set(self.keys) <= set(keys), keys)
 
     def op_delimiter(self): check("dir/" in self.pages("listV2", "continuation-token", delimiter="/")[1])
 
@@ -587,7 +589,17 @@ class AliOss(Client):
 
     def op_oss_symlink(self): check(self.oss("symlink", key="link", source="dir/small") == {"target": "dir/small", "content": 5000})
     def op_conditional(self): check(self.oss("conditional", key="dir/small") == [304, 412, 200])
-    def op_presigned_url(self): self.same(self.small, urllib.request.urlopen(self.oss("sign", key="dir/small"), timeout=20).read())
+    def op_presigned_url(self):
+        # ali-oss signs URLs for virtual-host addresses only, which nobody resolves here: the connection goes to the store's address.
+        address = urllib.parse.urlsplit(self.args.endpoint)
+        url = urllib.parse.urlsplit(self.oss("sign", key="dir/small", env={"ENDPOINT": f"http://localhost:{address.port}"}))
+        check(url.netloc == f"{self.bucket}.localhost:{address.port}", url)
+        connection = http.client.HTTPConnection(address.hostname, address.port, timeout=20)
+        connection.request("GET", f"{url.path}?{url.query}", headers={"Host": url.netloc})
+        answer = connection.getresponse()
+        body = answer.read()
+        check(answer.status == 200, body)
+        self.same(self.small, body)
     def op_wrong_secret(self): check("SignatureDoesNotMatch" in self.oss("list", query={}, fails=True, env={"OSS_ACCESS_KEY_SECRET": "wrong"}))
 
     def op_delete(self):

@@ -21,7 +21,7 @@ all_equal() {
 		for f; do cmp -- "$SOURCE/$f" "$MOUNT/$f" || exit 255; done' _
 }
 check "every byte is right" all_equal
-check "faults were injected" test "$(store_stat '[.failures // {} | .. | numbers] | add // 0')" -gt 10
+check "faults were injected" test "$(store_stat '[.faults // {} | .. | numbers] | add // 0')" -gt 10
 check "unmounts" stop_mount
 stop_store
 
