@@ -9,6 +9,7 @@
 
 #define SKEW_S 900 /* stores refuse requests further off than this */
 #define SKEW_TRIES 2
+#define RATE_LEAST 8192 /* bytes per second of one range */
 
 static bool success(int status)
 {
@@ -466,6 +467,9 @@ void cst_op_judge(struct cst_object_op *op, int rc, size_t received, const struc
 	if (direct && received) {
 		op->got += received;
 		op->failures = 0; /* it gets on */
+		/* Over a thin line a range takes its time. What has come buys more of it, at the least rate that still counts. */
+		if (!op->deadline_fixed)
+			op->deadline += (int64_t)cst_min(received, op->length) * (CST_NS_PER_S / RATE_LEAST);
 	}
 	if (op->stop != CST_STOP_NONE && rc == -ECANCELED && !(cancelled && op->stop != CST_STOP_ENOUGH)) {
 		judge_stop(op, received);

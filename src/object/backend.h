@@ -108,7 +108,7 @@ struct cst_object_op {
 
 	/* the request */
 	struct cst_buf key; /* or prefix */
-	bool light, no_retry, has_if_match;
+	bool light, no_retry, has_if_match, deadline_fixed;
 	char if_match[CST_ETAG_MAX];
 	uint64_t offset, length;
 	struct iovec iov_own[2 * CST_OP_IOV], *iov; /* of the whole range; room for `rest` follows */
@@ -131,7 +131,7 @@ struct cst_object_op {
 	const char *stop_why;
 	bool accepted; /* a 2xx answer of the form we want */
 	bool size_told; /* info.size is known before the body has come */
-	uint64_t told; /* bytes of a 206 by its Content-Range */
+	uint64_t told;	/* bytes of a 206 by its Content-Range */
 	bool has_error;
 	struct cst_buf error_body;
 	struct cst_store_error error;

@@ -113,6 +113,13 @@ static void reset_attempt(struct cst_object_op *op)
 	op->attempt_started = cst_now();
 }
 
+/* A connection that crawls is left for another one, where the range goes on: nothing that has come is lost. */
+static int64_t attempt_deadline(const struct cst_object_op *op)
+{
+	int64_t at = op->attempt_started + 2 * op->bucket->request_timeout;
+	return op->kind == CST_OP_GET && !op->sift && !op->no_retry ? cst_min(at, op->deadline) : op->deadline;
+}
+
 struct cst_http_call *cst_op_send(struct cst_object_op *op)
 {
 	struct cst_bucket *b = op->bucket;
@@ -144,7 +151,7 @@ struct cst_http_call *cst_op_send(struct cst_object_op *op)
 		.target = op->target.data,
 		.headers = cst_buf_slice(&op->headers),
 		.host_header = b->endpoint.host,
-		.deadline = op->deadline,
+		.deadline = attempt_deadline(op),
 		.first_byte_timeout = b->request_timeout,
 		.stall_timeout = b->request_timeout,
 		.on_head = cst_op_on_head,

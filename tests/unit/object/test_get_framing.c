@@ -1,4 +1,4 @@
-/* Answers of odd framing: bodies without a length, longer than their range, and objects without an ETag. */
+/* Answers of odd framing: bodies without a length, longer than their range, objects without an ETag, and thin lines. */
 #include "bucket_fixture.h"
 
 #include <errno.h>
@@ -32,8 +32,8 @@ static enum scripted_end play(const void *arg, unsigned n, const char *request, 
 }
 
 /* Reads [offset, offset + length); returns the number of requests. */
-static unsigned read_range(const char *const *answers, unsigned count, uint64_t offset, size_t length, const char *if_match,
-			   char *buffer, struct outcome *o)
+static unsigned read_range(const char *const *answers, unsigned count, uint64_t offset, size_t length,
+			   const char *if_match, char *buffer, struct outcome *o)
 {
 	struct script script = {answers, count};
 	struct fixture f;
@@ -47,7 +47,8 @@ static unsigned read_range(const char *const *answers, unsigned count, uint64_t 
 static void whole_object_of_unknown_size(void **state)
 {
 	(void)state;
-	static const char *const answers[] = {"HTTP/1.1 200 OK\r\nETag: \"E1\"\r\n" CHUNKED "14\r\n0123456789abcdefghij\r\na\r\nABCDEFGHIJ" END_CHUNK};
+	static const char *const answers[] = {"HTTP/1.1 200 OK\r\nETag: \"E1\"\r\n" CHUNKED
+					      "14\r\n0123456789abcdefghij\r\na\r\nABCDEFGHIJ" END_CHUNK};
 	char buffer[64] = "";
 	struct outcome o;
 	read_range(answers, 1, 5, 10, NULL, buffer, &o);
@@ -66,7 +67,8 @@ static void body_longer_than_its_range(void **state)
 	(void)state;
 	static const char *const answers[] = {
 		"HTTP/1.1 206 X\r\nETag: \"E1\"\r\nContent-Range: bytes 5-7/30\r\n" CHUNKED "6\r\n567###" END_CHUNK,
-		"HTTP/1.1 206 X\r\nETag: \"E1\"\r\nContent-Range: bytes 5-14/30\r\n" CHUNKED "a\r\n56789abcde" END_CHUNK};
+		"HTTP/1.1 206 X\r\nETag: \"E1\"\r\nContent-Range: bytes 5-14/30\r\n" CHUNKED
+		"a\r\n56789abcde" END_CHUNK};
 	char buffer[64] = "";
 	struct outcome o;
 	assert_int_equal(read_range(answers, 2, 5, 10, NULL, buffer, &o), 2);
@@ -118,12 +120,50 @@ static void resumed_without_etag(void **state)
 	outcome_fini(&o);
 }
 
+/* ---- thin lines ---- */
+
+#define PIECE 16384
+#define PIECES 6
+
+/* Each answer stops after a part of what it promised. */
+static enum scripted_end piece(const void *arg, unsigned n, const char *request, struct cst_buf *out)
+{
+	const char *range = strstr(request, "Range: bytes=");
+	unsigned long from = range ? strtoul(range + 13, NULL, 10) : 0, size = PIECE * PIECES;
+	(void)arg, (void)n;
+	cst_buf_printf(
+		out,
+		"HTTP/1.1 206 X\r\nETag: \"E1\"\r\nContent-Range: bytes %lu-%lu/%lu\r\nContent-Length: %lu\r\n\r\n",
+		from, size - 1, size, size - from);
+	memset(cst_buf_room(out, PIECE), 'a' + (int)(from / PIECE), PIECE);
+	out->len += PIECE;
+	return SCRIPTED_STALL;
+}
+
+static void what_comes_extends_the_deadline(void **state)
+{
+	(void)state;
+	struct cst_bucket_config config = {
+		.cloud = CST_CLOUD_OSS, .request_timeout = 100 * CST_NS_PER_MS, .deadline = 150 * CST_NS_PER_MS};
+	CST_AUTO_FREE char *buffer = cst_xcalloc(1, PIECE * PIECES);
+	struct fixture f;
+	struct outcome o;
+	fixture_start(&f, piece, NULL, &config);
+	assert_int_equal(fixture_read(&f, 0, PIECE * PIECES, "E1", buffer, &o), 0);
+	for (int i = 0; i < PIECE * PIECES; i++)
+		if (buffer[i] != 'a' + i / PIECE)
+			fail_msg("byte %d", i);
+	outcome_fini(&o);
+	fixture_stop(&f);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(whole_object_of_unknown_size),
 		cmocka_unit_test(body_longer_than_its_range),
 		cmocka_unit_test(resumed_without_etag),
+		cmocka_unit_test(what_comes_extends_the_deadline),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
