@@ -226,7 +226,8 @@ static void try_start(struct cst_object_op *op)
 		op->state = CST_OP_BACKOFF;
 		op->wake_at = cst_min(b->limiter.pause_until, op->deadline);
 		post_locked(op);
-	} else if (!cst_limiter_may_start(&b->limiter)) {
+	} else if (!cst_limiter_may_start(&b->limiter) || (op->sent == 0 && !TAILQ_EMPTY(&b->queue))) {
+		/* A new one does not overtake those who wait; without this, who starts the next from its callback always would. */
 		op->state = CST_OP_QUEUED;
 		op->wake_at = op->deadline;
 		TAILQ_INSERT_TAIL(&b->queue, op, link);
@@ -246,8 +247,10 @@ static void try_start(struct cst_object_op *op)
 /* The operation may end, and even its handle be released, before this returns; the caller holds a reference. */
 void cst_op_begin(struct cst_object_op *op)
 {
+	struct cst_bucket *b = op->bucket;
 	cst_ref_get(&op->ref); /* until DONE */
 	try_start(op);
+	start_queued(b); /* it may have queued though there is a place: the first in the line takes it */
 }
 
 /* A place is free: those who waited for one start. */
@@ -326,6 +329,7 @@ static void on_renewed(void *arg, int rc)
 	pthread_mutex_unlock(&b->lock);
 	if (ours && rc == 0) {
 		try_start(op);
+		start_queued(b);
 	} else if (ours) {
 		cst_op_explain(op, op->renew_error, 0, NULL);
 		cst_op_finish(op, -op->renew_error);
