@@ -121,5 +121,5 @@ for round in 1 2 3 4 5 6 7 8; do
 	check "round $round: everything answered is there" python3 "$WORK/writer.py" verify "$STORE_ADDRESS" "$WORK/state.json" "$round"
 done
 check "every writer got something done" python3 "$WORK/writer.py" count "$STORE_ADDRESS" "$WORK/state.json" 0
-nothing_staged() { [ -z "$(ls "$STORE_DIR/.cistern/tmp" "$STORE_DIR/.cistern/appends" | grep -v :)" ]; }
+nothing_staged() { [ -z "$(find "$STORE_DIR/.cistern/tmp" "$STORE_DIR/.cistern/appends" -mindepth 1)" ]; }
 check "nothing half-done is kept" nothing_staged
