@@ -337,9 +337,9 @@ int cst_blob_commit_locked(struct cst_store_backend *b, int bucket, struct cst_s
 		} else if (rc == 0) {
 			s->name[0] = '\0'; /* it is the object's file now */
 			return 0;
-		} else if (rc == -ENOENT || rc == -ENOTDIR || rc == -EISDIR) {
-			rc = 0;
 		}
+		if (rc == -ENOENT || rc == -ENOTDIR || rc == -EISDIR)
+			rc = 0;
 	}
 	return rc ? rc : -EBUSY;
 }

@@ -113,7 +113,7 @@ static bool begin(struct receiver *v)
 	struct cst_store_request *r = v->r;
 	struct cst_slice hash = payload_hash(r);
 
-	if (r->head->content_length < 0 && !r->head->chunked && (cst_request_is(r, "PUT") || v->fd >= 0)) {
+	if (r->head->content_length < 0 && !r->head->chunked && v->fd >= 0) {
 		cst_answer_error(r, CST_STORE_ERR_MISSING_LENGTH);
 		return false;
 	}

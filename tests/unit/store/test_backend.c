@@ -463,7 +463,7 @@ static void *collide(void *arg)
 	struct fixture *f = arg;
 	static const char *const keys[] = {"p", "p/q", "p/q/r"};
 
-	for (unsigned i = 0; i < 150; i++) {
+	for (unsigned i = 0; i < 300; i++) {
 		struct cst_slice key = cst_slice_of(keys[i % 3]);
 
 		put(f, key);
