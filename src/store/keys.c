@@ -161,14 +161,14 @@ void cst_keys_free(struct cst_keys *k)
 	free(k);
 }
 
-static bool has_changed(struct cst_keys *k)
+static bool has_changed(struct cst_keys *k, bool now_at_once)
 {
 	int64_t now = cst_now();
 	struct stat st;
 	bool changed = false;
 
 	pthread_mutex_lock(&k->lock);
-	if (now >= k->next_look) {
+	if (now_at_once || now >= k->next_look) {
 		k->next_look = now + LOOK_AGAIN;
 		changed = stat(k->path, &st) == 0 && (st.st_size != k->size || st.st_ino != k->ino ||
 						      st.st_mtim.tv_sec != k->mtime.tv_sec ||
@@ -178,21 +178,22 @@ static bool has_changed(struct cst_keys *k)
 	return changed;
 }
 
-bool cst_keys_find(struct cst_keys *k, struct cst_slice access_key, struct cst_credential *credential,
-		   char bucket[CST_KEYS_BUCKET])
+static void read_again(struct cst_keys *k)
 {
 	struct cst_error err = CST_ERROR_INIT;
+	char text[CST_ERROR_TEXT_MAX];
+
+	if (load(k, &err) != 0)
+		cst_log_warn("keeping the old access keys: %s", cst_error_text(&err, text, sizeof(text)));
+	else
+		cst_log_info("read the access keys again");
+}
+
+static bool find(struct cst_keys *k, struct cst_slice access_key, struct cst_credential *credential,
+		 char bucket[CST_KEYS_BUCKET])
+{
 	bool found = false;
 
-	CST_CHECK(k, KEYS_MAGIC);
-	if (has_changed(k)) {
-		char text[CST_ERROR_TEXT_MAX];
-
-		if (load(k, &err) != 0)
-			cst_log_warn("keeping the old access keys: %s", cst_error_text(&err, text, sizeof(text)));
-		else
-			cst_log_info("read the access keys again");
-	}
 	pthread_mutex_lock(&k->lock);
 	for (size_t i = 0; i < k->count && !found; i++) {
 		found = cst_slice_is(access_key, k->keys[i].credential.access_key);
@@ -203,4 +204,19 @@ bool cst_keys_find(struct cst_keys *k, struct cst_slice access_key, struct cst_c
 	}
 	pthread_mutex_unlock(&k->lock);
 	return found;
+}
+
+bool cst_keys_find(struct cst_keys *k, struct cst_slice access_key, struct cst_credential *credential,
+		   char bucket[CST_KEYS_BUCKET])
+{
+	CST_CHECK(k, KEYS_MAGIC);
+	if (has_changed(k, false))
+		read_again(k);
+	if (find(k, access_key, credential, bucket))
+		return true;
+	/* A key that was written a moment ago is used at once; only strangers cost a look at the file each time. */
+	if (!has_changed(k, true))
+		return false;
+	read_again(k);
+	return find(k, access_key, credential, bucket);
 }
