@@ -62,7 +62,10 @@ CST_MUST_USE bool cst_ops_may_write(struct cst_store_request *r, bool locked);
 CST_MUST_USE bool cst_ops_store(struct cst_store_request *r, struct cst_staged *s, struct cst_record *record);
 /* Response headers from a record: type, user metadata, class, checksums. */
 void cst_ops_headers(struct cst_store_request *r, const struct cst_record *record);
+/* ETag, and on OSS the CRC64. */
 void cst_ops_etag_header(struct cst_store_request *r, const struct cst_record *record);
+/* S3's x-amz-checksum-…, if one is stored: of the whole object, so not for parts of it. */
+void cst_ops_checksum_header(struct cst_store_request *r, const struct cst_record *record);
 /* Archived and not restored? */
 bool cst_ops_is_archived(const struct cst_record *record);
 void cst_ops_md5_etag(const uint8_t md5[16], char etag[CST_RECORD_ETAG]);

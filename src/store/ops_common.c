@@ -198,18 +198,22 @@ void cst_ops_md5_etag(const uint8_t md5[16], char etag[CST_RECORD_ETAG])
 void cst_ops_etag_header(struct cst_store_request *r, const struct cst_record *record)
 {
 	char etag[CST_ANSWER_ETAG];
-	struct cst_slice checksum = cst_slice_of(record->checksum);
-	struct cst_slice name = cst_slice_cut(&checksum, ':');
 
 	cst_http_response_header(r->x, "ETag", cst_answer_etag(r, record->etag, etag));
 	if (r->dialect == CST_STORE_OSS && record->has_crc64)
 		cst_http_response_headerf(r->x, "x-oss-hash-crc64ecma", "%llu", (unsigned long long)record->crc64);
-	if (r->dialect == CST_STORE_S3 && checksum.len) {
-		char full[64];
+}
 
-		snprintf(full, sizeof(full), "x-amz-checksum-%.*s", (int)name.len, name.data);
-		cst_http_response_header(r->x, full, checksum.data);
-	}
+void cst_ops_checksum_header(struct cst_store_request *r, const struct cst_record *record)
+{
+	struct cst_slice checksum = cst_slice_of(record->checksum);
+	struct cst_slice name = cst_slice_cut(&checksum, ':');
+	char full[64];
+
+	if (r->dialect != CST_STORE_S3 || !checksum.len)
+		return;
+	snprintf(full, sizeof(full), "x-amz-checksum-%.*s", (int)name.len, name.data);
+	cst_http_response_header(r->x, full, checksum.data);
 }
 
 static void stored_header(struct cst_store_request *r, struct cst_slice name, struct cst_slice value)

@@ -55,6 +55,7 @@ void cst_op_upload_part(struct cst_store_request *r)
 		cst_answer_errno(r, rc);
 	} else {
 		cst_ops_etag_header(r, &record);
+		cst_ops_checksum_header(r, &record);
 		cst_answer_empty(r, 200);
 	}
 }

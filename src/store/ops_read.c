@@ -100,6 +100,8 @@ static void send_range(struct cst_store_request *r, const struct cst_blob *blob,
 	validators(r, &blob->record);
 	cst_ops_headers(r, shown);
 	cst_http_response_header(r->x, "Accept-Ranges", "bytes");
+	if (kind == CST_RANGE_NONE && cst_slice_ieq(cst_request_own(r, "checksum-mode"), CST_SLICE("ENABLED")))
+		cst_ops_checksum_header(r, &blob->record);
 	if (kind == CST_RANGE_OK) {
 		status = 206;
 		cst_http_response_headerf(r->x, "Content-Range", "bytes %llu-%llu/%llu", (unsigned long long)offset,

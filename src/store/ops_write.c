@@ -25,6 +25,7 @@ void cst_op_put_object(struct cst_store_request *r)
 	if (!cst_ops_store(r, &staged.s, &record))
 		return;
 	cst_ops_etag_header(r, &record);
+	cst_ops_checksum_header(r, &record);
 	if (r->dialect == CST_STORE_OSS) {
 		cst_text_base64(&md5, sums.md5, sizeof(sums.md5));
 		cst_http_response_header(r->x, "Content-MD5", md5.data);

@@ -322,11 +322,12 @@ int cst_record_load(struct cst_record_store *s, int fd, const struct stat *st, s
 
 bool cst_record_each_header(const struct cst_record *r, size_t *pos, struct cst_slice *name, struct cst_slice *value)
 {
-	struct cst_slice rest = {r->headers.data + *pos, r->headers.len - *pos};
+	struct cst_slice rest;
 	struct cst_slice line;
 
 	if (*pos >= r->headers.len)
 		return false;
+	rest = (struct cst_slice){r->headers.data + *pos, r->headers.len - *pos};
 	line = cst_slice_cut(&rest, '\n');
 	*pos += line.len + 1;
 	*name = cst_slice_cut(&line, ':');

@@ -202,6 +202,9 @@ static void test_records(void **state)
 	for (size_t len = 0; len < data.len; len++)
 		cst_record_decode((struct cst_slice){data.data, len}, &out);
 	assert_int_equal(cst_record_decode(CST_SLICE("nonsense"), &out), -EBADMSG);
+	/* Found by fuzzing: no headers at all. */
+	assert_int_equal(cst_record_decode((struct cst_slice){"Cst1\1\1\0\0\x10", 9}, &out), 0);
+	assert_null(cst_record_header(&out, "content-type").data);
 }
 
 int main(void)
