@@ -1,6 +1,7 @@
 #define CST_LOG_AREA "fetch"
 #include "fetch/internal.h"
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/metrics.h"
 
@@ -8,6 +9,7 @@
 #include <string.h>
 
 #define MEMORY_FLOOR (UINT64_C(64) << 20)
+#define CALM_RANGE (5 * CST_NS_PER_S / 2)
 
 struct cst_fetch *cst_fetch_new(const struct cst_fetch_config *config, struct cst_error *err)
 {
@@ -25,6 +27,7 @@ struct cst_fetch *cst_fetch_new(const struct cst_fetch_config *config, struct cs
 	f->config.range_size = cst_min(f->config.range_size, RANGE_BLOCKS_MAX * BLOCK_SIZE) & ~((1u << 20) - 1);
 	f->config.range_size = cst_max(f->config.range_size, 1u << 20);
 	f->config.max_prefetch = config->max_prefetch ? config->max_prefetch : 64;
+	f->config.calm_range = config->calm_range ? config->calm_range : CALM_RANGE;
 	pthread_mutex_init(&f->lock, NULL);
 	pthread_cond_init(&f->drained, NULL);
 	TAILQ_INIT(&f->waiting);

@@ -50,6 +50,7 @@ struct range {
 	struct cst_fetch_block *blocks[RANGE_BLOCKS_MAX];
 	struct iovec iov[RANGE_BLOCKS_MAX];
 	uint64_t offset, length;
+	int64_t started;
 	char etag[CST_ETAG_MAX];
 	struct cst_object_op *op; /* set once the start has returned */
 	bool finished, cancelled;
@@ -95,6 +96,7 @@ struct cst_fetch_object {
 	char etag[CST_ETAG_MAX];
 	uint64_t size;
 	bool stale;
+	int64_t range_ns; /* what a prefetched range takes, averaged over the last ones */
 	struct block_list blocks;
 	TAILQ_HEAD(, range) ranges;
 };

@@ -1,6 +1,7 @@
 #define CST_LOG_AREA "fetch"
 #include "fetch/internal.h"
 
+#include "base/clock.h"
 #include "base/log.h"
 
 #include <errno.h>
@@ -37,6 +38,7 @@ static struct range *range_new_locked(struct cst_fetch_object *o, uint64_t first
 		r->iov[i] = (struct iovec){b->data, block_length(o, first + i)};
 		r->length += r->iov[i].iov_len;
 	}
+	r->started = cst_now();
 	TAILQ_INSERT_TAIL(&o->ranges, r, sibling);
 	f->ranges++;
 	f->prefetch_ranges += prefetch;
@@ -68,7 +70,8 @@ static int check_version_locked(struct range *r, int rc, size_t got, const struc
 {
 	struct cst_fetch_object *o = r->object;
 	if (rc < 0) {
-		if (rc == -ENOENT || rc == -ESTALE) {
+		/* No such range: it is shorter than it was. */
+		if (rc == -ENOENT || rc == -ESTALE || rc == -ERANGE) {
 			o->stale = true;
 			return -ESTALE;
 		}
@@ -125,6 +128,10 @@ static void range_done(void *arg, int rc, size_t got, const struct cst_object_in
 	f->ranges--;
 	f->prefetch_ranges -= r->prefetch;
 	f->stats.bytes_fetched += got;
+	if (rc == 0 && r->prefetch) {
+		int64_t took = cst_now() - r->started;
+		o->range_ns = o->range_ns ? o->range_ns + (took - o->range_ns) / 4 : took;
+	}
 	TAILQ_REMOVE(&o->ranges, r, sibling);
 	r->finished = true;
 	finish_blocks_locked(r, rc, &todo);

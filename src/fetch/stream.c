@@ -6,7 +6,8 @@
  *
  * The window (bytes kept asked for ahead of the reader) starts at 4 MiB and quadruples each time the reader has gone through a
  * quarter of it, so that at 20 ms a request and 90 MiB/s a connection a stream reaches network speed after three round trips and a
- * short file costs little. Ranges grow with it, from 1 MiB to the configured size: many small ones at first fill the window
+ * short file costs little. It grows only as long as ranges come soon: over a thin line a larger window makes each of them slower and
+ * nothing faster, until reads that wait for the first one pass their deadline. Ranges grow with it, from 1 MiB to the configured size: many small ones at first fill the window
  * soonest, few large ones later cost the fewest requests. */
 #include "fetch/internal.h"
 
@@ -68,8 +69,12 @@ static void grow_locked(struct cst_fetch_stream *s)
 	if (s->window == 0) {
 		s->window = cst_min((uint64_t)WINDOW_FIRST, most);
 		s->grow_at = s->next + s->window / 4;
-	} else if (s->next >= s->grow_at && s->window < most) {
-		s->window = cst_min(s->window * 4, most);
+	} else if (s->next >= s->grow_at) {
+		int64_t took = s->object->range_ns, calm = f->config.calm_range;
+		if (took <= calm)
+			s->window = cst_min(s->window * 4, most);
+		else if (took > 4 * calm)
+			s->window = cst_max(s->window / 4, cst_min((uint64_t)WINDOW_FIRST, most));
 		s->grow_at = s->next + s->window / 4;
 	}
 }

@@ -141,9 +141,10 @@ static void start_read(struct reader *reader, struct cst_fetch_stream *s, uint64
 	cst_fetch_read(s, &reader->read);
 }
 
-static struct cst_fetch *make(uint64_t memory)
+static struct cst_fetch *make_with(struct cst_fetch_config config)
 {
-	struct cst_fetch_config config = {.bucket = (struct cst_bucket *)&store, .memory = memory, .prefetch = true};
+	config.bucket = (struct cst_bucket *)&store;
+	config.prefetch = true;
 	struct cst_error err = CST_ERROR_INIT;
 	struct cst_fetch *f = cst_fetch_new(&config, &err);
 	assert_non_null(f);
@@ -151,6 +152,11 @@ static struct cst_fetch *make(uint64_t memory)
 	store.bytes = 0;
 	strcpy(store.etag, "v1");
 	return f;
+}
+
+static struct cst_fetch *make(uint64_t memory)
+{
+	return make_with((struct cst_fetch_config){.memory = memory});
 }
 
 static struct cst_fetch_object *object(struct cst_fetch *f, uint64_t size)
@@ -243,6 +249,25 @@ static void sequential(void **state)
 	cst_fetch_stats(f, &stats);
 	assert_true(stats.memory_peak <= 64 * MIB);
 	assert_int_equal(stats.bytes_read, size);
+	end(f, o, s);
+}
+
+/* Ranges that take long, as over a thin line, keep the window small: what a reader waits for shares the line with little else. */
+static void slow_ranges_keep_the_window_small(void **state)
+{
+	(void)state;
+	struct cst_fetch *f = make_with((struct cst_fetch_config){.memory = 256 * MIB, .calm_range = 1});
+	struct cst_fetch_object *o = object(f, 256ull * MIB);
+	struct cst_fetch_stream *s = cst_fetch_stream_new(o);
+	for (uint64_t offset = 0; offset < 256ull * MIB; offset += MIB) {
+		struct reader r;
+		uint64_t before = store.bytes;
+		start_read(&r, s, offset, MIB);
+		assert_true(store.bytes - before <= 6 * MIB);
+		answer_all();
+		assert_int_equal(r.rc, MIB);
+		cst_fetch_read_release(&r.read);
+	}
 	end(f, o, s);
 }
 
@@ -373,6 +398,23 @@ static void changed_object_is_stale(void **state)
 	assert_int_equal(store.total, before);
 	cst_fetch_read_release(&c.read);
 	cst_fetch_read_release(&d.read);
+	end(f, o, s);
+}
+
+/* A store that looks at the range before the condition. */
+static void shrunk_object_is_stale(void **state)
+{
+	(void)state;
+	struct cst_fetch *f = make(64 * MIB);
+	struct cst_fetch_object *o = object(f, 64 * MIB);
+	struct cst_fetch_stream *s = cst_fetch_stream_new(o);
+	struct reader a;
+	start_read(&a, s, 32 * MIB, 4096);
+	answer(-ERANGE);
+	assert_int_equal(a.rc, -ESTALE);
+	assert_int_equal(a.code, ESTALE);
+	assert_true(cst_fetch_object_is_stale(o));
+	cst_fetch_read_release(&a.read);
 	end(f, o, s);
 }
 
@@ -549,10 +591,12 @@ int main(void)
 		cmocka_unit_test(small_object_is_one_request),
 		cmocka_unit_test(random_reads_stay_small),
 		cmocka_unit_test(sequential),
+		cmocka_unit_test(slow_ranges_keep_the_window_small),
 		cmocka_unit_test(swapped_reads_are_sequential),
 		cmocka_unit_test(budget_is_hard_and_fair),
 		cmocka_unit_test(stalled_readers_stop_nobody),
 		cmocka_unit_test(changed_object_is_stale),
+		cmocka_unit_test(shrunk_object_is_stale),
 		cmocka_unit_test(unknown_etag_is_adopted_once),
 		cmocka_unit_test(errors_reach_all_waiters),
 		cmocka_unit_test(cancel_leaves_others),
