@@ -117,7 +117,8 @@ void block_free_locked(struct cst_fetch *f, struct cst_fetch_block *b)
 	f->free_count++;
 }
 
-struct cst_fetch_block *block_take_locked(struct cst_fetch *f, struct cst_fetch_object *o, uint64_t index, bool prefetch)
+struct cst_fetch_block *block_take_locked(struct cst_fetch *f, struct cst_fetch_object *o, uint64_t index,
+					  bool prefetch)
 {
 	if (f->free_count == 0) {
 		struct cst_fetch_block *victim = TAILQ_FIRST(&f->used);

@@ -14,7 +14,8 @@
 struct cst_fetch *cst_fetch_new(const struct cst_fetch_config *config, struct cst_error *err)
 {
 	if (config->memory < MEMORY_FLOOR) {
-		cst_error_set(err, EINVAL, "can't use a memory budget of %llu bytes", (unsigned long long)config->memory);
+		cst_error_set(err, EINVAL, "can't use a memory budget of %llu bytes",
+			      (unsigned long long)config->memory);
 		cst_error_why(err, "the smallest that lets reads overlap is 64MiB");
 		cst_error_hint(err, "set --memory 64MiB or more");
 		return NULL;
@@ -58,7 +59,8 @@ void cst_fetch_free(struct cst_fetch *f)
 	free(f);
 }
 
-struct cst_fetch_object *cst_fetch_object_new(struct cst_fetch *f, struct cst_slice key, const char *etag, uint64_t size)
+struct cst_fetch_object *cst_fetch_object_new(struct cst_fetch *f, struct cst_slice key, const char *etag,
+					      uint64_t size)
 {
 	CST_CHECK(f, FETCH_MAGIC);
 	struct cst_fetch_object *o = CST_NEW(struct cst_fetch_object);
@@ -120,7 +122,7 @@ static void abandon(struct cst_fetch_object *o)
 	bool more;
 	do {
 		unsigned count = 0;
-		TAILQ_FOREACH(r, &o->ranges, sibling) {
+		TAILQ_FOREACH (r, &o->ranges, sibling) {
 			if (r->op && !r->cancelled && count < CST_ARRAY_LEN(ranges)) {
 				r->cancelled = true;
 				cst_ref_get(&r->ref);

@@ -28,7 +28,8 @@ struct cst_fetch *cst_fetch_new(const struct cst_fetch_config *config, struct cs
 void cst_fetch_free(struct cst_fetch *f);
 
 /* key and etag are copied. An empty etag means "unknown": the first answer's is adopted. */
-struct cst_fetch_object *cst_fetch_object_new(struct cst_fetch *f, struct cst_slice key, const char *etag, uint64_t size);
+struct cst_fetch_object *cst_fetch_object_new(struct cst_fetch *f, struct cst_slice key, const char *etag,
+					      uint64_t size);
 struct cst_fetch_object *cst_fetch_object_ref(struct cst_fetch_object *o);
 void cst_fetch_object_unref(struct cst_fetch_object *o);
 /* True once a GET has found another version in the store (If-Match failed or NoSuchKey): uncached reads give -ESTALE. */

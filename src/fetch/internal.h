@@ -34,7 +34,7 @@ struct cst_fetch_block {
 	unsigned refs; /* reads that use or wait for it */
 	bool unread;   /* prefetched and not asked for since */
 	struct cst_fetch_block *hash_next;
-	TAILQ_ENTRY(cst_fetch_block) queue;  /* free, used or unread */
+	TAILQ_ENTRY(cst_fetch_block) queue;   /* free, used or unread */
 	TAILQ_ENTRY(cst_fetch_block) sibling; /* in its object */
 	TAILQ_HEAD(slot_list, cst_fetch_slot) waiters;
 };
@@ -54,7 +54,7 @@ struct range {
 	char etag[CST_ETAG_MAX];
 	struct cst_object_op *op; /* set once the start has returned */
 	bool finished, cancelled;
-	STAILQ_ENTRY(range) link;	/* in a todo */
+	STAILQ_ENTRY(range) link;   /* in a todo */
 	TAILQ_ENTRY(range) sibling; /* in its object */
 };
 
@@ -124,8 +124,10 @@ struct cst_fetch_block *block_find_locked(struct cst_fetch *f, const struct cst_
 /* How many blocks could be had, with or without giving up unread ones. */
 unsigned blocks_available_locked(const struct cst_fetch *f, bool demand);
 /* One block, FETCHING for (o, index); the caller has checked that there is one. */
-struct cst_fetch_block *block_take_locked(struct cst_fetch *f, struct cst_fetch_object *o, uint64_t index, bool prefetch);
-void block_ref_locked(struct cst_fetch *f, struct cst_fetch_block *b);	 /* a read uses it: out of the queues, not unread */
+struct cst_fetch_block *block_take_locked(struct cst_fetch *f, struct cst_fetch_object *o, uint64_t index,
+					  bool prefetch);
+void block_ref_locked(struct cst_fetch *f,
+		      struct cst_fetch_block *b); /* a read uses it: out of the queues, not unread */
 void block_unref_locked(struct cst_fetch *f, struct cst_fetch_block *b); /* back into a queue */
 void block_ready_locked(struct cst_fetch *f, struct cst_fetch_block *b);
 void block_free_locked(struct cst_fetch *f, struct cst_fetch_block *b); /* no references */
@@ -133,7 +135,8 @@ void block_free_locked(struct cst_fetch *f, struct cst_fetch_block *b); /* no re
 /* range.c: GETs. */
 /* Covers blocks [first, last] that are missing with ranges of at most `most` blocks each; the blocks are taken (there must be
  * enough). Returns the ranges made. */
-unsigned ranges_make_locked(struct cst_fetch_object *o, uint64_t first, uint64_t last, unsigned most, bool prefetch, struct todo *todo);
+unsigned ranges_make_locked(struct cst_fetch_object *o, uint64_t first, uint64_t last, unsigned most, bool prefetch,
+			    struct todo *todo);
 void range_start(struct range *r); /* not under the lock */
 void range_put(struct range *r);
 void object_put(struct cst_fetch_object *o); /* one reference to the memory; not under the lock */

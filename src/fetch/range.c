@@ -46,7 +46,8 @@ static struct range *range_new_locked(struct cst_fetch_object *o, uint64_t first
 	return r;
 }
 
-unsigned ranges_make_locked(struct cst_fetch_object *o, uint64_t first, uint64_t last, unsigned most, bool prefetch, struct todo *todo)
+unsigned ranges_make_locked(struct cst_fetch_object *o, uint64_t first, uint64_t last, unsigned most, bool prefetch,
+			    struct todo *todo)
 {
 	unsigned made = 0;
 	for (uint64_t i = first; i <= last;) {
@@ -66,7 +67,8 @@ unsigned ranges_make_locked(struct cst_fetch_object *o, uint64_t first, uint64_t
 }
 
 /* The answer must be of the version that was asked for: the first answer of an object whose ETag was unknown decides it. */
-static int check_version_locked(struct range *r, int rc, size_t got, const struct cst_object_info *info, struct cst_error *err)
+static int check_version_locked(struct range *r, int rc, size_t got, const struct cst_object_info *info,
+				struct cst_error *err)
 {
 	struct cst_fetch_object *o = r->object;
 	if (rc < 0) {
@@ -139,8 +141,8 @@ static void range_done(void *arg, int rc, size_t got, const struct cst_object_in
 	pthread_mutex_unlock(&f->lock);
 
 	if (rc < 0 && r->prefetch)
-		cst_log_debug("prefetch of %.*s at %llu failed: %s", (int)o->key_len, o->key, (unsigned long long)r->offset,
-			      todo.err ? todo.err->why : strerror(-rc));
+		cst_log_debug("prefetch of %.*s at %llu failed: %s", (int)o->key_len, o->key,
+			      (unsigned long long)r->offset, todo.err ? todo.err->why : strerror(-rc));
 	todo_run(&todo);
 	range_put(r);
 }

@@ -13,7 +13,8 @@ void todo_init(struct todo *todo)
 /* Says why a read failed when no range's error does. */
 static void describe(const struct cst_fetch_read *r, struct cst_error *err)
 {
-	cst_error_set(err, -r->result, "can't read %.*s", (int)cst_min(r->object->key_len, (size_t)160), r->object->key);
+	cst_error_set(err, -r->result, "can't read %.*s", (int)cst_min(r->object->key_len, (size_t)160),
+		      r->object->key);
 	if (r->result == -ESTALE)
 		cst_error_why(err, "the object was changed or deleted in the store after it was opened");
 	else if (r->result == -EINTR)
@@ -99,7 +100,8 @@ static uint64_t demand_end_locked(const struct cst_fetch_read *r, uint64_t last)
 		return last;
 	const uint64_t per_mib = (1u << 20) / BLOCK_SIZE;
 	uint64_t object_last = (o->size - 1) / BLOCK_SIZE;
-	uint64_t end = o->size <= 2 * CST_FETCH_READ_MAX ? object_last : cst_min((last / per_mib + 1) * per_mib - 1, object_last);
+	uint64_t end = o->size <= 2 * CST_FETCH_READ_MAX ? object_last
+							 : cst_min((last / per_mib + 1) * per_mib - 1, object_last);
 	/* A neighbour that is there or coming ends the stretch. */
 	uint64_t reach = last;
 	while (reach < end && !block_find_locked(o->fetch, o, reach + 1))

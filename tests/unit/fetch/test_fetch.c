@@ -36,7 +36,8 @@ static char pattern(uint64_t offset)
 	return (char)(offset * 2654435761u >> 13 ^ offset >> 20);
 }
 
-struct cst_object_op *cst_object_get(struct cst_bucket *b, const struct cst_object_get *get, cst_object_get_fn fn, void *arg)
+struct cst_object_op *cst_object_get(struct cst_bucket *b, const struct cst_object_get *get, cst_object_get_fn fn,
+				     void *arg)
 {
 	(void)b;
 	struct cst_object_op *op = CST_NEW(struct cst_object_op);
@@ -82,7 +83,8 @@ static void answer_op(struct cst_object_op *op, int rc)
 	if (rc == 0) {
 		uint64_t offset = op->get.offset;
 		for (int i = 0; i < op->get.into_count; i++)
-			for (size_t k = 0; k < op->into[i].iov_len && offset < store.size && got < op->get.length; k++, offset++, got++)
+			for (size_t k = 0; k < op->into[i].iov_len && offset < store.size && got < op->get.length;
+			     k++, offset++, got++)
 				((char *)op->into[i].iov_base)[k] = pattern(offset);
 	} else {
 		cst_error_set(&err, -rc, "can't read %s", op->key);
@@ -524,7 +526,10 @@ static void *storm_reader(void *arg)
 		struct cst_fetch_stream *s = cst_fetch_stream_new(o);
 		uint64_t offset = rand_r(&seed) % 2 ? 0 : (uint64_t)rand_r(&seed) % (store.size - 1);
 		for (int i = 0; i < 20 && offset < store.size; i++) {
-			struct reader r = {.read = {.offset = offset, .length = 1u + (unsigned)rand_r(&seed) % MIB, .done = storm_done, .arg = &r}};
+			struct reader r = {.read = {.offset = offset,
+						    .length = 1u + (unsigned)rand_r(&seed) % MIB,
+						    .done = storm_done,
+						    .arg = &r}};
 			cst_fetch_read(s, &r.read);
 			if (rand_r(&seed) % 16 == 0)
 				cst_fetch_read_cancel(&r.read);
