@@ -54,6 +54,26 @@ static int any_entry(void *arg, int dir, const char *name, unsigned char type)
 	return 1;
 }
 
+/* An upload that was killed while it began or ended has no `upload` any more, only its parts. */
+static int sweep_upload(void *arg, int dir, const char *name, unsigned char type)
+{
+	CST_AUTO_FREE char *path = cst_xasprintf("%s/upload", name);
+
+	(void)arg;
+	(void)type;
+	return faccessat(dir, path, F_OK, AT_SYMLINK_NOFOLLOW) != 0 && errno == ENOENT ? cst_tree_remove(dir, name) : 0;
+}
+
+static int sweep_bucket(void *arg, int dir, const char *name, unsigned char type)
+{
+	CST_AUTO_CLOSE int fd = cst_tree_open(dir, name, O_RDONLY | O_DIRECTORY);
+
+	(void)type;
+	if (fd >= 0)
+		cst_tree_each(fd, sweep_upload, arg);
+	return 0;
+}
+
 static int open_system(struct cst_store_backend *b, const char *dir, struct cst_error *err)
 {
 	const char *hint = "the store needs to write into DIR/.cistern; check owner, permissions and free space";
@@ -104,6 +124,7 @@ int cst_backend_new(const char *dir, struct cst_store_backend **backend, struct 
 	cst_tree_each(b->tmp, empty_entry, NULL);
 	b->records.in_use = cst_tree_each(b->records.dir, any_entry, NULL) > 0;
 	cst_append_recover(b);
+	cst_tree_each(b->uploads, sweep_bucket, NULL);
 	*backend = b;
 	return 0;
 }

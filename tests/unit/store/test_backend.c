@@ -445,6 +445,12 @@ static void test_upload(void **state)
 	/* A part that comes too late is refused. */
 	assert_true(cst_upload_add_part(f->b, &u, 4, &s) < 0);
 	cst_staged_discard(f->b, &s);
+	/* What a killed upload left goes at the next start; an upload under way stays. */
+	assert_int_equal(mkdirat(f->b->uploads, "bucket/left", 0700), 0);
+	assert_int_equal(cst_upload_begin(f->b, "bucket", CST_SLICE("k"), &record, id), 0);
+	reopen(f);
+	assert_int_not_equal(faccessat(f->b->uploads, "bucket/left", F_OK, 0), 0);
+	assert_int_equal(cst_upload_open(f->b, "bucket", cst_slice_of(id), CST_SLICE("k"), &u), 0);
 }
 
 static void test_one_store(void **state)
