@@ -187,9 +187,13 @@ def fuzz_names():
     return sorted(name[5:-2] for name in os.listdir(folder) if name.startswith("fuzz_") and name.endswith(".c"))
 
 
+def fuzz_programs():
+    return [f"tests/fuzz/fuzz_{name}" for name in fuzz_names()]
+
+
 def fuzz(tally):
     """Each fuzzer for a minute, from a copy of its corpus: what it finds new is not kept, a crash is printed."""
-    directory = build(tally, "fuzz", ["-Dfuzz=true", "-Dsanitize=address"], {"CC": "clang"})
+    directory = build(tally, "fuzz", ["-Dfuzz=true", "-Dsanitize=address"], {"CC": "clang"}, fuzz_programs())
     if not directory:
         return
 
@@ -218,7 +222,7 @@ def covered_sources():
 
 
 def coverage(tally):
-    directory = build(tally, "coverage", ["-Dcoverage_map=true"], {"CC": "clang"})
+    directory = build(tally, "coverage", ["-Dcoverage_map=true"], {"CC": "clang"}, fuzz_programs())
     if not directory:
         return
     program = lambda name: os.path.join(directory, "tests/fuzz", f"fuzz_{name}")

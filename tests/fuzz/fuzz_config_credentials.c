@@ -1,4 +1,5 @@
-/* What users and services put into credential files and answers. The first byte chooses the parser. */
+/* What users and services put into credential files and answers. The first byte chooses the parser.
+ * Covers: src/object/credentials_parse.c src/object/credentials_ini.c */
 #include "object/credentials_internal.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

@@ -1,4 +1,5 @@
-/* Error documents, as bodies and as x-oss-err headers. Whatever comes, the texts are terminated and printable. */
+/* Error documents, as bodies and as x-oss-err headers. Whatever comes, the texts are terminated and printable.
+ * Covers: src/object/error_xml.c */
 #include "object/xml.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

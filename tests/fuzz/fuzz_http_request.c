@@ -1,4 +1,5 @@
-/* Request heads: any bytes, also cut short; what a head says must lie within it. */
+/* Request heads: any bytes, also cut short; what a head says must lie within it.
+ * Covers: src/net/http_parser.c */
 #include "net/http_parser.h"
 
 #include <errno.h>

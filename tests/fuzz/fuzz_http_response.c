@@ -1,4 +1,5 @@
-/* A response: the head, then its body when it is chunked, decoded whole and byte by byte with the same outcome. */
+/* A response: the head, then its body when it is chunked, decoded whole and byte by byte with the same outcome.
+ * Covers: src/net/http_parser.c */
 #include "net/http_parser.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

@@ -1,4 +1,5 @@
-/* Listing pages. The first byte chooses the size of the pieces in which the rest arrives. */
+/* Listing pages. The first byte chooses the size of the pieces in which the rest arrives.
+ * Covers: src/object/list_xml.c */
 #include "object/xml.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

@@ -1,5 +1,6 @@
 /* What the store reads of a request: target, query, headers (ranges, ETags, copy sources), aws-chunked bodies, XML, and
- * the records of objects. The input is a request head, then its body. */
+ * the records of objects. The input is a request head, then its body.
+ * Covers: src/store/request.c src/store/chunked.c src/store/xml_in.c */
 #include "store/chunked.h"
 #include "store/record.h"
 #include "store/request.h"

@@ -375,7 +375,7 @@ static void many_pieces(void **state)
 {
 	(void)state;
 	SCRIPT({206, E1 "Content-Range: bytes 0-29/30\r\n", CONTENT, 7, SCRIPTED_CLOSE},
-	       {206, E1 "Content-Range: bytes 7-29/30\r\n", CONTENT + 7});
+	       {206, E1 "Content-Range: bytes 7-29/30\r\n", &CONTENT[7]});
 	struct iovec into[30];
 	for (int i = 0; i < 30; i++)
 		into[i] = (struct iovec){buffer + i, 1};
