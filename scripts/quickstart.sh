@@ -55,7 +55,7 @@ clean() {
 	unmount
 	stop_store
 	rm -rf --one-file-system "$dir" "$build"
-	rmdir "$top/build" 2>/dev/null || true
+	rmdir "$top/build" /run/cistern 2>/dev/null || true
 	echo "quickstart: removed $dir and $build; the installed packages stay"
 }
 
