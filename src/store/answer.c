@@ -119,7 +119,8 @@ void cst_answer_errno(struct cst_store_request *r, int rc)
 		cst_answer_error(r, CST_STORE_ERR_INVALID_KEY);
 		return;
 	case -ENAMETOOLONG:
-		cst_answer_error(r, r->dialect == CST_STORE_S3 ? CST_STORE_ERR_KEY_TOO_LONG : CST_STORE_ERR_INVALID_KEY);
+		cst_answer_error(r,
+				 r->dialect == CST_STORE_S3 ? CST_STORE_ERR_KEY_TOO_LONG : CST_STORE_ERR_INVALID_KEY);
 		return;
 	case -ENOSPC:
 	case -EDQUOT:
@@ -129,7 +130,8 @@ void cst_answer_errno(struct cst_store_request *r, int rc)
 	case -EPERM:
 	case -EROFS:
 	case -ELOOP:
-		cst_answer_errorf(r, CST_STORE_ERR_ACCESS_DENIED, "The store can't do that in its directory: %s.", strerror(-rc));
+		cst_answer_errorf(r, CST_STORE_ERR_ACCESS_DENIED, "The store can't do that in its directory: %s.",
+				  strerror(-rc));
 		break;
 	default:
 		cst_answer_errorf(r, CST_STORE_ERR_INTERNAL, "The store's directory gave an error: %s.", strerror(-rc));
@@ -232,7 +234,8 @@ const char *cst_answer_class(const struct cst_store_request *r, enum cst_record_
 int cst_answer_parse_class(struct cst_slice text, enum cst_record_class *class)
 {
 	for (int i = 0; i < CST_CLASS_COUNT; i++) {
-		if (cst_slice_ieq(text, cst_slice_of(classes[i].oss)) || cst_slice_ieq(text, cst_slice_of(classes[i].s3))) {
+		if (cst_slice_ieq(text, cst_slice_of(classes[i].oss)) ||
+		    cst_slice_ieq(text, cst_slice_of(classes[i].s3))) {
 			*class = (enum cst_record_class)i;
 			return 0;
 		}

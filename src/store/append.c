@@ -41,8 +41,8 @@ static int put_back(struct cst_store_backend *b, int fd, struct cst_record *old)
 	struct timespec mtime = {.tv_sec = old->mtime / CST_NS_PER_S, .tv_nsec = old->mtime % CST_NS_PER_S};
 	struct stat st;
 
-	if (ftruncate(fd, (off_t)old->size) != 0 || futimens(fd, (struct timespec[2]){{.tv_nsec = UTIME_OMIT}, mtime}) != 0 ||
-	    fstat(fd, &st) != 0)
+	if (ftruncate(fd, (off_t)old->size) != 0 ||
+	    futimens(fd, (struct timespec[2]){{.tv_nsec = UTIME_OMIT}, mtime}) != 0 || fstat(fd, &st) != 0)
 		return -errno;
 	if (cst_record_store(&b->records, fd, old, &st) != 0 || fsync(fd) != 0)
 		return -EIO;
@@ -107,14 +107,17 @@ int cst_blob_append_locked(struct cst_store_backend *b, int bucket, const char *
 	rc = cst_record_load(&b->records, fd, &st, &old);
 	if (rc)
 		return rc;
-	snprintf(note, sizeof(note), "%016" PRIx64 "-%" PRIx64, b->nonce, __atomic_add_fetch(&b->serial, 1, __ATOMIC_RELAXED));
+	snprintf(note, sizeof(note), "%016" PRIx64 "-%" PRIx64, b->nonce,
+		 __atomic_add_fetch(&b->serial, 1, __ATOMIC_RELAXED));
 	rc = write_note(b, note, bucket_name, key, &old);
 	if (rc)
 		return rc;
 	rc = grow(b, fd, s, record, old.size);
 	if (rc && put_back(b, fd, &old) != 0) {
-		cst_log_error("an append to an object of bucket %s failed half way and could not be undone; the next start tries "
-			      "again", bucket_name);
+		cst_log_error(
+			"an append to an object of bucket %s failed half way and could not be undone; the next start tries "
+			"again",
+			bucket_name);
 		return rc;
 	}
 	unlinkat(b->appends, note, 0);

@@ -23,7 +23,9 @@ static bool check_presigned(struct cst_store_request *r, int64_t now)
 
 	if (claim->kind != CST_SIGN_OSS_V1) {
 		if (claim->expires_s < 1 || claim->expires_s > MAX_EXPIRES)
-			return refuse(r, r->dialect == CST_STORE_S3 ? CST_STORE_ERR_AUTH_QUERY : CST_STORE_ERR_INVALID_ARGUMENT,
+			return refuse(r,
+				      r->dialect == CST_STORE_S3 ? CST_STORE_ERR_AUTH_QUERY
+								 : CST_STORE_ERR_INVALID_ARGUMENT,
 				      "The URL must be valid for 1 to 604800 seconds.");
 		if (claim->time > now + MAX_SKEW)
 			return refuse(r, CST_STORE_ERR_ACCESS_DENIED, "Request is not yet valid.");
@@ -62,10 +64,11 @@ static bool check_region(struct cst_store_request *r)
 	if (!region || r->claim.kind == CST_SIGN_OSS_V1 || cst_slice_is(r->claim.region, region))
 		return true;
 	cst_xml_text(&extra, "Region", cst_slice_of(region));
-	cst_buf_printf(&message, "The region '%.*s' is wrong; expecting '%s'.", (int)r->claim.region.len, r->claim.region.data,
-		       region);
-	cst_answer_error_with(r, r->dialect == CST_STORE_S3 ? CST_STORE_ERR_AUTH_MALFORMED : CST_STORE_ERR_INVALID_ARGUMENT,
-			      message.data, extra.data);
+	cst_buf_printf(&message, "The region '%.*s' is wrong; expecting '%s'.", (int)r->claim.region.len,
+		       r->claim.region.data, region);
+	cst_answer_error_with(
+		r, r->dialect == CST_STORE_S3 ? CST_STORE_ERR_AUTH_MALFORMED : CST_STORE_ERR_INVALID_ARGUMENT,
+		message.data, extra.data);
 	return false;
 }
 
@@ -114,7 +117,8 @@ static bool check_token(struct cst_store_request *r)
 	if (cst_text_equal_secret(r->claim.token, cst_slice_of(r->credential.token)))
 		return true;
 	return refuse(r, CST_STORE_ERR_INVALID_TOKEN,
-		      r->claim.token.len ? NULL : "The access key is a temporary one: its requests need the security token.");
+		      r->claim.token.len ? NULL
+					 : "The access key is a temporary one: its requests need the security token.");
 }
 
 static bool check_bucket(struct cst_store_request *r)
@@ -132,8 +136,9 @@ bool cst_auth_check(struct cst_store_request *r)
 	if (!r->b->keys)
 		return true;
 	if (cst_sign_read_claim(cst_buf_slice(&r->lines), r->params, r->param_count, &r->claim, &why) != 0) {
-		cst_answer_errorf(r, r->dialect == CST_STORE_S3 ? CST_STORE_ERR_AUTH_MALFORMED : CST_STORE_ERR_INVALID_ARGUMENT,
-				  "The signature can't be read: %s.", why);
+		cst_answer_errorf(
+			r, r->dialect == CST_STORE_S3 ? CST_STORE_ERR_AUTH_MALFORMED : CST_STORE_ERR_INVALID_ARGUMENT,
+			"The signature can't be read: %s.", why);
 		return false;
 	}
 	if (r->claim.kind == CST_SIGN_NONE && cst_request_has(r, "AWSAccessKeyId"))
@@ -148,7 +153,8 @@ bool cst_auth_check(struct cst_store_request *r)
 	if (!cst_keys_find(r->b->keys, r->claim.access_key, &r->credential, r->only_bucket)) {
 		CST_AUTO_BUF extra = CST_BUF_INIT;
 
-		cst_xml_text(&extra, r->dialect == CST_STORE_OSS ? "OSSAccessKeyId" : "AWSAccessKeyId", r->claim.access_key);
+		cst_xml_text(&extra, r->dialect == CST_STORE_OSS ? "OSSAccessKeyId" : "AWSAccessKeyId",
+			     r->claim.access_key);
 		cst_answer_error_with(r, CST_STORE_ERR_INVALID_ACCESS_KEY, NULL, extra.data);
 		return false;
 	}

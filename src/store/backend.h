@@ -49,8 +49,8 @@ void cst_backend_free(struct cst_store_backend *b);
 /* ---- buckets ---- */
 /* 3 to 63 of a-z 0-9 - . with a letter or digit at both ends. */
 bool cst_backend_is_bucket_name(struct cst_slice name);
-int cst_backend_bucket(struct cst_store_backend *b, struct cst_slice name); /* descriptor, or -ENOENT */
-int cst_backend_make_bucket(struct cst_store_backend *b, const char *name); /* 0, -EEXIST, -errno */
+int cst_backend_bucket(struct cst_store_backend *b, struct cst_slice name);   /* descriptor, or -ENOENT */
+int cst_backend_make_bucket(struct cst_store_backend *b, const char *name);   /* 0, -EEXIST, -errno */
 int cst_backend_remove_bucket(struct cst_store_backend *b, const char *name); /* 0, -ENOENT, -ENOTEMPTY, -errno */
 
 /* ---- keys ---- */
@@ -62,7 +62,10 @@ struct cst_blob {
 	struct stat st;
 	struct cst_record record;
 };
-#define CST_BLOB_INIT {.fd = -1}
+#define CST_BLOB_INIT    \
+	{                \
+		.fd = -1 \
+	}
 void cst_blob_close(struct cst_blob *blob);
 #define CST_AUTO_BLOB CST_CLEANUP(cst_blob_close) struct cst_blob
 /* 0, -ENOENT, -EINVAL and -ENAMETOOLONG (the key), -errno. Takes the stripe, or not when the caller has it. */
@@ -75,7 +78,10 @@ struct cst_staged {
 	int fd;
 	char name[48];
 };
-#define CST_STAGED_INIT {.fd = -1}
+#define CST_STAGED_INIT  \
+	{                \
+		.fd = -1 \
+	}
 int cst_staged_new(struct cst_store_backend *b, struct cst_staged *s);
 void cst_staged_discard(struct cst_store_backend *b, struct cst_staged *s);
 /* Gives the staged file its record and syncs it: the slow part, to be done before the stripe is taken. */

@@ -110,7 +110,8 @@ int cst_backend_new(const char *dir, struct cst_store_backend **backend, struct 
 	b->scans = cst_scan_cache_new(SCAN_CACHE_BYTES);
 	b->dir = rc ? -1 : open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (b->dir < 0) {
-		rc = refuse(err, rc ? -rc : errno, dir, strerror(rc ? -rc : errno), "name a directory that can be written");
+		rc = refuse(err, rc ? -rc : errno, dir, strerror(rc ? -rc : errno),
+			    "name a directory that can be written");
 		cst_backend_free(b);
 		return rc;
 	}

@@ -12,7 +12,7 @@
 
 struct receiver {
 	struct cst_store_request *r;
-	int fd;		     /* or -1: to text */
+	int fd; /* or -1: to text */
 	struct cst_buf *text;
 	uint64_t max, size;
 	struct cst_digest *md5, *sha256;
@@ -44,7 +44,8 @@ int64_t cst_body_length(const struct cst_store_request *r)
 	uint64_t n;
 
 	if (is_chunked(r))
-		return cst_request_number(cst_request_header(r, "x-amz-decoded-content-length"), &n) == 0 ? (int64_t)n : -1;
+		return cst_request_number(cst_request_header(r, "x-amz-decoded-content-length"), &n) == 0 ? (int64_t)n
+													  : -1;
 	return r->head->content_length;
 }
 
@@ -69,10 +70,12 @@ static bool begin_checksum(struct receiver *v)
 		return true;
 	}
 	if (v->has_trailer && trailer.len > 15) {
-		enum cst_checksum_kind kind = cst_checksum_parse((struct cst_slice){trailer.data + 15, trailer.len - 15});
+		enum cst_checksum_kind kind =
+			cst_checksum_parse((struct cst_slice){trailer.data + 15, trailer.len - 15});
 
 		if (kind == CST_CHECKSUM_NONE) {
-			cst_answer_errorf(r, CST_STORE_ERR_INVALID_REQUEST, "The checksum in x-amz-trailer is unknown.");
+			cst_answer_errorf(r, CST_STORE_ERR_INVALID_REQUEST,
+					  "The checksum in x-amz-trailer is unknown.");
 			return false;
 		}
 		cst_checksum_init(&v->checksum, kind);
@@ -90,7 +93,8 @@ static bool begin_chunked(struct receiver *v)
 	v->has_trailer = cst_slice_is(hash, "STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER") ||
 			 cst_slice_is(hash, "STREAMING-UNSIGNED-PAYLOAD-TRAILER");
 	if (!v->is_signed && !v->has_trailer) {
-		cst_answer_errorf(r, CST_STORE_ERR_NOT_IMPLEMENTED, "This kind of x-amz-content-sha256 is not implemented.");
+		cst_answer_errorf(r, CST_STORE_ERR_NOT_IMPLEMENTED,
+				  "This kind of x-amz-content-sha256 is not implemented.");
 		return false;
 	}
 	if (cst_body_length(r) < 0) {
@@ -168,7 +172,8 @@ static bool check_chunk(struct receiver *v)
 	cst_digest_final(v->chunk_sha256, hash);
 	cst_digest_free(v->chunk_sha256);
 	v->chunk_sha256 = cst_digest_new(CST_DIGEST_SHA256);
-	cst_sign_s3_chunk(v->key, v->r->claim.scope_date, v->r->claim.region, v->r->claim.time, v->previous, hash, ours);
+	cst_sign_s3_chunk(v->key, v->r->claim.scope_date, v->r->claim.region, v->r->claim.time, v->previous, hash,
+			  ours);
 	if (!cst_text_equal_secret(cst_slice_of(ours), cst_slice_of(v->decoder.signature))) {
 		cst_answer_errorf(v->r, CST_STORE_ERR_SIGNATURE, "The signature of a chunk does not match.");
 		return false;
@@ -195,7 +200,8 @@ static bool take_trailer(struct receiver *v)
 		return false;
 	}
 	for (size_t i = 0; i < name.len; i++)
-		cst_buf_add_char(&v->trailer, (char)(name.data[i] >= 'A' && name.data[i] <= 'Z' ? name.data[i] + 32 : name.data[i]));
+		cst_buf_add_char(&v->trailer,
+				 (char)(name.data[i] >= 'A' && name.data[i] <= 'Z' ? name.data[i] + 32 : name.data[i]));
 	cst_buf_printf(&v->trailer, ":%.*s\n", (int)value.len, value.len ? value.data : "");
 	if (name.len > 15 && cst_slice_ieq((struct cst_slice){name.data, 15}, CST_SLICE("x-amz-checksum-")) &&
 	    cst_checksum_parse((struct cst_slice){name.data + 15, name.len - 15}) == v->checksum.kind) {
@@ -319,8 +325,9 @@ static bool check_trailer(struct receiver *v)
 		return true;
 	cst_sha256(v->trailer.data, v->trailer.len, sum);
 	cst_time_compact(claim->time, when);
-	cst_buf_printf(&text, "AWS4-HMAC-SHA256-TRAILER\n%s\n%.*s/%.*s/s3/aws4_request\n%s\n", when, (int)claim->scope_date.len,
-		       claim->scope_date.data, (int)claim->region.len, claim->region.data, v->previous);
+	cst_buf_printf(&text, "AWS4-HMAC-SHA256-TRAILER\n%s\n%.*s/%.*s/s3/aws4_request\n%s\n", when,
+		       (int)claim->scope_date.len, claim->scope_date.data, (int)claim->region.len, claim->region.data,
+		       v->previous);
 	cst_text_hex(&text, sum, sizeof(sum));
 	cst_hmac_sha256(v->key, sizeof(v->key), text.data, text.len, sum);
 	cst_text_hex(&hex, sum, sizeof(sum));
@@ -339,7 +346,8 @@ static bool check_checksum(struct receiver *v, char out[CST_RECORD_CHECKSUM])
 		return true;
 	cst_checksum_base64(&v->checksum, &ours);
 	if (!cst_slice_eq(cst_buf_slice(&ours), cst_buf_slice(&v->expected))) {
-		cst_answer_errorf(v->r, CST_STORE_ERR_BAD_DIGEST, "The %s you specified did not match the calculated checksum.",
+		cst_answer_errorf(v->r, CST_STORE_ERR_BAD_DIGEST,
+				  "The %s you specified did not match the calculated checksum.",
 				  cst_checksum_name(v->checksum.kind));
 		return false;
 	}

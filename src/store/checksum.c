@@ -47,8 +47,9 @@ uint64_t cst_crc64nvme(uint64_t crc, const void *data, size_t len)
 }
 
 static const char *const names[] = {
-	[CST_CHECKSUM_NONE] = "",	  [CST_CHECKSUM_CRC32] = "crc32", [CST_CHECKSUM_CRC32C] = "crc32c",
-	[CST_CHECKSUM_CRC64NVME] = "crc64nvme", [CST_CHECKSUM_SHA1] = "sha1",	  [CST_CHECKSUM_SHA256] = "sha256",
+	[CST_CHECKSUM_NONE] = "",	  [CST_CHECKSUM_CRC32] = "crc32",
+	[CST_CHECKSUM_CRC32C] = "crc32c", [CST_CHECKSUM_CRC64NVME] = "crc64nvme",
+	[CST_CHECKSUM_SHA1] = "sha1",	  [CST_CHECKSUM_SHA256] = "sha256",
 };
 
 enum cst_checksum_kind cst_checksum_parse(struct cst_slice name)

@@ -19,8 +19,8 @@ struct cst_chunked {
 	int state;
 	uint64_t size, left;
 	struct cst_slice data, line; /* until the next call */
-	char signature[65]; /* "" when the chunk has none */
-	struct cst_buf text; /* the line so far */
+	char signature[65];	     /* "" when the chunk has none */
+	struct cst_buf text;	     /* the line so far */
 };
 void cst_chunked_fini(struct cst_chunked *c);
 /* Takes bytes off *in and says what happened. */

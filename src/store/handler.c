@@ -66,18 +66,86 @@ static const struct route plain_routes[] = {
 
 /* Sub-resources that the services have and the store hasn't: a request that names one must not be taken for the plain
  * operation. */
-static const char *const bucket_resources[] = {
-	"accelerate", "accessMonitor", "acl", "analytics", "archiveDirectRead", "asyncFetch", "bucketInfo", "callback", "cname",
-	"comp", "cors", "delete", "encryption", "httpsConfig", "intelligent-tiering", "inventory", "lifecycle", "live", "location",
-	"logging", "metadataTable", "metaQuery", "metrics", "notification", "object-lock", "ownershipControls", "policy",
-	"policyStatus", "publicAccessBlock", "qosInfo", "qos", "referer", "regionList", "replication", "replicationLocation",
-	"replicationProgress", "requestPayment", "resourceGroup", "rtc", "session", "stat", "style", "styleName", "tagging",
-	"transferAcceleration", "uploads", "userDefinedLogFieldsConfig", "versioning", "versions", "vod", "website", "worm",
-	"wormExtend", "wormId", "x-oss-process", "x-oss-async-process"};
-static const char *const object_resources[] = {"acl", "append", "attributes", "callback", "cleanRestoredObject", "legal-hold",
-					       "img", "live", "objectMeta", "partNumber", "renameObject", "restore", "retention",
-					       "seal", "select", "select-type", "symlink", "tagging", "torrent", "uploadId",
-					       "uploads", "vod", "x-oss-async-process", "x-oss-process"};
+static const char *const bucket_resources[] = {"accelerate",
+					       "accessMonitor",
+					       "acl",
+					       "analytics",
+					       "archiveDirectRead",
+					       "asyncFetch",
+					       "bucketInfo",
+					       "callback",
+					       "cname",
+					       "comp",
+					       "cors",
+					       "delete",
+					       "encryption",
+					       "httpsConfig",
+					       "intelligent-tiering",
+					       "inventory",
+					       "lifecycle",
+					       "live",
+					       "location",
+					       "logging",
+					       "metadataTable",
+					       "metaQuery",
+					       "metrics",
+					       "notification",
+					       "object-lock",
+					       "ownershipControls",
+					       "policy",
+					       "policyStatus",
+					       "publicAccessBlock",
+					       "qosInfo",
+					       "qos",
+					       "referer",
+					       "regionList",
+					       "replication",
+					       "replicationLocation",
+					       "replicationProgress",
+					       "requestPayment",
+					       "resourceGroup",
+					       "rtc",
+					       "session",
+					       "stat",
+					       "style",
+					       "styleName",
+					       "tagging",
+					       "transferAcceleration",
+					       "uploads",
+					       "userDefinedLogFieldsConfig",
+					       "versioning",
+					       "versions",
+					       "vod",
+					       "website",
+					       "worm",
+					       "wormExtend",
+					       "wormId",
+					       "x-oss-process",
+					       "x-oss-async-process"};
+static const char *const object_resources[] = {"acl",
+					       "append",
+					       "attributes",
+					       "callback",
+					       "cleanRestoredObject",
+					       "legal-hold",
+					       "img",
+					       "live",
+					       "objectMeta",
+					       "partNumber",
+					       "renameObject",
+					       "restore",
+					       "retention",
+					       "seal",
+					       "select",
+					       "select-type",
+					       "symlink",
+					       "tagging",
+					       "torrent",
+					       "uploadId",
+					       "uploads",
+					       "vod",
+					       "x-oss-async-process",
+					       "x-oss-process"};
 
 static enum scope scope_of(const struct cst_store_request *r)
 {
@@ -101,13 +169,15 @@ static bool has_resource(const struct cst_store_request *r, enum scope scope)
 	return false;
 }
 
-static const struct route *find_in(const struct cst_store_request *r, const struct route *table, size_t count, bool as_get)
+static const struct route *find_in(const struct cst_store_request *r, const struct route *table, size_t count,
+				   bool as_get)
 {
 	enum scope scope = scope_of(r);
 
 	for (size_t i = 0; i < count; i++) {
 		const struct route *route = &table[i];
-		bool method = cst_request_is(r, route->method) || (as_get && r->is_head && strcmp(route->method, "GET") == 0);
+		bool method =
+			cst_request_is(r, route->method) || (as_get && r->is_head && strcmp(route->method, "GET") == 0);
 
 		if (method && route->scope == scope && (!route->param || cst_request_has(r, route->param)) &&
 		    (!route->header || cst_request_own(r, route->header).data))
@@ -177,7 +247,8 @@ static bool check_version(struct cst_store_request *r)
 
 	if (!version.len || cst_slice_is(version, "null"))
 		return true;
-	cst_answer_errorf(r, CST_STORE_ERR_INVALID_ARGUMENT, "Invalid version id specified: the store keeps no versions.");
+	cst_answer_errorf(r, CST_STORE_ERR_INVALID_ARGUMENT,
+			  "Invalid version id specified: the store keeps no versions.");
 	return false;
 }
 

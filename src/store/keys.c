@@ -47,7 +47,8 @@ static bool parse_line(struct cst_slice line, struct key *key)
 	struct cst_slice bucket = cst_slice_cut(&line, ':');
 
 	*key = (struct key){0};
-	return access.len && secret.len && take(key->credential.access_key, sizeof(key->credential.access_key), access) &&
+	return access.len && secret.len &&
+	       take(key->credential.access_key, sizeof(key->credential.access_key), access) &&
 	       take(key->credential.secret_key, sizeof(key->credential.secret_key), secret) &&
 	       take(key->bucket, sizeof(key->bucket), bucket) &&
 	       take(key->credential.token, sizeof(key->credential.token), line);
@@ -170,9 +171,9 @@ static bool has_changed(struct cst_keys *k, bool now_at_once)
 	pthread_mutex_lock(&k->lock);
 	if (now_at_once || now >= k->next_look) {
 		k->next_look = now + LOOK_AGAIN;
-		changed = stat(k->path, &st) == 0 && (st.st_size != k->size || st.st_ino != k->ino ||
-						      st.st_mtim.tv_sec != k->mtime.tv_sec ||
-						      st.st_mtim.tv_nsec != k->mtime.tv_nsec);
+		changed = stat(k->path, &st) == 0 &&
+			  (st.st_size != k->size || st.st_ino != k->ino || st.st_mtim.tv_sec != k->mtime.tv_sec ||
+			   st.st_mtim.tv_nsec != k->mtime.tv_nsec);
 	}
 	pthread_mutex_unlock(&k->lock);
 	return changed;

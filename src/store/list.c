@@ -7,7 +7,7 @@
 
 struct level {
 	struct cst_scan *scan;
-	size_t index; /* the entry to look at next */
+	size_t index;		  /* the entry to look at next */
 	size_t key_len, path_len; /* what the levels above contribute */
 };
 
@@ -18,7 +18,7 @@ struct cursor {
 	struct level *levels;
 	size_t depth, room;
 	struct cst_buf key, path; /* of the current entry */
-	bool is_prefix; /* it is a directory that the delimiter rolls up */
+	bool is_prefix;		  /* it is a directory that the delimiter rolls up */
 };
 
 enum seek_mode { SEEK_AFTER, SEEK_AFTER_PREFIX, SEEK_AT };
@@ -190,7 +190,8 @@ static int next(struct cursor *c)
 		set_entry(c, level, i);
 		c->is_prefix = false;
 		if (!cst_slice_starts(cst_buf_slice(&c->key), prefix) &&
-		    !(level->scan->entries[i].kind == CST_SCAN_DIR && cst_slice_starts(prefix, cst_buf_slice(&c->key)))) {
+		    !(level->scan->entries[i].kind == CST_SCAN_DIR &&
+		      cst_slice_starts(prefix, cst_buf_slice(&c->key)))) {
 			if (compare(cst_buf_slice(&c->key), prefix) > 0)
 				return 0;
 			continue;

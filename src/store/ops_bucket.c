@@ -99,7 +99,8 @@ void cst_op_list_buckets(struct cst_store_request *r)
 	for (i = 0; rc == 0 && i < list.count && shown < max; i++) {
 		const char *name = list.names[i];
 
-		if (!cst_slice_starts(cst_slice_of(name), prefix) || (r->only_bucket[0] && strcmp(name, r->only_bucket) != 0) ||
+		if (!cst_slice_starts(cst_slice_of(name), prefix) ||
+		    (r->only_bucket[0] && strcmp(name, r->only_bucket) != 0) ||
 		    (marker.len && strncmp(name, marker.data, marker.len) <= 0 && strlen(name) <= marker.len))
 			continue;
 		bucket_xml(r, name, &buckets);
@@ -169,7 +170,8 @@ void cst_op_delete_bucket(struct cst_store_request *r)
 
 void cst_op_head_bucket(struct cst_store_request *r)
 {
-	cst_http_response_header(r->x, r->dialect == CST_STORE_OSS ? "x-oss-bucket-region" : "x-amz-bucket-region", region_of(r));
+	cst_http_response_header(r->x, r->dialect == CST_STORE_OSS ? "x-oss-bucket-region" : "x-amz-bucket-region",
+				 region_of(r));
 	cst_answer_empty(r, 200);
 }
 

@@ -31,7 +31,8 @@ enum cst_condition cst_ops_conditions(const struct cst_store_request *r, const s
 
 	if (match.data && !cst_request_etag_listed(match, record->etag))
 		return CST_CONDITION_FAILED;
-	if (!match.data && unmodified.data && cst_time_parse(unmodified.data, unmodified.len, &time) == 0 && mtime > time)
+	if (!match.data && unmodified.data && cst_time_parse(unmodified.data, unmodified.len, &time) == 0 &&
+	    mtime > time)
 		return CST_CONDITION_FAILED;
 	if (none.data)
 		return cst_request_etag_listed(none, record->etag) ? CST_CONDITION_NOT_MODIFIED : CST_CONDITION_HOLDS;
@@ -124,7 +125,8 @@ static bool may_write_s3(struct cst_store_request *r, const struct cst_record *o
 	if ((match.data && !cst_request_etag_listed(match, old->etag)) ||
 	    (none.data && old && cst_request_etag_listed(none, old->etag))) {
 		cst_answer_error_with(r, CST_STORE_ERR_PRECONDITION, NULL,
-				      match.data ? "<Condition>If-Match</Condition>" : "<Condition>If-None-Match</Condition>");
+				      match.data ? "<Condition>If-Match</Condition>"
+						 : "<Condition>If-None-Match</Condition>");
 		return false;
 	}
 	return true;
@@ -144,7 +146,8 @@ bool cst_ops_may_write(struct cst_store_request *r, bool locked)
 	}
 	if (!conditional && !cst_slice_ieq(forbid, CST_SLICE("true")))
 		return true;
-	rc = locked ? cst_blob_open_locked(r->b, r->bucket_fd, r->key, &old) : cst_blob_open(r->b, r->bucket_fd, r->key, &old);
+	rc = locked ? cst_blob_open_locked(r->b, r->bucket_fd, r->key, &old)
+		    : cst_blob_open(r->b, r->bucket_fd, r->key, &old);
 	if (rc && rc != -ENOENT) {
 		cst_answer_errno(r, rc);
 		return false;
@@ -230,8 +233,8 @@ static void stored_header(struct cst_store_request *r, struct cst_slice name, st
 	cst_http_response_headerf(r->x, full, "%.*s", (int)value.len, value.data);
 }
 
-static const char *const overrides[] = {"content-type",	       "content-language", "expires", "cache-control",
-					"content-disposition", "content-encoding"};
+static const char *const overrides[] = {"content-type",	 "content-language",	"expires",
+					"cache-control", "content-disposition", "content-encoding"};
 
 static struct cst_slice override_of(struct cst_store_request *r, struct cst_slice name)
 {
@@ -299,7 +302,8 @@ void cst_ops_headers(struct cst_store_request *r, const struct cst_record *recor
 	}
 	if (!cst_record_header(record, "content-type").data && !cst_request_has(r, "response-content-type"))
 		cst_http_response_header(r->x, "Content-Type",
-					 r->dialect == CST_STORE_OSS ? "application/octet-stream" : "binary/octet-stream");
+					 r->dialect == CST_STORE_OSS ? "application/octet-stream"
+								     : "binary/octet-stream");
 	if (tags.len) {
 		snprintf(full, sizeof(full), "x-%s-tagging-count", service);
 		cst_http_response_headerf(r->x, full, "%zu", tag_count(tags));
@@ -309,7 +313,8 @@ void cst_ops_headers(struct cst_store_request *r, const struct cst_record *recor
 		cst_http_response_header(r->x, "x-oss-storage-class", cst_answer_class(r, record->class));
 		cst_http_response_header(r->x, "x-oss-object-type", cst_answer_type(record->type));
 		if (record->type == CST_RECORD_APPENDABLE)
-			cst_http_response_headerf(r->x, "x-oss-next-append-position", "%llu", (unsigned long long)record->size);
+			cst_http_response_headerf(r->x, "x-oss-next-append-position", "%llu",
+						  (unsigned long long)record->size);
 	} else if (record->class != CST_CLASS_STANDARD) {
 		cst_http_response_header(r->x, "x-amz-storage-class", cst_answer_class(r, record->class));
 	}
@@ -321,7 +326,8 @@ bool cst_ops_part_number(struct cst_store_request *r, unsigned *number)
 	uint64_t n;
 
 	if (cst_request_number(cst_request_param(r, "partNumber"), &n) != 0 || n < 1 || n > CST_UPLOAD_PARTS_MAX) {
-		cst_answer_errorf(r, CST_STORE_ERR_INVALID_ARGUMENT, "Part number must be an integer between 1 and 10000.");
+		cst_answer_errorf(r, CST_STORE_ERR_INVALID_ARGUMENT,
+				  "Part number must be an integer between 1 and 10000.");
 		return false;
 	}
 	*number = (unsigned)n;

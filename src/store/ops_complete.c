@@ -48,8 +48,8 @@ static bool leaf(void *arg, const char *parent, const char *name, struct cst_sli
 		enum cst_checksum_kind kind = cst_checksum_parse(cst_slice_of(name + 8));
 
 		if (kind != CST_CHECKSUM_NONE && text.len < 64)
-			snprintf(w->now.checksum, sizeof(w->now.checksum), "%s:%.*s", cst_checksum_name(kind), (int)text.len,
-				 text.data);
+			snprintf(w->now.checksum, sizeof(w->now.checksum), "%s:%.*s", cst_checksum_name(kind),
+				 (int)text.len, text.data);
 	}
 	return true;
 }
@@ -98,7 +98,8 @@ static bool read_wanted(struct cst_store_request *r, struct wanted *w, bool *all
 	return true;
 }
 
-static bool refuse_part(struct cst_store_request *r, enum cst_store_error e, const struct wanted_part *part, uint64_t size)
+static bool refuse_part(struct cst_store_request *r, enum cst_store_error e, const struct wanted_part *part,
+			uint64_t size)
 {
 	CST_AUTO_BUF extra = CST_BUF_INIT;
 
@@ -106,7 +107,8 @@ static bool refuse_part(struct cst_store_request *r, enum cst_store_error e, con
 	cst_xml_text(&extra, "ETag", cst_slice_of(part->etag));
 	if (e == CST_STORE_ERR_ENTITY_TOO_SMALL) {
 		cst_xml_printf(&extra, "ProposedSize", "%llu", (unsigned long long)size);
-		cst_xml_printf(&extra, "MinSizeAllowed", "%u", r->dialect == CST_STORE_OSS ? OSS_PART_MIN : S3_PART_MIN);
+		cst_xml_printf(&extra, "MinSizeAllowed", "%u",
+			       r->dialect == CST_STORE_OSS ? OSS_PART_MIN : S3_PART_MIN);
 	}
 	cst_answer_error_with(r, e, NULL, extra.data);
 	return false;
@@ -180,7 +182,8 @@ static void answer_complete(struct cst_store_request *r, const struct cst_record
 	cst_xml_root(r, &xml, "CompleteMultipartUploadResult");
 	cst_buf_printf(&xml, "<Location>%s://", cst_http_request_is_tls(r->x) ? "https" : "http");
 	cst_text_xml_escape(&xml, host);
-	cst_buf_printf(&xml, "/%s%s%s</Location>", r->path_style ? r->bucket : "", r->path_style ? "/" : "", encoded.data);
+	cst_buf_printf(&xml, "/%s%s%s</Location>", r->path_style ? r->bucket : "", r->path_style ? "/" : "",
+		       encoded.data);
 	cst_xml_text(&xml, "Bucket", r->bucket_name);
 	cst_xml_key(&xml, "Key", r->key, cst_slice_is(cst_request_param(r, "encoding-type"), "url"));
 	cst_xml_text(&xml, "ETag", cst_slice_of(cst_answer_etag(r, record->etag, etag)));

@@ -7,7 +7,8 @@
 #include <errno.h>
 
 /* Into the blob, whose bucket may be another one. False: answered. */
-static bool open_source_key(struct cst_store_request *r, struct cst_slice bucket, struct cst_slice key, struct cst_blob *blob)
+static bool open_source_key(struct cst_store_request *r, struct cst_slice bucket, struct cst_slice key,
+			    struct cst_blob *blob)
 {
 	CST_AUTO_CLOSE int fd = -1;
 	int rc;
@@ -34,7 +35,8 @@ bool cst_ops_open_source(struct cst_store_request *r, struct cst_blob *blob)
 	struct cst_slice key;
 
 	if (cst_request_copy_source(cst_request_own(r, "copy-source"), &decoded, &bucket, &key) != 0) {
-		cst_answer_errorf(r, CST_STORE_ERR_INVALID_ARGUMENT, "The copy source must be /BUCKET/KEY, URL-encoded.");
+		cst_answer_errorf(r, CST_STORE_ERR_INVALID_ARGUMENT,
+				  "The copy source must be /BUCKET/KEY, URL-encoded.");
 		return false;
 	}
 	if (!open_source_key(r, bucket, key, blob))
@@ -114,7 +116,8 @@ static void answer_copy(struct cst_store_request *r, const char *root, const str
 		/* Its clients read the header (ali-oss completes copies of parts with it), those of S3 the body. */
 		cst_http_response_header(r->x, "ETag", cst_answer_etag(r, record->etag, etag));
 		if (record->has_crc64)
-			cst_http_response_headerf(r->x, "x-oss-hash-crc64ecma", "%llu", (unsigned long long)record->crc64);
+			cst_http_response_headerf(r->x, "x-oss-hash-crc64ecma", "%llu",
+						  (unsigned long long)record->crc64);
 	}
 	cst_answer_xml(r, &xml);
 }
@@ -155,16 +158,18 @@ void cst_op_copy_object(struct cst_store_request *r)
 		return;
 	if (is_same_key(r, &source)) {
 		if (r->dialect == CST_STORE_S3 && !is_replace(r) && !cst_request_own(r, "storage-class").data) {
-			cst_answer_errorf(r, CST_STORE_ERR_INVALID_REQUEST,
-					  "This copy request is illegal because it is trying to copy an object to itself without "
-					  "changing the object's metadata or storage class.");
+			cst_answer_errorf(
+				r, CST_STORE_ERR_INVALID_REQUEST,
+				"This copy request is illegal because it is trying to copy an object to itself without "
+				"changing the object's metadata or storage class.");
 			return;
 		}
 		copy_in_place(r);
 		return;
 	}
 	if (source.record.size > CST_OBJECT_MAX) {
-		cst_answer_errorf(r, CST_STORE_ERR_INVALID_REQUEST, "The copy source is larger than 5 GiB: copy it in parts.");
+		cst_answer_errorf(r, CST_STORE_ERR_INVALID_REQUEST,
+				  "The copy source is larger than 5 GiB: copy it in parts.");
 		return;
 	}
 	if (!make_record(r, &source.record, &record) || !cst_ops_stage(r, &staged.s))
@@ -207,7 +212,8 @@ static bool source_range(struct cst_store_request *r, uint64_t size, uint64_t *o
 	*length = size;
 	if (range.data && cst_request_range(range, size, r->dialect == CST_STORE_S3, offset, length) != CST_RANGE_OK &&
 	    r->dialect == CST_STORE_S3) {
-		cst_answer_errorf(r, CST_STORE_ERR_INVALID_ARGUMENT, "The copy source range is not valid for the source object.");
+		cst_answer_errorf(r, CST_STORE_ERR_INVALID_ARGUMENT,
+				  "The copy source range is not valid for the source object.");
 		return false;
 	}
 	if (*length > CST_OBJECT_MAX) {

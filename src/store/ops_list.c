@@ -36,7 +36,8 @@ static void make_token(const struct cst_list_result *result, struct cst_buf *out
 
 static bool take_token(struct page *p, struct cst_slice token)
 {
-	if (cst_text_unbase64(&p->token, token) != 0 || p->token.len < 1 || (p->token.data[0] != 'k' && p->token.data[0] != 'p'))
+	if (cst_text_unbase64(&p->token, token) != 0 || p->token.len < 1 ||
+	    (p->token.data[0] != 'k' && p->token.data[0] != 'p'))
 		return refuse(p->r, "The continuation token provided is incorrect.");
 	p->query.after_prefix = p->token.data[0] == 'p';
 	p->query.after = (struct cst_slice){p->token.data + 1, p->token.len - 1};

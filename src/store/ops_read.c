@@ -120,7 +120,8 @@ static void get_or_head(struct cst_store_request *r)
 	CST_AUTO_RECORD link = CST_RECORD_INIT;
 	bool is_link;
 
-	if (!open_target(r, &blob, &link, &is_link) || answer_conditions(r, &blob.record) || refuse_part(r, &blob.record))
+	if (!open_target(r, &blob, &link, &is_link) || answer_conditions(r, &blob.record) ||
+	    refuse_part(r, &blob.record))
 		return;
 	if (!r->is_head && cst_ops_is_archived(&blob.record)) {
 		CST_AUTO_BUF extra = CST_BUF_INIT;

@@ -12,8 +12,8 @@
 #define TAGS_MAX 10
 
 /* Changes the record of r->key: fn edits a copy. False: answered. */
-static bool edit_record(struct cst_store_request *r, bool (*fn)(struct cst_store_request *r, struct cst_record *record, void *arg),
-			void *arg)
+static bool edit_record(struct cst_store_request *r,
+			bool (*fn)(struct cst_store_request *r, struct cst_record *record, void *arg), void *arg)
 {
 	pthread_rwlock_t *stripe = cst_backend_stripe(r->b, r->key);
 	CST_AUTO_BLOB blob = CST_BLOB_INIT;
@@ -44,7 +44,8 @@ static bool restore_leaf(void *arg, const char *parent, const char *name, struct
 	uint64_t *days = arg;
 
 	(void)parent;
-	if (strcmp(name, "Days") == 0 && (cst_request_number(cst_slice_trim(text), days) != 0 || *days < 1 || *days > 3650))
+	if (strcmp(name, "Days") == 0 &&
+	    (cst_request_number(cst_slice_trim(text), days) != 0 || *days < 1 || *days > 3650))
 		return false;
 	return true;
 }
@@ -63,7 +64,8 @@ static bool edit_restore(struct cst_store_request *r, struct cst_record *record,
 
 	if (!cold) {
 		if (r->dialect == CST_STORE_S3)
-			cst_answer_errorf(r, CST_STORE_ERR_INVALID_OBJECT_STATE, "Restore is not allowed for the object's storage class.");
+			cst_answer_errorf(r, CST_STORE_ERR_INVALID_OBJECT_STATE,
+					  "Restore is not allowed for the object's storage class.");
 		else
 			cst_answer_errorf(r, CST_STORE_ERR_OPERATION_NOT_SUPPORTED,
 					  "The operation is not supported for this resource.");
@@ -227,10 +229,13 @@ void cst_op_get_acl(struct cst_store_request *r)
 	cst_xml_root(r, &xml, "AccessControlPolicy");
 	cst_xml_owner(r, &xml, "Owner");
 	if (r->dialect == CST_STORE_OSS) {
-		cst_buf_printf(&xml, "<AccessControlList><Grant>%s</Grant></AccessControlList>", r->key.len ? "default" : "private");
+		cst_buf_printf(&xml, "<AccessControlList><Grant>%s</Grant></AccessControlList>",
+			       r->key.len ? "default" : "private");
 	} else {
-		cst_buf_add_str(&xml, "<AccessControlList><Grant><Grantee xmlns:xsi=\"http://www.w3.org/2001/XMLSchema-instance\" "
-				      "xsi:type=\"CanonicalUser\">");
+		cst_buf_add_str(
+			&xml,
+			"<AccessControlList><Grant><Grantee xmlns:xsi=\"http://www.w3.org/2001/XMLSchema-instance\" "
+			"xsi:type=\"CanonicalUser\">");
 		cst_xml_text(&xml, "ID", r->checked ? cst_slice_of(r->credential.access_key) : CST_SLICE("cistern"));
 		cst_buf_add_str(&xml, "</Grantee><Permission>FULL_CONTROL</Permission></Grant></AccessControlList>");
 	}
@@ -245,9 +250,11 @@ void cst_op_put_acl(struct cst_store_request *r)
 
 	if (!exists(r) || !cst_body_receive_text(r, &body, XML_MAX))
 		return;
-	if (cst_slice_is(acl, "private") || cst_slice_is(acl, "default") || cst_slice_is(acl, "bucket-owner-full-control"))
+	if (cst_slice_is(acl, "private") || cst_slice_is(acl, "default") ||
+	    cst_slice_is(acl, "bucket-owner-full-control"))
 		cst_answer_empty(r, 200);
 	else
-		cst_answer_errorf(r, CST_STORE_ERR_NOT_IMPLEMENTED,
-				  "Access control lists other than private are not implemented: the store's access keys decide.");
+		cst_answer_errorf(
+			r, CST_STORE_ERR_NOT_IMPLEMENTED,
+			"Access control lists other than private are not implemented: the store's access keys decide.");
 }

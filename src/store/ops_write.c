@@ -18,8 +18,8 @@ void cst_op_put_object(struct cst_store_request *r)
 	struct cst_body_sums sums = {0};
 	CST_AUTO_BUF md5 = CST_BUF_INIT;
 
-	if (!cst_ops_check_key(r) || !cst_ops_may_write(r, false) || !cst_ops_collect(r, &record) || !cst_ops_stage(r, &staged.s) ||
-	    !cst_body_receive(r, staged.s.fd, CST_OBJECT_MAX, &sums))
+	if (!cst_ops_check_key(r) || !cst_ops_may_write(r, false) || !cst_ops_collect(r, &record) ||
+	    !cst_ops_stage(r, &staged.s) || !cst_body_receive(r, staged.s.fd, CST_OBJECT_MAX, &sums))
 		return;
 	cst_ops_set_sums(&record, &sums);
 	if (!cst_ops_store(r, &staged.s, &record))
@@ -38,7 +38,8 @@ void cst_op_put_object(struct cst_store_request *r)
 static void position_error(struct cst_store_request *r, enum cst_store_error e, const struct cst_blob *old)
 {
 	if (old->fd >= 0) {
-		cst_http_response_headerf(r->x, "x-oss-next-append-position", "%llu", (unsigned long long)old->record.size);
+		cst_http_response_headerf(r->x, "x-oss-next-append-position", "%llu",
+					  (unsigned long long)old->record.size);
 		if (old->record.has_crc64)
 			cst_http_response_headerf(r->x, "x-oss-hash-crc64ecma", "%llu",
 						  (unsigned long long)old->record.crc64);
@@ -59,8 +60,8 @@ static void append_etag(struct cst_record *record, uint64_t size)
 }
 
 /* Wants the stripe. 0, a -errno, or 1: answered. */
-static int append_locked(struct cst_store_request *r, struct cst_staged *s, struct cst_record *record, uint64_t position,
-			 const struct cst_body_sums *sums)
+static int append_locked(struct cst_store_request *r, struct cst_staged *s, struct cst_record *record,
+			 uint64_t position, const struct cst_body_sums *sums)
 {
 	CST_AUTO_BLOB old = CST_BLOB_INIT;
 	int rc = cst_blob_open_locked(r->b, r->bucket_fd, r->key, &old);
@@ -117,7 +118,8 @@ void cst_op_append_object(struct cst_store_request *r)
 		cst_answer_errno(r, rc);
 	if (rc)
 		return;
-	cst_http_response_headerf(r->x, "x-oss-next-append-position", "%llu", (unsigned long long)(position + sums.size));
+	cst_http_response_headerf(r->x, "x-oss-next-append-position", "%llu",
+				  (unsigned long long)(position + sums.size));
 	cst_ops_etag_header(r, &record);
 	cst_answer_empty(r, 200);
 }
@@ -136,7 +138,8 @@ void cst_op_put_symlink(struct cst_store_request *r)
 		return;
 	if (!target.len || cst_text_url_decode(&record.target, target, false) != 0 ||
 	    cst_keypath_of(cst_buf_slice(&record.target), &path) != 0) {
-		cst_answer_errorf(r, CST_STORE_ERR_INVALID_ARGUMENT, "x-oss-symlink-target must be the URL-encoded key of an object.");
+		cst_answer_errorf(r, CST_STORE_ERR_INVALID_ARGUMENT,
+				  "x-oss-symlink-target must be the URL-encoded key of an object.");
 		return;
 	}
 	record.type = CST_RECORD_SYMLINK;
@@ -178,7 +181,7 @@ struct delete_list {
 	struct key {
 		char *data;
 		size_t len;
-	} *keys;
+	} * keys;
 	size_t count;
 };
 

@@ -38,10 +38,13 @@ struct cst_record {
 	uint64_t crc64;
 	int64_t restored_until;		    /* s; 0: not restored */
 	char checksum[CST_RECORD_CHECKSUM]; /* "crc32c:BASE64" as the client gave it, or "" */
-	struct cst_buf headers;		    /* lines "name:value\n": content-type, …, and meta-NAME for user metadata */
-	struct cst_buf target;		    /* SYMLINK: the key it points to, decoded */
+	struct cst_buf headers; /* lines "name:value\n": content-type, …, and meta-NAME for user metadata */
+	struct cst_buf target;	/* SYMLINK: the key it points to, decoded */
 };
-#define CST_RECORD_INIT {0}
+#define CST_RECORD_INIT \
+	{               \
+		0       \
+	}
 void cst_record_fini(struct cst_record *r);
 #define CST_AUTO_RECORD CST_CLEANUP(cst_record_fini) struct cst_record
 

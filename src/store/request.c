@@ -93,8 +93,8 @@ static enum cst_store_dialect dialect_of(const struct cst_store_request *r)
 		if (starts_nocase(name, "x-oss-") || cst_slice_is(name, "OSSAccessKeyId"))
 			return CST_STORE_OSS;
 	}
-	if (contains(agent, "aws-sdk") || contains(agent, "aws-cli") || contains(agent, "Boto") || contains(agent, "s3fs") ||
-	    contains(agent, "MinIO"))
+	if (contains(agent, "aws-sdk") || contains(agent, "aws-cli") || contains(agent, "Boto") ||
+	    contains(agent, "s3fs") || contains(agent, "MinIO"))
 		return CST_STORE_S3;
 	if (starts_nocase(cst_request_header(r, "host"), "s3.") || contains(cst_request_header(r, "host"), ".s3."))
 		return CST_STORE_S3;
@@ -261,7 +261,8 @@ static int parse_query(struct cst_store_request *r, struct cst_slice query, cons
 		}
 		param->has_value = part.data != NULL;
 		param->value = (struct cst_slice){"", 0};
-		if (decode(r, name, true, &param->name) != 0 || (part.len && decode(r, part, true, &param->value) != 0)) {
+		if (decode(r, name, true, &param->name) != 0 ||
+		    (part.len && decode(r, part, true, &param->value) != 0)) {
 			*why = "a bad escape in the query";
 			return -EINVAL;
 		}
@@ -270,13 +271,15 @@ static int parse_query(struct cst_store_request *r, struct cst_slice query, cons
 	return 0;
 }
 
-int cst_request_init(struct cst_store_request *r, struct cst_store *store, struct cst_http_exchange *x, const char **why)
+int cst_request_init(struct cst_store_request *r, struct cst_store *store, struct cst_http_exchange *x,
+		     const char **why)
 {
 	struct cst_slice path;
 	struct cst_slice query;
 	int rc;
 
-	*r = (struct cst_store_request){.magic = CST_REQUEST_MAGIC, .store = store, .b = store->backend, .x = x, .bucket_fd = -1};
+	*r = (struct cst_store_request){
+		.magic = CST_REQUEST_MAGIC, .store = store, .b = store->backend, .x = x, .bucket_fd = -1};
 	r->head = cst_http_request_head(x);
 	r->is_head = cst_request_is(r, "HEAD");
 	query = target_path(r->head->target);
@@ -314,7 +317,8 @@ void cst_request_fini(struct cst_store_request *r)
 
 /* ---- parts of headers ---- */
 
-int cst_request_copy_source(struct cst_slice text, struct cst_buf *decoded, struct cst_slice *bucket, struct cst_slice *key)
+int cst_request_copy_source(struct cst_slice text, struct cst_buf *decoded, struct cst_slice *bucket,
+			    struct cst_slice *key)
 {
 	struct cst_slice path = cst_slice_cut(&text, '?');
 	struct cst_slice rest;
@@ -353,7 +357,8 @@ static int parse_range(struct cst_slice text, uint64_t *first, uint64_t *last, b
 	return *first <= *last ? 0 : -EINVAL;
 }
 
-enum cst_range_kind cst_request_range(struct cst_slice text, uint64_t size, bool strict, uint64_t *offset, uint64_t *length)
+enum cst_range_kind cst_request_range(struct cst_slice text, uint64_t size, bool strict, uint64_t *offset,
+				      uint64_t *length)
 {
 	uint64_t first = 0;
 	uint64_t last;

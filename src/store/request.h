@@ -21,11 +21,11 @@ struct cst_store_request {
 	bool path_style;
 	struct cst_sign_param params[CST_REQUEST_PARAMS]; /* decoded */
 	size_t param_count;
-	struct cst_buf decoded; /* what bucket, key and params point into */
+	struct cst_buf decoded;		   /* what bucket, key and params point into */
 	struct cst_slice bucket_name, key; /* bucket_name.len 0: the service itself */
-	char bucket[CST_BUCKET_NAME_MAX]; /* the same, terminated; "" when it isn't a valid name */
-	int bucket_fd; /* opened once the request is admitted; -1 before */
-	struct cst_buf lines; /* the headers as lines, for signatures */
+	char bucket[CST_BUCKET_NAME_MAX];  /* the same, terminated; "" when it isn't a valid name */
+	int bucket_fd;			   /* opened once the request is admitted; -1 before */
+	struct cst_buf lines;		   /* the headers as lines, for signatures */
 	struct cst_sign_claim claim;
 	bool checked; /* the signature was checked, with this credential: */
 	struct cst_credential credential;
@@ -33,7 +33,8 @@ struct cst_store_request {
 };
 
 /* Takes the request apart. 0, or -EINVAL with *why (a bad escape, too many parameters, …). request_fini() always. */
-int cst_request_init(struct cst_store_request *r, struct cst_store *store, struct cst_http_exchange *x, const char **why);
+int cst_request_init(struct cst_store_request *r, struct cst_store *store, struct cst_http_exchange *x,
+		     const char **why);
 void cst_request_fini(struct cst_store_request *r);
 
 bool cst_request_is(const struct cst_store_request *r, const char *method);
@@ -47,7 +48,8 @@ struct cst_slice cst_request_own(const struct cst_store_request *r, const char *
 /* Decimal digits only. 0, or -EINVAL (also when it doesn't fit). */
 int cst_request_number(struct cst_slice text, uint64_t *value);
 /* "/bucket/key" or "bucket/key", URL-encoded, with an optional ?versionId. The buffer holds the decoded text. */
-int cst_request_copy_source(struct cst_slice text, struct cst_buf *decoded, struct cst_slice *bucket, struct cst_slice *key);
+int cst_request_copy_source(struct cst_slice text, struct cst_buf *decoded, struct cst_slice *bucket,
+			    struct cst_slice *key);
 
 enum cst_range_kind {
 	CST_RANGE_NONE,		 /* none, or one to be ignored: the whole object */
@@ -56,6 +58,7 @@ enum cst_range_kind {
 };
 /* The Range header's "bytes=a-b" of an object of `size` bytes. `strict`: S3 and x-oss-range-behavior: standard; else
  * the rules of OSS, where a range that isn't wholly inside is ignored. */
-enum cst_range_kind cst_request_range(struct cst_slice text, uint64_t size, bool strict, uint64_t *offset, uint64_t *length);
+enum cst_range_kind cst_request_range(struct cst_slice text, uint64_t size, bool strict, uint64_t *offset,
+				      uint64_t *length);
 /* One ETag of If-Match and its like: with or without quotes, in any case. "*" and lists are understood. */
 bool cst_request_etag_listed(struct cst_slice list, const char *etag);

@@ -27,7 +27,7 @@ struct cst_scan {
 	size_t count;
 	struct cst_scan_entry *entries; /* in byte order of their sort keys */
 	struct cst_buf names;
-	size_t bytes; /* of memory */
+	size_t bytes;			       /* of memory */
 	struct cst_scan *next, *newer, *older; /* of the cache */
 };
 static inline struct cst_slice cst_scan_sort_key(const struct cst_scan *s, size_t i)

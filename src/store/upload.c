@@ -24,7 +24,8 @@ void cst_upload_close(struct cst_upload *u)
 
 pthread_rwlock_t *cst_upload_stripe(struct cst_store_backend *b, const struct cst_upload *u)
 {
-	return &b->uploads_stripes[((unsigned char)u->id[0] * 31u + (unsigned char)u->id[1]) % CST_BACKEND_UPLOAD_STRIPES];
+	return &b->uploads_stripes[((unsigned char)u->id[0] * 31u + (unsigned char)u->id[1]) %
+				   CST_BACKEND_UPLOAD_STRIPES];
 }
 
 static bool is_id(struct cst_slice id)
@@ -40,7 +41,8 @@ static bool is_id(struct cst_slice id)
 static int write_upload(int dir, struct cst_slice key, const struct cst_record *record)
 {
 	CST_AUTO_BUF text = CST_BUF_INIT;
-	CST_AUTO_CLOSE int fd = openat(dir, UPLOAD_FILE ".new", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+	CST_AUTO_CLOSE int fd =
+		openat(dir, UPLOAD_FILE ".new", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
 	int rc;
 
 	if (fd < 0)
@@ -54,8 +56,8 @@ static int write_upload(int dir, struct cst_slice key, const struct cst_record *
 	return rc;
 }
 
-int cst_upload_begin(struct cst_store_backend *b, const char *bucket, struct cst_slice key, const struct cst_record *record,
-		     char id[CST_UPLOAD_ID_LEN + 1])
+int cst_upload_begin(struct cst_store_backend *b, const char *bucket, struct cst_slice key,
+		     const struct cst_record *record, char id[CST_UPLOAD_ID_LEN + 1])
 {
 	CST_AUTO_CLOSE int parent = cst_tree_make_dir(b->uploads, bucket);
 	CST_AUTO_CLOSE int dir = -1;
@@ -180,8 +182,10 @@ static int take_part(void *arg, int dir, const char *name, unsigned char type)
 		list->parts = cst_xrealloc(list->parts, list->room * sizeof(*list->parts));
 	}
 	part = &list->parts[list->count++];
-	*part = (struct cst_upload_part){.number = (unsigned)number, .size = (uint64_t)blob.st.st_size,
-					 .mtime = blob.st.st_mtim.tv_sec, .has_crc64 = blob.record.has_crc64,
+	*part = (struct cst_upload_part){.number = (unsigned)number,
+					 .size = (uint64_t)blob.st.st_size,
+					 .mtime = blob.st.st_mtim.tv_sec,
+					 .has_crc64 = blob.record.has_crc64,
 					 .crc64 = blob.record.crc64};
 	memcpy(part->etag, blob.record.etag, sizeof(part->etag));
 	memcpy(part->checksum, blob.record.checksum, sizeof(part->checksum));
@@ -212,8 +216,8 @@ int cst_upload_parts(struct cst_store_backend *b, struct cst_upload *u, struct c
 	return 0;
 }
 
-int cst_upload_join(struct cst_store_backend *b, struct cst_upload *u, const struct cst_upload_part *parts, size_t count,
-		    struct cst_staged *s)
+int cst_upload_join(struct cst_store_backend *b, struct cst_upload *u, const struct cst_upload_part *parts,
+		    size_t count, struct cst_staged *s)
 {
 	(void)b;
 	for (size_t i = 0; i < count; i++) {

@@ -17,13 +17,16 @@ struct cst_upload {
 	int64_t started; /* s */
 	struct cst_record record;
 };
-#define CST_UPLOAD_INIT {.dir = -1}
+#define CST_UPLOAD_INIT   \
+	{                 \
+		.dir = -1 \
+	}
 void cst_upload_close(struct cst_upload *u);
 #define CST_AUTO_UPLOAD CST_CLEANUP(cst_upload_close) struct cst_upload
 
 /* Makes one; the record's headers, class and type are kept for the object. id gets the new name. */
-int cst_upload_begin(struct cst_store_backend *b, const char *bucket, struct cst_slice key, const struct cst_record *record,
-		     char id[CST_UPLOAD_ID_LEN + 1]);
+int cst_upload_begin(struct cst_store_backend *b, const char *bucket, struct cst_slice key,
+		     const struct cst_record *record, char id[CST_UPLOAD_ID_LEN + 1]);
 /* -ENOENT when there is none of that id for that key (key.data NULL: any key). */
 int cst_upload_open(struct cst_store_backend *b, const char *bucket, struct cst_slice id, struct cst_slice key,
 		    struct cst_upload *u);
@@ -41,8 +44,8 @@ struct cst_upload_part {
 /* All parts in order of their numbers; the caller frees *parts. */
 int cst_upload_parts(struct cst_store_backend *b, struct cst_upload *u, struct cst_upload_part **parts, size_t *count);
 /* Copies the parts one after another into the staged file. */
-int cst_upload_join(struct cst_store_backend *b, struct cst_upload *u, const struct cst_upload_part *parts, size_t count,
-		    struct cst_staged *s);
+int cst_upload_join(struct cst_store_backend *b, struct cst_upload *u, const struct cst_upload_part *parts,
+		    size_t count, struct cst_staged *s);
 /* Ends it: its files go. 0 or -ENOENT. */
 int cst_upload_end(struct cst_store_backend *b, const char *bucket, struct cst_upload *u);
 /* Held around completing, so that two completions or an abort don't meet. */

@@ -72,7 +72,8 @@ static void XMLCALL on_text(void *arg, const XML_Char *text, int len)
 	cst_buf_add(&r->text, text, (size_t)len);
 }
 
-static void XMLCALL on_doctype(void *arg, const XML_Char *name, const XML_Char *sysid, const XML_Char *pubid, int internal)
+static void XMLCALL on_doctype(void *arg, const XML_Char *name, const XML_Char *sysid, const XML_Char *pubid,
+			       int internal)
 {
 	(void)name;
 	(void)sysid;

@@ -82,7 +82,7 @@ static void put(struct fixture *f, struct cst_slice key)
 	put_as(f, key, key, CST_RECORD_NORMAL);
 }
 
-static int delete(struct fixture *f, struct cst_slice key)
+static int delete (struct fixture *f, struct cst_slice key)
 {
 	pthread_rwlock_t *stripe = cst_backend_stripe(f->b, key);
 	int rc;
@@ -114,8 +114,8 @@ static void test_file_and_directory(void **state)
 	for (size_t i = 0; i < CST_ARRAY_LEN(keys); i++)
 		assert_content(f, cst_slice_of(keys[i]), cst_slice_of(keys[i]));
 	for (size_t i = 0; i < CST_ARRAY_LEN(keys); i++) {
-		assert_int_equal(delete(f, cst_slice_of(keys[i])), 0);
-		assert_int_equal(delete(f, cst_slice_of(keys[i])), -ENOENT);
+		assert_int_equal(delete (f, cst_slice_of(keys[i])), 0);
+		assert_int_equal(delete (f, cst_slice_of(keys[i])), -ENOENT);
 		assert_int_equal(cst_blob_open(f->b, f->bucket, cst_slice_of(keys[i]), &blob), -ENOENT);
 		for (size_t k = i + 1; k < CST_ARRAY_LEN(keys); k++)
 			assert_content(f, cst_slice_of(keys[k]), cst_slice_of(keys[k]));
@@ -134,8 +134,8 @@ static void test_symlinks_lead_nowhere(void **state)
 	assert_int_equal(symlinkat("/etc/passwd", f->bucket, "passwd"), 0);
 	assert_int_equal(cst_blob_open(f->b, f->bucket, CST_SLICE("out/passwd"), &blob), -ENOENT);
 	assert_int_equal(cst_blob_open(f->b, f->bucket, CST_SLICE("passwd"), &blob), -ENOENT);
-	assert_int_equal(delete(f, CST_SLICE("out/passwd")), -ENOENT);
-	assert_int_equal(delete(f, CST_SLICE("passwd")), -ENOENT);
+	assert_int_equal(delete (f, CST_SLICE("out/passwd")), -ENOENT);
+	assert_int_equal(delete (f, CST_SLICE("passwd")), -ENOENT);
 	put(f, CST_SLICE("passwd")); /* takes the link's place */
 	assert_content(f, CST_SLICE("passwd"), CST_SLICE("passwd"));
 }
@@ -194,7 +194,7 @@ static void test_record_beside_the_file(void **state)
 	assert_string_equal(blob.record.etag, "abc-3");
 	assert_int_equal(cst_record_header(&blob.record, "meta-big").len, 80000);
 	assert_true(fgetxattr(blob.fd, CST_RECORD_XATTR, NULL, 0) < 0);
-	assert_int_equal(delete(f, key), 0);
+	assert_int_equal(delete (f, key), 0);
 	cst_blob_close(&blob);
 	reopen(f);
 	assert_false(f->b->records.in_use);
@@ -304,7 +304,8 @@ static bool see(void *arg, const struct cst_list_item *item)
 	return true;
 }
 
-static void model_list(const struct model *m, const char *prefix, const char *delimiter, const char *after, struct cst_buf *out)
+static void model_list(const struct model *m, const char *prefix, const char *delimiter, const char *after,
+		       struct cst_buf *out)
 {
 	char last[80] = "";
 
@@ -372,8 +373,12 @@ static void test_listing_as_the_model(void **state)
 		cst_buf_add_str(&want, "");
 		cst_buf_add_str(&got, "");
 		model_list(m, prefix, delimiter, after, &want);
-		list_pages(f, (struct cst_list_query){.prefix = cst_slice_of(prefix), .delimiter = cst_slice_of(delimiter),
-						      .after = cst_slice_of(after), .max = pages[(size_t)rand_r(&seed) % 4]}, &got);
+		list_pages(f,
+			   (struct cst_list_query){.prefix = cst_slice_of(prefix),
+						   .delimiter = cst_slice_of(delimiter),
+						   .after = cst_slice_of(after),
+						   .max = pages[(size_t)rand_r(&seed) % 4]},
+			   &got);
 		if (strcmp(want.data, got.data) != 0)
 			print_message("# prefix '%s' delimiter '%s' after '%s'\n", prefix, delimiter, after);
 		assert_string_equal(got.data, want.data);
@@ -474,7 +479,7 @@ static void *collide(void *arg)
 
 		put(f, key);
 		if (i % 2)
-			delete(f, key);
+			delete (f, key);
 	}
 	return NULL;
 }
@@ -500,9 +505,11 @@ static void test_colliding_writers(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(test_file_and_directory), TEST(test_symlinks_lead_nowhere), TEST(test_plain_files),
-		TEST(test_record_beside_the_file), TEST(test_append_recovers), TEST(test_listing_as_the_model),
-		TEST(test_listing_reads_once), TEST(test_upload), TEST(test_one_store), TEST(test_colliding_writers),
+		TEST(test_file_and_directory), TEST(test_symlinks_lead_nowhere),
+		TEST(test_plain_files),	       TEST(test_record_beside_the_file),
+		TEST(test_append_recovers),    TEST(test_listing_as_the_model),
+		TEST(test_listing_reads_once), TEST(test_upload),
+		TEST(test_one_store),	       TEST(test_colliding_writers),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -119,7 +119,8 @@ static void test_round_trip(void **state)
 			struct cst_slice name = cst_slice_cut(&rest, '/');
 
 			assert_true(name.len > 0 && name.len <= 255);
-			assert_false(cst_slice_is(name, ".") || cst_slice_is(name, "..") || cst_slice_is(name, CST_KEYPATH_SELF));
+			assert_false(cst_slice_is(name, ".") || cst_slice_is(name, "..") ||
+				     cst_slice_is(name, CST_KEYPATH_SELF));
 		}
 		/* That the key comes back proves that no other key has this path. */
 		cst_buf_clear(&back);

@@ -99,8 +99,9 @@ static enum cst_chunk_event decode(struct cst_slice body, size_t step, struct cs
 
 static void test_chunks(void **state)
 {
-	struct cst_slice body = CST_SLICE("4;chunk-signature=0123456789012345678901234567890123456789012345678901234567890123\r\n"
-					  "ab\r\n\r\n3\r\nxyz\r\n0\r\nx-amz-checksum-crc32:AAAAAA==\r\n\r\n");
+	struct cst_slice body =
+		CST_SLICE("4;chunk-signature=0123456789012345678901234567890123456789012345678901234567890123\r\n"
+			  "ab\r\n\r\n3\r\nxyz\r\n0\r\nx-amz-checksum-crc32:AAAAAA==\r\n\r\n");
 
 	(void)state;
 	for (size_t step = 1; step < body.len + 2; step++) {
@@ -115,7 +116,8 @@ static void test_chunks(void **state)
 
 static void test_bad_chunks(void **state)
 {
-	static const char *const bad[] = {"\r\n", "g\r\n", "1\r\nabc\r\n", "1;chunk-signature=short\r\na\r\n", "fffffffffffffffff\r\n"};
+	static const char *const bad[] = {"\r\n", "g\r\n", "1\r\nabc\r\n", "1;chunk-signature=short\r\na\r\n",
+					  "fffffffffffffffff\r\n"};
 
 	(void)state;
 	for (size_t i = 0; i < CST_ARRAY_LEN(bad); i++) {
@@ -165,21 +167,34 @@ static void test_xml(void **state)
 	CST_AUTO_BUF out = CST_BUF_INIT;
 
 	(void)state;
-	assert_int_equal(cst_xml_read(CST_SLICE("<s:Delete xmlns:s='u'><Quiet>true</Quiet><Object><Key>a&amp;b</Key></Object></s:Delete>"),
-				      "Delete", &handler, &out), 0);
+	assert_int_equal(
+		cst_xml_read(
+			CST_SLICE(
+				"<s:Delete xmlns:s='u'><Quiet>true</Quiet><Object><Key>a&amp;b</Key></Object></s:Delete>"),
+			"Delete", &handler, &out),
+		0);
 	assert_string_equal(out.data, "Delete.Quiet=true;Object.Key=a&b;");
 	assert_int_equal(cst_xml_read(CST_SLICE("<Other/>"), "Delete", &handler, &out), -EINVAL);
 	assert_int_equal(cst_xml_read(CST_SLICE("<Delete>"), "Delete", &handler, &out), -EINVAL);
 	assert_int_equal(cst_xml_read(CST_SLICE(""), "Delete", &handler, &out), -EINVAL);
-	assert_int_equal(cst_xml_read(CST_SLICE("<!DOCTYPE Delete [<!ENTITY a 'b'>]><Delete/>"), "Delete", &handler, &out), -EINVAL);
-	assert_int_equal(cst_xml_read(CST_SLICE("<Delete><a><a><a><a><a><a><a><a/></a></a></a></a></a></a></a></Delete>"), "Delete",
-				      &handler, &out), -EINVAL);
+	assert_int_equal(
+		cst_xml_read(CST_SLICE("<!DOCTYPE Delete [<!ENTITY a 'b'>]><Delete/>"), "Delete", &handler, &out),
+		-EINVAL);
+	assert_int_equal(
+		cst_xml_read(CST_SLICE("<Delete><a><a><a><a><a><a><a><a/></a></a></a></a></a></a></a></Delete>"),
+			     "Delete", &handler, &out),
+		-EINVAL);
 }
 
 static void test_records(void **state)
 {
-	CST_AUTO_RECORD in = {.size = 300, .mtime = 1234567890123456789, .type = CST_RECORD_SYMLINK, .class = CST_CLASS_ARCHIVE,
-			      .has_crc64 = true, .crc64 = UINT64_MAX, .restored_until = 77};
+	CST_AUTO_RECORD in = {.size = 300,
+			      .mtime = 1234567890123456789,
+			      .type = CST_RECORD_SYMLINK,
+			      .class = CST_CLASS_ARCHIVE,
+			      .has_crc64 = true,
+			      .crc64 = UINT64_MAX,
+			      .restored_until = 77};
 	CST_AUTO_RECORD out = CST_RECORD_INIT;
 	CST_AUTO_BUF data = CST_BUF_INIT;
 
@@ -210,9 +225,9 @@ static void test_records(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_ranges),	   cmocka_unit_test(test_etags),     cmocka_unit_test(test_copy_sources),
-		cmocka_unit_test(test_chunks),	   cmocka_unit_test(test_bad_chunks), cmocka_unit_test(test_checksums),
-		cmocka_unit_test(test_xml),	   cmocka_unit_test(test_records),
+		cmocka_unit_test(test_ranges), cmocka_unit_test(test_etags),	  cmocka_unit_test(test_copy_sources),
+		cmocka_unit_test(test_chunks), cmocka_unit_test(test_bad_chunks), cmocka_unit_test(test_checksums),
+		cmocka_unit_test(test_xml),    cmocka_unit_test(test_records),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
