@@ -1,5 +1,7 @@
 #include "fetch/internal.h"
 
+#include "base/clock.h"
+
 #include <errno.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -98,6 +100,18 @@ static void clear_unread_locked(struct cst_fetch *f, struct cst_fetch_block *b)
 	}
 }
 
+void block_unwanted_locked(struct cst_fetch *f, struct cst_fetch_block *b)
+{
+	if (!b->unread)
+		return;
+	if (b->state == BLOCK_READY) {
+		dequeue_locked(f, b);
+		TAILQ_INSERT_HEAD(&f->used, b, queue);
+		f->used_count++;
+	}
+	clear_unread_locked(f, b);
+}
+
 void block_free_locked(struct cst_fetch *f, struct cst_fetch_block *b)
 {
 	CST_ASSERT(b->refs == 0 && TAILQ_EMPTY(&b->waiters));
@@ -168,6 +182,8 @@ void block_ready_locked(struct cst_fetch *f, struct cst_fetch_block *b)
 	b->state = BLOCK_READY;
 	if (b->refs > 0)
 		return;
+	if (b->unread)
+		b->ready_at = cst_now();
 	enqueue_locked(f, b);
 	if (b->object->users == 0)
 		block_free_locked(f, b);

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #define MEMORY_FLOOR (UINT64_C(64) << 20)
+#define KEEP_UNREAD (60 * CST_NS_PER_S)
 #define CALM_RANGE (5 * CST_NS_PER_S / 2)
 
 struct cst_fetch *cst_fetch_new(const struct cst_fetch_config *config, struct cst_error *err)
@@ -28,6 +29,7 @@ struct cst_fetch *cst_fetch_new(const struct cst_fetch_config *config, struct cs
 	f->config.range_size = cst_min(f->config.range_size, RANGE_BLOCKS_MAX * BLOCK_SIZE) & ~((1u << 20) - 1);
 	f->config.range_size = cst_max(f->config.range_size, 1u << 20);
 	f->config.max_prefetch = config->max_prefetch ? config->max_prefetch : 64;
+	f->config.keep_unread = config->keep_unread ? config->keep_unread : KEEP_UNREAD;
 	f->config.calm_range = config->calm_range ? config->calm_range : CALM_RANGE;
 	pthread_mutex_init(&f->lock, NULL);
 	pthread_cond_init(&f->drained, NULL);

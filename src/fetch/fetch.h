@@ -21,6 +21,7 @@ struct cst_fetch_config {
 	unsigned range_size;	   /* bytes of one streaming request; 0: 8 MiB */
 	unsigned max_prefetch;	   /* prefetching GETs in flight over all objects; 0: 64. Demand has no such limit. */
 	bool prefetch;
+	int64_t keep_unread; /* ns; 0: 60 s. Prefetched bytes that wait longer may make room for other prefetching */
 	int64_t calm_range; /* ns; 0: 2.5 s. Windows grow while ranges take no longer, and shrink when they take four times that */
 };
 struct cst_fetch *cst_fetch_new(const struct cst_fetch_config *config, struct cst_error *err);

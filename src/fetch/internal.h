@@ -6,7 +6,7 @@
  *                        └───────range failed───────────────────────────────▶ FREE
  *
  * A READY block without references waits in one of two queues: `used` (somebody read it: given up first, oldest first)
- * or `unread` (prefetched: given up only for demand). The references of a FETCHING block are its waiting reads; they all
+ * or `unread` (prefetched: given up only for demand; moved to the front of `used` when its stream has gone, or after long). The references of a FETCHING block are its waiting reads; they all
  * fail with its range. Blocks of an object that nobody uses are freed at once, FETCHING ones when their range ends.
  *
  * Callbacks and GETs are never made under the lock: what is to be done is collected in a struct todo and run after. */
@@ -31,8 +31,9 @@ struct cst_fetch_block {
 	uint64_t index; /* offset / BLOCK_SIZE */
 	char *data;
 	enum block_state state;
-	unsigned refs; /* reads that use or wait for it */
-	bool unread;   /* prefetched and not asked for since */
+	unsigned refs;	  /* reads that use or wait for it */
+	bool unread;	  /* prefetched and not asked for since */
+	int64_t ready_at; /* of an unread one */
 	struct cst_fetch_block *hash_next;
 	TAILQ_ENTRY(cst_fetch_block) queue;   /* free, used or unread */
 	TAILQ_ENTRY(cst_fetch_block) sibling; /* in its object */
@@ -130,7 +131,8 @@ void block_ref_locked(struct cst_fetch *f,
 		      struct cst_fetch_block *b); /* a read uses it: out of the queues, not unread */
 void block_unref_locked(struct cst_fetch *f, struct cst_fetch_block *b); /* back into a queue */
 void block_ready_locked(struct cst_fetch *f, struct cst_fetch_block *b);
-void block_free_locked(struct cst_fetch *f, struct cst_fetch_block *b); /* no references */
+void block_unwanted_locked(struct cst_fetch *f, struct cst_fetch_block *b); /* unread, and nobody is coming for it */
+void block_free_locked(struct cst_fetch *f, struct cst_fetch_block *b);	    /* no references */
 
 /* range.c: GETs. */
 /* Covers blocks [first, last] that are missing with ranges of at most `most` blocks each; the blocks are taken (there must be
@@ -151,4 +153,5 @@ void todo_run(struct todo *todo); /* not under the lock */
 /* stream.c */
 /* Notes a read, decides what it may be extended to, and asks for what should be ahead of it. */
 void stream_note_locked(struct cst_fetch_stream *s, struct cst_fetch_read *r);
+void stream_leave_locked(struct cst_fetch_stream *s); /* nobody will read on: its window is free for others */
 void stream_prefetch_locked(struct cst_fetch_stream *s, struct todo *todo);

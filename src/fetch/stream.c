@@ -11,6 +11,8 @@
  * soonest, few large ones later cost the fewest requests. */
 #include "fetch/internal.h"
 
+#include "base/clock.h"
+
 #define NEAR_LEAST (64u << 10)
 #define WINDOW_FIRST (4u << 20)
 #define BLOCKS_PER_MIB ((1u << 20) / BLOCK_SIZE)
@@ -28,9 +30,24 @@ void cst_fetch_stream_free(struct cst_fetch_stream *s)
 	if (!s)
 		return;
 	CST_CHECK(s, STREAM_MAGIC);
+	pthread_mutex_lock(&s->object->fetch->lock);
+	stream_leave_locked(s);
+	pthread_mutex_unlock(&s->object->fetch->lock);
 	s->magic = 0;
 	cst_fetch_object_unref(s->object);
 	free(s);
+}
+
+void stream_leave_locked(struct cst_fetch_stream *s)
+{
+	struct cst_fetch_object *o = s->object;
+	if (s->window == 0)
+		return;
+	for (uint64_t i = s->next / BLOCK_SIZE; i * BLOCK_SIZE < s->prefetched; i++) {
+		struct cst_fetch_block *b = block_find_locked(o->fetch, o, i);
+		if (b)
+			block_unwanted_locked(o->fetch, b);
+	}
 }
 
 void stream_note_locked(struct cst_fetch_stream *s, struct cst_fetch_read *r)
@@ -45,6 +62,7 @@ void stream_note_locked(struct cst_fetch_stream *s, struct cst_fetch_read *r)
 		s->run += r->length;
 		s->next = cst_max(s->next, end);
 	} else {
+		stream_leave_locked(s);
 		s->run = r->offset == 0 ? r->length : 0;
 		s->next = end;
 		s->window = 0;
@@ -79,6 +97,30 @@ static void grow_locked(struct cst_fetch_stream *s)
 	}
 }
 
+/* Memory for prefetching: not all of it, and not what other streams are about to read, unless they have paused for long. */
+static bool has_room_locked(struct cst_fetch *f, unsigned blocks)
+{
+	const struct cst_fetch_block *oldest;
+	int64_t now = 0;
+	while (blocks_available_locked(f, false) < blocks || f->prefetch_blocks + blocks > f->block_count / 4 * 3) {
+		now = now ? now : cst_now();
+		oldest = TAILQ_FIRST(&f->unread);
+		if (!oldest || now - oldest->ready_at < f->config.keep_unread)
+			return false;
+		block_unwanted_locked(f, TAILQ_FIRST(&f->unread));
+	}
+	return true;
+}
+
+/* What was prefetched may have been given up meanwhile: the window is then filled again. */
+static void check_window_locked(struct cst_fetch_stream *s)
+{
+	struct cst_fetch_object *o = s->object;
+	uint64_t next = (s->next + BLOCK_SIZE - 1) / BLOCK_SIZE;
+	if (next * BLOCK_SIZE < s->prefetched && !block_find_locked(o->fetch, o, next))
+		s->prefetched = next * BLOCK_SIZE;
+}
+
 void stream_prefetch_locked(struct cst_fetch_stream *s, struct todo *todo)
 {
 	struct cst_fetch_object *o = s->object;
@@ -94,6 +136,7 @@ void stream_prefetch_locked(struct cst_fetch_stream *s, struct todo *todo)
 	uint64_t target = cst_min(s->next + s->window, o->size);
 	if (s->prefetched < s->next)
 		s->prefetched = s->next;
+	check_window_locked(s);
 	while (s->prefetched < target) {
 		/* Ranges end on multiples of their size, so that streams over one object ask for the same ones. */
 		uint64_t end = cst_min((s->prefetched / range + 1) * range, o->size);
@@ -101,7 +144,7 @@ void stream_prefetch_locked(struct cst_fetch_stream *s, struct todo *todo)
 			return;
 		unsigned blocks = (unsigned)((end - 1) / BLOCK_SIZE - s->prefetched / BLOCK_SIZE + 1);
 		if (f->prefetch_ranges >= f->config.max_prefetch || !TAILQ_EMPTY(&f->waiting) ||
-		    blocks_available_locked(f, false) < blocks || f->prefetch_blocks + blocks > f->block_count / 4 * 3)
+		    !has_room_locked(f, blocks))
 			return;
 		ranges_make_locked(o, s->prefetched / BLOCK_SIZE, (end - 1) / BLOCK_SIZE, RANGE_BLOCKS_MAX, true, todo);
 		s->prefetched = end;

@@ -273,6 +273,71 @@ static void slow_ranges_keep_the_window_small(void **state)
 	end(f, o, s);
 }
 
+/* Reads a stretch in sequence; returns how many GETs were under way at most. */
+static unsigned read_stretch(struct cst_fetch_stream *s, uint64_t offset, unsigned mib)
+{
+	unsigned most = 0;
+	for (unsigned i = 0; i < mib; i++, offset += MIB) {
+		struct reader r;
+		start_read(&r, s, offset, MIB);
+		most = cst_max(most, store.count);
+		answer_all();
+		assert_int_equal(r.rc, MIB);
+		cst_fetch_read_release(&r.read);
+	}
+	return most;
+}
+
+/* Files read in part leave windows behind that nobody will read: they must not end prefetching for all others. */
+static void windows_left_behind_are_given_up(void **state)
+{
+	(void)state;
+	enum { FILES = 12 };
+	struct cst_fetch *f = make(64 * MIB);
+	struct cst_fetch_object *o[FILES];
+	for (unsigned i = 0; i < FILES; i++) {
+		char key[8];
+		snprintf(key, sizeof(key), "k%u", i);
+		store.size = 256ull * MIB;
+		o[i] = cst_fetch_object_new(f, cst_slice_of(key), "v1", store.size);
+		struct cst_fetch_stream *s = cst_fetch_stream_new(o[i]);
+		assert_true(read_stretch(s, 0, 12) >= 3);
+		cst_fetch_stream_free(s); /* closed; the object lives on */
+	}
+	/* One handle that seeks about. */
+	struct cst_fetch_stream *s = cst_fetch_stream_new(o[0]);
+	for (unsigned i = 0; i < 12; i++)
+		assert_true(read_stretch(s, (i * 7 % 12) * 20ull * MIB, 12) >= 3);
+	cst_fetch_stream_free(s);
+	for (unsigned i = 0; i < FILES; i++)
+		cst_fetch_object_unref(o[i]);
+	cst_fetch_free(f);
+}
+
+/* Nor may the windows of readers that pause; one that goes on has its window filled again. */
+static void paused_readers_leave_room(void **state)
+{
+	(void)state;
+	enum { READERS = 12 };
+	struct cst_fetch *f = make_with((struct cst_fetch_config){.memory = 64 * MIB, .keep_unread = 1});
+	struct cst_fetch_object *o[READERS];
+	struct cst_fetch_stream *s[READERS];
+	for (unsigned i = 0; i < READERS; i++) {
+		char key[8];
+		snprintf(key, sizeof(key), "k%u", i);
+		store.size = 256ull * MIB;
+		o[i] = cst_fetch_object_new(f, cst_slice_of(key), "v1", store.size);
+		s[i] = cst_fetch_stream_new(o[i]);
+		assert_true(read_stretch(s[i], 0, 12) >= 3);
+	}
+	assert_true(read_stretch(s[0], 12 * MIB, 6) >= 2);
+	for (unsigned i = 0; i < READERS; i++) {
+		cst_fetch_stream_free(s[i]);
+		cst_fetch_object_unref(o[i]);
+	}
+	cst_fetch_free(f);
+}
+
 /* READs swapped by two reader threads are still one sequence. */
 static void swapped_reads_are_sequential(void **state)
 {
@@ -597,6 +662,8 @@ int main(void)
 		cmocka_unit_test(random_reads_stay_small),
 		cmocka_unit_test(sequential),
 		cmocka_unit_test(slow_ranges_keep_the_window_small),
+		cmocka_unit_test(windows_left_behind_are_given_up),
+		cmocka_unit_test(paused_readers_leave_room),
 		cmocka_unit_test(swapped_reads_are_sequential),
 		cmocka_unit_test(budget_is_hard_and_fair),
 		cmocka_unit_test(stalled_readers_stop_nobody),
