@@ -119,6 +119,7 @@ static struct cst_fuse *fuse_new(const struct cst_fuse_config *config)
 		.auto_cache = config->auto_cache,
 		.max_background = config->max_background,
 		.memory = config->memory,
+		.read_ahead_kb = config->read_ahead_kb,
 		.max_read = fuse->max_read,
 		.max_readahead = MAX_READAHEAD,
 	};

@@ -19,8 +19,8 @@ struct cst_fuse_config {
 	bool nonempty;		   /* allow mounting over a directory with entries */
 	unsigned long mount_flags; /* MS_* as from ro, nosuid, nodev, noexec, noatime, nodiratime, dirsync, sync */
 	unsigned threads;	   /* 0: one per core */
-	unsigned max_background;   /* 0: from memory */
-	uint64_t memory;	   /* the mount's budget, to derive max_background (32…256) */
+	unsigned max_background;   /* 0: from memory and read_ahead_kb */
+	uint64_t memory;	   /* the mount's budget, to derive max_background (160…256) */
 	uint32_t max_read;	   /* bytes; 0: 1 MiB */
 	uint32_t read_ahead_kb;	   /* written to the mount's bdi; 0: leave */
 	bool readdirplus;

@@ -8,18 +8,22 @@
 #define PAGES_MAX 256u
 /* The smallest the kernel allows; nothing is written on a read-only mount, and a reader's buffer must hold a whole WRITE. */
 #define MAX_WRITE 4096u
-#define BACKGROUND_MIN 32u
 #define BACKGROUND_MAX 256u
+/* Readers that the store stalls may hold this many windows of read-ahead, of two requests each; what others then still have. */
+#define STALLED_READERS 64u
+#define BACKGROUND_SPARE 32u
 
-/* A background READ (all buffered reading is of that kind) asks for up to 1 MiB. They may wait for memory, holding none, but more than
- * the budget can serve at once only make the queue longer. */
-uint32_t cst_fuse_init_background(unsigned wanted, uint64_t memory)
+/* A background READ (all buffered reading is of that kind) asks for up to 1 MiB. More than the budget can serve at once only make the
+ * queue longer; but a request that waits holds none of it, and at the limit every buffered reader of the mount waits, so the limit never
+ * falls below what 64 stalled readers hold. */
+uint32_t cst_fuse_init_background(unsigned wanted, uint64_t memory, uint32_t read_ahead_kb)
 {
-	uint64_t n = wanted ? wanted : memory / (UINT64_C(1) << 20);
+	uint64_t windows = read_ahead_kb <= 1024 ? 2 : read_ahead_kb <= 2048 ? 3 : 4;
+	uint64_t least = cst_min(STALLED_READERS * windows + BACKGROUND_SPARE, (uint64_t)BACKGROUND_MAX);
+	uint64_t n = memory / (UINT64_C(1) << 20);
 
-	if (!wanted)
-		n = n < BACKGROUND_MIN ? BACKGROUND_MIN : n > BACKGROUND_MAX ? BACKGROUND_MAX : n;
-	return (uint32_t)(n > UINT16_MAX ? UINT16_MAX : n);
+	n = wanted ? wanted : cst_min(cst_max(n, least), (uint64_t)BACKGROUND_MAX);
+	return (uint32_t)cst_min(n, (uint64_t)UINT16_MAX);
 }
 
 static uint64_t wanted_flags(const struct cst_fuse_init_wish *wish)
@@ -62,7 +66,7 @@ int cst_fuse_init_answer(const struct cst_kfuse_init_in *in, const struct cst_fu
 		offered |= (uint64_t)in->flags2 << 32;
 	result->minor = in->minor < CST_KFUSE_MINOR ? in->minor : CST_KFUSE_MINOR;
 	result->flags = offered & wanted_flags(wish);
-	result->max_background = cst_fuse_init_background(wish->max_background, wish->memory);
+	result->max_background = cst_fuse_init_background(wish->max_background, wish->memory, wish->read_ahead_kb);
 	result->max_write = MAX_WRITE;
 
 	out->minor = result->minor;

@@ -10,6 +10,7 @@ struct cst_fuse_init_wish {
 	unsigned max_background; /* 0: derived from memory */
 	uint64_t memory;	 /* the mount's budget, bytes */
 	uint32_t max_read;	 /* bytes of one READ */
+	uint32_t read_ahead_kb;	 /* that the mount will have; 0: the kernel's default */
 	uint32_t max_readahead;	 /* bytes; the kernel takes the smaller of this and its own */
 };
 struct cst_fuse_init_result {
@@ -23,4 +24,4 @@ struct cst_fuse_init_result {
 int cst_fuse_init_answer(const struct cst_kfuse_init_in *in, const struct cst_fuse_init_wish *wish,
 			 struct cst_kfuse_init_out *out, struct cst_fuse_init_result *result, struct cst_error *err);
 /* Requests of the background kind that the kernel may have outstanding. */
-uint32_t cst_fuse_init_background(unsigned wanted, uint64_t memory);
+uint32_t cst_fuse_init_background(unsigned wanted, uint64_t memory, uint32_t read_ahead_kb);

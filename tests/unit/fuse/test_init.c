@@ -65,11 +65,14 @@ static void test_choices(void **state)
 	w.max_read = 64 << 20;
 	assert_int_equal(cst_fuse_init_answer(&in, &w, &out, &r, NULL), 0);
 	assert_int_equal(out.max_pages, 256);
-	assert_int_equal(cst_fuse_init_background(0, 0), 32);
-	assert_int_equal(cst_fuse_init_background(0, UINT64_C(200) << 20), 200);
-	assert_int_equal(cst_fuse_init_background(0, UINT64_C(64) << 30), 256);
-	assert_int_equal(cst_fuse_init_background(7, 0), 7);
-	assert_int_equal(cst_fuse_init_background(1000000, 0), 65535);
+	assert_int_equal(cst_fuse_init_background(0, 0, 0), 160);
+	assert_int_equal(cst_fuse_init_background(0, UINT64_C(64) << 20, 1024), 160);
+	assert_int_equal(cst_fuse_init_background(0, UINT64_C(64) << 20, 2048), 224);
+	assert_int_equal(cst_fuse_init_background(0, UINT64_C(64) << 20, 16384), 256);
+	assert_int_equal(cst_fuse_init_background(0, UINT64_C(200) << 20, 1024), 200);
+	assert_int_equal(cst_fuse_init_background(0, UINT64_C(64) << 30, 1024), 256);
+	assert_int_equal(cst_fuse_init_background(7, 0, 1024), 7);
+	assert_int_equal(cst_fuse_init_background(1000000, 0, 1024), 65535);
 }
 
 static void test_old_kernels(void **state)
