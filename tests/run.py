@@ -156,7 +156,7 @@ def marks(path):
 
 
 def integration_scripts():
-    return [name for name in sorted(os.listdir(INTEGRATION)) if name.endswith(".sh") and name != "lib.sh"]
+    return [name for name in sorted(os.listdir(INTEGRATION)) if name.endswith(".sh") and name != "lib.sh" and not name.startswith(".")]
 
 
 def integration(tally, directory, long, label="", env=None, prefix=()):
