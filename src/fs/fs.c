@@ -158,27 +158,12 @@ bool fs_is_fresh(const struct cst_fs *fs, int64_t checked)
 	return checked > 0 && fs->config.clock() - checked < fs->config.list_ttl;
 }
 
-struct stale_job {
-	struct cst_fs *fs;
-	uint64_t node;
-};
-
-static void tell_stale(void *arg)
-{
-	struct stale_job *job = arg;
-	const struct cst_fs_host *host = job->fs->host;
-	host->invalidate_node(host->host, job->node, -1, 0);
-	free(job);
-}
-
-/* The kernel then asks for the attributes again, gets ESTALE and looks the name up. Attributes alone: that never waits. */
+/* The kernel then asks for the attributes again, gets ESTALE and looks the name up. Attributes alone: that never waits. Told before
+ * the reply of the call that found it: after the last reply the host may be gone. */
 static void notify_stale(struct cst_fs *fs, uint64_t node)
 {
-	if (!node || !fs->host->invalidate_node)
-		return;
-	struct stale_job *job = CST_NEW(struct stale_job);
-	*job = (struct stale_job){fs, node};
-	cst_pool_submit(fs->pool, tell_stale, job);
+	if (node && fs->host->invalidate_node)
+		fs->host->invalidate_node(fs->host->host, node, -1, 0);
 }
 
 struct cst_inode *fs_enter(struct cst_fs *fs, struct cst_inode *parent, const char *name, const struct cst_entry *entry,

@@ -70,7 +70,8 @@ struct cst_fs_host {
 	 * dirents_end. It returns 0 or -ENOENT as entry does (undo every instantiated entry). */
 	int (*dirent)(struct cst_fs_call *call, const struct cst_fs_dirent *entry);
 	int (*dirents_end)(struct cst_fs_call *call);
-	/* Tell the kernel; any thread, may block on the kernel, never called while a lock of the file system is held. */
+	/* Tell the kernel; any thread, while some call is unanswered, perhaps under a directory's lock: the host only queues the
+	 * message. */
 	void (*invalidate_node)(void *host, uint64_t node, int64_t offset,
 				int64_t length); /* offset -1: attributes only */
 	void (*expire_name)(void *host, uint64_t parent, struct cst_slice name);

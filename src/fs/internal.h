@@ -1,5 +1,6 @@
 /* Private to fs. Locks, outermost first: a handle's, a directory's (meta), a name shard's, a node shard's; the spin lock of a call and
- * a wait's mutex are leaves. The host's functions are called without any of them, but for `dirent`, which only copies. */
+ * a wait's mutex are leaves. The host's functions are called without any of them, but for `dirent`, which only copies, and the notifications, which only
+ * queue. */
 #pragma once
 
 #include "base/clock.h"
@@ -44,7 +45,7 @@ struct cst_fs {
 	const struct cst_fs_host *host;
 	struct cst_meta *meta;
 	struct cst_inode_table *table;
-	struct cst_pool *pool; /* interrupts and notifications: what may wait or must not run under the host's locks */
+	struct cst_pool *pool; /* interrupts: they must not run under the host's locks */
 	struct fs_handle_shard handles[HANDLE_SHARDS];
 	pthread_mutex_t live_lock; /* guards live */
 	pthread_cond_t live_none;

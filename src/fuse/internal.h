@@ -22,6 +22,8 @@
 #define CST_FUSE_CHANNELS_MAX 64u
 /* Largest answer to READDIR(PLUS) that is gathered, whatever the kernel asks for. */
 #define CST_FUSE_DIRENTS_MAX (1u << 20)
+/* Messages to the kernel that wait while one of them waits for an answer of ours. */
+#define CST_FUSE_NOTICES_MAX 4096u
 
 struct cst_fuse_channel {
 	struct cst_fuse *fuse;
@@ -96,6 +98,9 @@ struct cst_fuse {
 		pthread_mutex_t lock;
 		pthread_cond_t wake;
 		struct cst_fuse_notice_list queue;
+		unsigned count;		    /* under lock: in the queue */
+		bool epoch_queued;	    /* under lock: an INC_EPOCH waits in the queue */
+		uint64_t lost;		    /* under lock: messages that found the queue full, since it was empty last */
 		unsigned long thread;
 		bool started, ending, left; /* under lock */
 		bool warned;		    /* atomic */

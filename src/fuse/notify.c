@@ -1,5 +1,8 @@
 /* Messages to the kernel. A thread of their own sends them: an INVAL_ENTRY waits for lookups in its directory and an INVAL_INODE of a
- * range for reads, which readers and loop threads must be free to answer meanwhile. */
+ * range for reads, which readers and loop threads must be free to answer meanwhile.
+ *
+ * The queue is bounded. What doesn't fit is made good by one INC_EPOCH at its end: all names are looked up again, and a lookup finds
+ * the new version of whatever has become stale. Kernels without it (before 6.16) go by the timeouts. */
 #include "fuse/internal.h"
 
 #define CST_LOG_AREA "fuse"
@@ -36,22 +39,56 @@ static int send_notice(const struct cst_fuse *fuse, const struct cst_fuse_notice
 	return writev(fuse->channels[0].fd, iov, count) < 0 && errno != ENOENT ? -errno : 0;
 }
 
+static struct cst_fuse_notice *notice_new(enum cst_kfuse_notify code, uint64_t node, size_t name_len)
+{
+	struct cst_fuse_notice *n = cst_xmalloc(sizeof(*n) + name_len + 1);
+
+	memset(n, 0, sizeof(*n));
+	n->code = code;
+	n->node = node;
+	n->name_len = name_len;
+	n->name[name_len] = '\0';
+	return n;
+}
+
+/* The next message, which has then left the queue; NULL when there is none. */
+static struct cst_fuse_notice *next_locked(struct cst_fuse *fuse)
+{
+	struct cst_fuse_notice *n = STAILQ_FIRST(&fuse->notify.queue);
+
+	if (n) {
+		STAILQ_REMOVE_HEAD(&fuse->notify.queue, link);
+		fuse->notify.count--;
+		if (n->code == CST_KFUSE_NOTIFY_INC_EPOCH)
+			fuse->notify.epoch_queued = false;
+	} else if (fuse->notify.lost > 0) {
+		cst_log_warn("%llu messages to the kernel found the queue full: %s",
+			     (unsigned long long)fuse->notify.lost,
+			     fuse->agreed.minor >= 44 ? "all names are looked up again"
+						      : "changes show when the timeouts end");
+		fuse->notify.lost = 0;
+		if (fuse->agreed.minor >= 44)
+			n = notice_new(CST_KFUSE_NOTIFY_INC_EPOCH, 0, 0);
+	}
+	return n;
+}
+
 static void *notify_main(void *arg)
 {
 	struct cst_fuse *fuse = arg;
 
 	pthread_mutex_lock(&fuse->notify.lock);
 	for (;;) {
-		struct cst_fuse_notice *n = STAILQ_FIRST(&fuse->notify.queue);
+		struct cst_fuse_notice *n;
 		int rc;
 
 		if (fuse->notify.ending)
 			break;
+		n = next_locked(fuse);
 		if (!n) {
 			pthread_cond_wait(&fuse->notify.wake, &fuse->notify.lock);
 			continue;
 		}
-		STAILQ_REMOVE_HEAD(&fuse->notify.queue, link);
 		pthread_mutex_unlock(&fuse->notify.lock);
 		rc = send_notice(fuse, n);
 		if (rc < 0 && rc != -ENODEV && rc != -ENOTCONN && rc != -ECONNABORTED && rc != -EBADF)
@@ -68,26 +105,23 @@ static void *notify_main(void *arg)
 
 static void enqueue(struct cst_fuse *fuse, struct cst_fuse_notice *n)
 {
+	bool epoch = n->code == CST_KFUSE_NOTIFY_INC_EPOCH, taken = false;
+
 	pthread_mutex_lock(&fuse->notify.lock);
-	if (!fuse->notify.started || fuse->notify.ending) {
-		free(n);
+	if (!fuse->notify.started || fuse->notify.ending || (epoch && fuse->notify.epoch_queued)) {
+		/* nobody to tell, or told already */
+	} else if (fuse->notify.count >= CST_FUSE_NOTICES_MAX) {
+		fuse->notify.lost++;
 	} else {
 		STAILQ_INSERT_TAIL(&fuse->notify.queue, n, link);
+		fuse->notify.count++;
+		fuse->notify.epoch_queued |= epoch;
+		taken = true;
 		pthread_cond_signal(&fuse->notify.wake);
 	}
 	pthread_mutex_unlock(&fuse->notify.lock);
-}
-
-static struct cst_fuse_notice *notice_new(enum cst_kfuse_notify code, uint64_t node, size_t name_len)
-{
-	struct cst_fuse_notice *n = cst_xmalloc(sizeof(*n) + name_len + 1);
-
-	memset(n, 0, sizeof(*n));
-	n->code = code;
-	n->node = node;
-	n->name_len = name_len;
-	n->name[name_len] = '\0';
-	return n;
+	if (!taken)
+		free(n);
 }
 
 void cst_fuse_notify_node(void *host, uint64_t node, int64_t offset, int64_t length)

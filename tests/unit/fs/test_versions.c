@@ -236,10 +236,10 @@ static void listing_finds_change(void **state)
 	char *all = do_ls(&m, CST_FS_ROOT, true);
 	assert_string_equal(all, "a ");
 	free(all);
+	/* The kernel was told before the call was answered: after the last answer there may be no host any more. */
+	assert_true(__atomic_load_n(&fake_invalidated, __ATOMIC_RELAXED) == e.node);
 	assert_int_equal(do_getattr(&m, e.node, &attr), -ESTALE);
 	assert_int_equal(do_open(&m, e.node, &fh), -ESTALE);
-	while (__atomic_load_n(&fake_invalidated, __ATOMIC_RELAXED) != e.node)
-		cst_sleep(CST_NS_PER_MS);
 	fake_time += 1;
 	assert_int_equal(do_path(&m, "a", &e), 0);
 	assert_int_equal(e.attr.st.st_size, 50);

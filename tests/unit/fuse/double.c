@@ -381,6 +381,10 @@ static void obey(struct cst_fuse *fuse, struct cst_fs *fs)
 	case ORDER_EXPIRE_SLOW:
 		fs->host->expire_name(fs->host->host, SLOW, CST_SLICE("name-1"));
 		break;
+	case ORDER_EXPIRE_FLOOD:
+		for (int i = 0; i < 10000; i++)
+			fs->host->expire_name(fs->host->host, SLOW, CST_SLICE("name-1"));
+		break;
 	case ORDER_INVALIDATE_HELLO:
 		fs->host->invalidate_node(fs->host->host, HELLO, -1, 0);
 		break;
@@ -396,6 +400,9 @@ static void obey(struct cst_fuse *fuse, struct cst_fs *fs)
 	default:
 		break;
 	}
+	pthread_mutex_lock(&fuse->notify.lock);
+	__atomic_store_n(&fs->board->notices, fuse->notify.count, __ATOMIC_SEQ_CST);
+	pthread_mutex_unlock(&fuse->notify.lock);
 	add(&fs->board->orders_done);
 }
 

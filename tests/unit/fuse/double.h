@@ -38,10 +38,12 @@ struct double_board {
 	/* Orders to the server: the test sets `order` and sends SIGUSR1. */
 	int order;
 	uint64_t orders_done;
+	uint64_t notices; /* messages to the kernel that wait, after an order */
 };
 enum {
 	ORDER_EXPIRE_HELLO = 1,
 	ORDER_EXPIRE_SLOW,
+	ORDER_EXPIRE_FLOOD, /* 10,000 times */
 	ORDER_INVALIDATE_HELLO,
 	ORDER_EPOCH,
 	ORDER_RELEASE_STALLED,

@@ -1,5 +1,6 @@
 /* Real mounts of the double: needs root and /dev/fuse, else every case is skipped. */
 #include "double.h"
+#include "fuse/internal.h"
 
 #include "test.h"
 
@@ -401,6 +402,9 @@ static void test_64_stalled_readers_stop_nobody(void **state)
 	config.read_ahead_kb = 1024;
 	stalled_readers(&config, 0);
 	stalled_readers(&config, 16 << 20);
+	config.memory = UINT64_C(64) << 20; /* the smallest budget */
+	stalled_readers(&config, 0);
+	stalled_readers(&config, 16 << 20);
 }
 
 static void test_writes_give_erofs(void **state)
@@ -523,6 +527,36 @@ static void test_stop_while_a_notification_waits(void **state)
 	assert_int_equal(double_stop(&s), 0);
 	assert_false(is_mounted(mnt));
 	assert_int_equal(exit_of(pid), 200);
+}
+
+/* Messages pile up behind one that waits: the queue ends somewhere, and what didn't fit is made good afterwards. */
+static void test_the_queue_of_notifications_is_bounded(void **state)
+{
+	struct double_server s;
+	struct stat st;
+	uint64_t lookups;
+	pid_t pid;
+
+	(void)state;
+	start(&s, &plain);
+	if (s.board->stats.kernel_minor < 44) { /* INC_EPOCH */
+		assert_int_equal(double_stop(&s), 0);
+		skip();
+	}
+	assert_int_equal(stat(in(&s, "hello"), &st), 0);
+	lookups = get(&s.board->lookups);
+	s.board->lookup_gate = 1000;
+	pid = reader_child(in(&s, "slow/name-1"));
+	await(&s.board->parked, 1, s.pid);
+	double_order(&s, ORDER_EXPIRE_FLOOD);
+	assert_in_range(get(&s.board->notices), 1, CST_FUSE_NOTICES_MAX);
+	assert_int_equal(stat(in(&s, "hello"), &st), 0);
+	assert_int_equal(get(&s.board->lookups), lookups + 1 + 1); /* slow and name-1 */
+	lookups = get(&s.board->lookups);
+	kill(pid, SIGKILL);
+	exit_of(pid);
+	stat_until(in(&s, "hello"), &s.board->lookups, lookups, s.pid);
+	assert_int_equal(double_stop(&s), 0);
 }
 
 static void test_umount_from_outside(void **state)
@@ -764,6 +798,7 @@ int main(void)
 		cmocka_unit_test(test_stop_while_busy),
 		cmocka_unit_test(test_stop_under_load),
 		cmocka_unit_test(test_stop_while_a_notification_waits),
+		cmocka_unit_test(test_the_queue_of_notifications_is_bounded),
 		cmocka_unit_test(test_umount_from_outside),
 		cmocka_unit_test(test_umount_busy_says_so),
 		cmocka_unit_test(test_abort_ends_the_server),
