@@ -303,10 +303,12 @@ static void again(struct cst_object_op *op, struct cst_retry_verdict v, int rc, 
 	}
 	int64_t delay = cst_retry_delay(op->failures, t->backoff_base, t->backoff_cap, random_bits(op->bucket));
 	delay = cst_max(delay, op->told_delay);
-	if (now + delay >= op->deadline)
+	if (now + delay >= op->deadline) {
 		final(op, ETIMEDOUT, rc, err);
-	else
-		cst_op_retry(op, cst_max(delay, INT64_C(1)));
+		return;
+	}
+	cst_op_remember(op, err);
+	cst_op_retry(op, cst_max(delay, INT64_C(1)));
 }
 
 static bool clock_differs(const struct cst_object_op *op)

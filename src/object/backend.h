@@ -150,6 +150,7 @@ struct cst_object_op {
 	struct cst_http_header *meta;
 	struct cst_list_xml *xml;
 	struct cst_object_list_page page;
+	char before[512]; /* why the attempt before failed */
 	struct cst_error err;
 };
 #define CST_OP_MAGIC 0x4f504f50u
@@ -172,6 +173,8 @@ int cst_op_on_body(void *arg, struct cst_slice piece);
 void cst_op_judge(struct cst_object_op *op, int rc, size_t received, const struct cst_error *err);
 void cst_op_list_entry(void *arg, const struct cst_object_list_entry *entry);
 /* explain.c: op->err for people. http_err may be NULL. */
+/* Keeps in op->before why this attempt failed: the deadline may end the next one before it has anything to tell. */
+void cst_op_remember(struct cst_object_op *op, const struct cst_error *http_err);
 void cst_op_explain(struct cst_object_op *op, int error, int rc, const struct cst_error *http_err);
 /* signer.c */
 struct cst_signer *cst_signer_new(void);

@@ -47,6 +47,8 @@ static void say_why(const struct cst_object_op *op, int error, const struct cst_
 		cst_buf_add_str(why, "the deadline passed");
 	else
 		cst_buf_add_str(why, "no complete answer came");
+	if (error == ETIMEDOUT && !answered && op->before[0])
+		cst_buf_printf(why, "; before that %s", op->before);
 	if (error != ECANCELED && op->sent > 1)
 		cst_buf_printf(why, "; gave up after %u attempts in %.1f s", op->sent,
 			       (double)(cst_now() - op->started) / 1e9);
@@ -172,6 +174,18 @@ static void say_hint(const struct cst_object_op *op, int error, int rc, const st
 		cst_buf_add_str(hint, "open it again to read the new content");
 	else if (op->kind == CST_OP_LIST && op->status >= 300 && op->status < 500 && !op->has_error)
 		cst_buf_printf(hint, "is %s the endpoint of an object store?", op->bucket->endpoint.url);
+}
+
+void cst_op_remember(struct cst_object_op *op, const struct cst_error *http_err)
+{
+	CST_AUTO_BUF why = CST_BUF_INIT;
+	if (op->stop_why)
+		cst_buf_add_str(&why, op->stop_why);
+	else if (http_err)
+		cst_buf_add_str(&why, http_err->why);
+	else
+		say_answer(op, &why);
+	snprintf(op->before, sizeof(op->before), "%.*s", (int)why.len, why.data ? why.data : "");
 }
 
 void cst_op_explain(struct cst_object_op *op, int error, int rc, const struct cst_error *http_err)

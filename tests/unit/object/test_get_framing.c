@@ -157,13 +157,36 @@ static void what_comes_extends_the_deadline(void **state)
 	fixture_stop(&f);
 }
 
+/* The first answer says what is wrong; the second attempt hangs until the deadline. */
+static enum scripted_end busy_then_silent(const void *arg, unsigned n, const char *request, struct cst_buf *out)
+{
+	(void)arg, (void)request;
+	if (n > 0)
+		return SCRIPTED_STALL;
+	scripted_answer(out, 503, "", "<Error><Code>ServiceUnavailable</Code><Message>busy</Message></Error>");
+	return SCRIPTED_KEEP;
+}
+
+static void deadline_names_the_last_answer(void **state)
+{
+	(void)state;
+	struct cst_bucket_config config = {.cloud = CST_CLOUD_OSS, .deadline = 300 * CST_NS_PER_MS};
+	char buffer[64] = "";
+	struct fixture f;
+	struct outcome o;
+	fixture_start(&f, busy_then_silent, NULL, &config);
+	assert_int_equal(fixture_read(&f, 0, 10, "E1", buffer, &o), -ETIMEDOUT);
+	assert_non_null(strstr(o.text, "503 ServiceUnavailable: busy"));
+	outcome_fini(&o);
+	fixture_stop(&f);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(whole_object_of_unknown_size),
-		cmocka_unit_test(body_longer_than_its_range),
-		cmocka_unit_test(resumed_without_etag),
-		cmocka_unit_test(what_comes_extends_the_deadline),
+		cmocka_unit_test(whole_object_of_unknown_size),	  cmocka_unit_test(body_longer_than_its_range),
+		cmocka_unit_test(resumed_without_etag),		  cmocka_unit_test(what_comes_extends_the_deadline),
+		cmocka_unit_test(deadline_names_the_last_answer),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
