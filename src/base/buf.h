@@ -40,7 +40,10 @@ struct cst_buf {
 	size_t len;
 	size_t cap;
 };
-#define CST_BUF_INIT {0}
+#define CST_BUF_INIT \
+	{            \
+		0    \
+	}
 void cst_buf_fini(struct cst_buf *b);
 #define CST_AUTO_BUF CST_CLEANUP(cst_buf_fini) struct cst_buf
 void cst_buf_clear(struct cst_buf *b); /* len = 0, keeps the memory */

@@ -20,11 +20,11 @@
 #define cst_min(a, b) cst_pick_(<, a, b, __COUNTER__)
 #define cst_max(a, b) cst_pick_(>, a, b, __COUNTER__)
 #define cst_pick_(op, a, b, n) cst_pick__(op, a, b, n)
-#define cst_pick__(op, a, b, n)                          \
-	({                                               \
-		__typeof__(a) _a##n = (a);               \
-		__typeof__(b) _b##n = (b);               \
-		_a##n op _b##n ? _a##n : _b##n;          \
+#define cst_pick__(op, a, b, n)                 \
+	({                                      \
+		__typeof__(a) _a##n = (a);      \
+		__typeof__(b) _b##n = (b);      \
+		_a##n op _b##n ? _a##n : _b##n; \
 	})
 
 static inline void cst_free_ptr(void *p)
@@ -39,11 +39,11 @@ static inline void cst_close_fd(int *fd)
 #define CST_AUTO_FREE CST_CLEANUP(cst_free_ptr)
 #define CST_AUTO_CLOSE CST_CLEANUP(cst_close_fd)
 
-#define cst_steal(var)                          \
-	({                                      \
+#define cst_steal(var)                           \
+	({                                       \
 		__typeof__(var) _stolen = (var); \
-		(var) = NULL;                   \
-		_stolen;                        \
+		(var) = NULL;                    \
+		_stolen;                         \
 	})
 static inline int cst_steal_fd(int *fd)
 {
@@ -54,14 +54,14 @@ static inline int cst_steal_fd(int *fd)
 
 /* Prints file, line and text to standard error and aborts. */
 _Noreturn void cst_panic(const char *file, int line, const char *fmt, ...) CST_PRINTF(3, 4);
-#define CST_CHECK(obj, magic_value)                                                                            \
-	do {                                                                                                   \
-		if (__builtin_expect(!(obj) || (obj)->magic != (magic_value), 0))                              \
-			cst_panic(__FILE__, __LINE__, "%s is not a live object (" #magic_value ")", #obj);     \
+#define CST_CHECK(obj, magic_value)                                                                        \
+	do {                                                                                               \
+		if (__builtin_expect(!(obj) || (obj)->magic != (magic_value), 0))                          \
+			cst_panic(__FILE__, __LINE__, "%s is not a live object (" #magic_value ")", #obj); \
 	} while (0)
-#define CST_ASSERT(cond)                                                            \
-	do {                                                                        \
-		if (__builtin_expect(!(cond), 0))                                   \
+#define CST_ASSERT(cond)                                                              \
+	do {                                                                          \
+		if (__builtin_expect(!(cond), 0))                                     \
 			cst_panic(__FILE__, __LINE__, "assertion failed: %s", #cond); \
 	} while (0)
 

@@ -46,9 +46,9 @@ static struct tm split(int64_t s)
 void cst_time_http(int64_t s, char out[CST_TIME_TEXT])
 {
 	struct tm tm = split(s);
-	snprintf(out, CST_TIME_TEXT, "%s, %02u %s %04u %02u:%02u:%02u GMT", days[tm.tm_wday % 7], (unsigned)tm.tm_mday % 100,
-		 months[tm.tm_mon % 12], (unsigned)(tm.tm_year + 1900) % 10000, (unsigned)tm.tm_hour % 100,
-		 (unsigned)tm.tm_min % 100, (unsigned)tm.tm_sec % 100);
+	snprintf(out, CST_TIME_TEXT, "%s, %02u %s %04u %02u:%02u:%02u GMT", days[tm.tm_wday % 7],
+		 (unsigned)tm.tm_mday % 100, months[tm.tm_mon % 12], (unsigned)(tm.tm_year + 1900) % 10000,
+		 (unsigned)tm.tm_hour % 100, (unsigned)tm.tm_min % 100, (unsigned)tm.tm_sec % 100);
 }
 
 void cst_time_iso(int64_t s, char out[CST_TIME_TEXT])
@@ -112,8 +112,8 @@ static bool parse_iso(const char *p, const char *end, struct tm *tm, int64_t *of
 {
 	*offset = 0;
 	if (!number(&p, end, 4, &tm->tm_year) || !literal(&p, end, "-") || !number(&p, end, 2, &tm->tm_mon) ||
-	    !literal(&p, end, "-") || !number(&p, end, 2, &tm->tm_mday) || !(literal(&p, end, "T") || literal(&p, end, " ")) ||
-	    !clock_part(&p, end, tm))
+	    !literal(&p, end, "-") || !number(&p, end, 2, &tm->tm_mday) ||
+	    !(literal(&p, end, "T") || literal(&p, end, " ")) || !clock_part(&p, end, tm))
 		return false;
 	tm->tm_mon--;
 	if (literal(&p, end, "."))
@@ -134,9 +134,10 @@ static bool parse_iso(const char *p, const char *end, struct tm *tm, int64_t *of
 
 static bool parse_compact(const char *p, const char *end, struct tm *tm)
 {
-	bool ok = number(&p, end, 4, &tm->tm_year) && number(&p, end, 2, &tm->tm_mon) && number(&p, end, 2, &tm->tm_mday) &&
-		  literal(&p, end, "T") && number(&p, end, 2, &tm->tm_hour) && number(&p, end, 2, &tm->tm_min) &&
-		  number(&p, end, 2, &tm->tm_sec) && literal(&p, end, "Z") && p == end;
+	bool ok = number(&p, end, 4, &tm->tm_year) && number(&p, end, 2, &tm->tm_mon) &&
+		  number(&p, end, 2, &tm->tm_mday) && literal(&p, end, "T") && number(&p, end, 2, &tm->tm_hour) &&
+		  number(&p, end, 2, &tm->tm_min) && number(&p, end, 2, &tm->tm_sec) && literal(&p, end, "Z") &&
+		  p == end;
 	tm->tm_mon--;
 	return ok;
 }

@@ -17,7 +17,8 @@ enum cst_digest_kind { CST_DIGEST_MD5, CST_DIGEST_SHA1, CST_DIGEST_SHA256 };
 struct cst_digest;
 struct cst_digest *cst_digest_new(enum cst_digest_kind kind);
 void cst_digest_update(struct cst_digest *d, const void *data, size_t len);
-size_t cst_digest_final(struct cst_digest *d, uint8_t out[CST_SHA256_LEN]); /* returns the length; d may then only be freed */
+size_t cst_digest_final(struct cst_digest *d,
+			uint8_t out[CST_SHA256_LEN]); /* returns the length; d may then only be freed */
 void cst_digest_free(struct cst_digest *d);
 
 /* CRC-64/XZ (reflected ECMA-182), the x-oss-hash-crc64ecma of OSS. Start with 0 and feed the value on. */

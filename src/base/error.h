@@ -18,7 +18,10 @@ struct cst_error {
 	char hint[384]; /* "check the policy of …", or "" */
 };
 
-#define CST_ERROR_INIT {0}
+#define CST_ERROR_INIT \
+	{              \
+		0      \
+	}
 
 void cst_error_clear(struct cst_error *err);
 /* Sets code and `what`, clears why and hint; code is a positive errno. Returns -code. */

@@ -29,9 +29,10 @@ int cst_log_parse_level(const char *text, enum cst_log_level *level)
 	static const struct {
 		const char *name;
 		enum cst_log_level level;
-	} names[] = {{"crit", CST_LOG_ERROR},  {"critical", CST_LOG_ERROR}, {"error", CST_LOG_ERROR}, {"err", CST_LOG_ERROR},
-		     {"warn", CST_LOG_WARN},   {"warning", CST_LOG_WARN},	 {"wan", CST_LOG_WARN},	  {"info", CST_LOG_INFO},
-		     {"inf", CST_LOG_INFO},    {"debug", CST_LOG_DEBUG},	 {"dbg", CST_LOG_DEBUG},  {"trace", CST_LOG_TRACE}};
+	} names[] = {{"crit", CST_LOG_ERROR},  {"critical", CST_LOG_ERROR}, {"error", CST_LOG_ERROR},
+		     {"err", CST_LOG_ERROR},   {"warn", CST_LOG_WARN},	    {"warning", CST_LOG_WARN},
+		     {"wan", CST_LOG_WARN},    {"info", CST_LOG_INFO},	    {"inf", CST_LOG_INFO},
+		     {"debug", CST_LOG_DEBUG}, {"dbg", CST_LOG_DEBUG},	    {"trace", CST_LOG_TRACE}};
 	for (size_t i = 0; i < CST_ARRAY_LEN(names); i++)
 		if (strcasecmp(text, names[i].name) == 0) {
 			*level = names[i].level;
@@ -114,7 +115,8 @@ static void format_text(struct cst_buf *line, enum cst_log_level level, const ch
 		int64_t now = cst_wall();
 		char stamp[CST_TIME_TEXT];
 		cst_time_iso(now / CST_NS_PER_S, stamp);
-		cst_buf_printf(line, "%.19s.%03dZ %s %s: ", stamp, (int)(now % CST_NS_PER_S / CST_NS_PER_MS), level_names[level], area);
+		cst_buf_printf(line, "%.19s.%03dZ %s %s: ", stamp, (int)(now % CST_NS_PER_S / CST_NS_PER_MS),
+			       level_names[level], area);
 	}
 	cst_text_printable(line, text);
 	cst_buf_add_char(line, '\n');
@@ -125,7 +127,8 @@ static void format_json(struct cst_buf *line, enum cst_log_level level, const ch
 	int64_t now = cst_wall();
 	char stamp[CST_TIME_TEXT];
 	cst_time_iso(now / CST_NS_PER_S, stamp);
-	cst_buf_printf(line, "{\"time\":\"%.19s.%03dZ\",\"level\":\"%s\",\"area\":\"%s\",\"thread\":%ld,\"message\":", stamp,
+	cst_buf_printf(line,
+		       "{\"time\":\"%.19s.%03dZ\",\"level\":\"%s\",\"area\":\"%s\",\"thread\":%ld,\"message\":", stamp,
 		       (int)(now % CST_NS_PER_S / CST_NS_PER_MS), level_names[level], area, syscall(SYS_gettid));
 	cst_text_json_string(line, text);
 	cst_buf_add_str(line, "}\n");
@@ -159,7 +162,7 @@ bool cst_log_allowed(struct cst_log_limit *limit, int64_t interval_ns, uint64_t 
 	int64_t now = cst_now();
 	int64_t next = __atomic_load_n(&limit->next, __ATOMIC_RELAXED);
 	if (now < next || !__atomic_compare_exchange_n(&limit->next, &next, now + interval_ns, false, __ATOMIC_RELAXED,
-							__ATOMIC_RELAXED)) {
+						       __ATOMIC_RELAXED)) {
 		__atomic_fetch_add(&limit->suppressed, 1, __ATOMIC_RELAXED);
 		return false;
 	}

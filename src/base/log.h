@@ -24,10 +24,10 @@ int cst_log_parse_level(const char *text, enum cst_log_level *level);
 extern int cst_log_level_now; /* read without a lock */
 void cst_log_write(enum cst_log_level level, const char *area, const char *fmt, ...) CST_PRINTF(3, 4);
 
-#define cst_log_at(level, ...)                                                    \
-	do {                                                                      \
+#define cst_log_at(level, ...)                                                             \
+	do {                                                                               \
 		if (__atomic_load_n(&cst_log_level_now, __ATOMIC_RELAXED) >= (int)(level)) \
-			cst_log_write((level), CST_LOG_AREA, __VA_ARGS__);        \
+			cst_log_write((level), CST_LOG_AREA, __VA_ARGS__);                 \
 	} while (0)
 #define cst_log_error(...) cst_log_at(CST_LOG_ERROR, __VA_ARGS__)
 #define cst_log_warn(...) cst_log_at(CST_LOG_WARN, __VA_ARGS__)

@@ -34,7 +34,7 @@ static struct cst_metric *find_or_make(enum kind kind, const char *name, const c
 	struct cst_metric *m, *after = NULL;
 	labels = labels ? labels : "";
 	pthread_mutex_lock(&registry.lock);
-	STAILQ_FOREACH(m, &registry.list, link) {
+	STAILQ_FOREACH (m, &registry.list, link) {
 		if (strcmp(m->name, name) != 0)
 			continue;
 		CST_ASSERT(m->kind == kind);
@@ -90,7 +90,8 @@ void cst_metric_max(struct cst_metric *m, int64_t value)
 {
 	CST_CHECK(m, METRIC_MAGIC);
 	int64_t now = __atomic_load_n(&m->value, __ATOMIC_RELAXED);
-	while (now < value && !__atomic_compare_exchange_n(&m->value, &now, value, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+	while (now < value &&
+	       !__atomic_compare_exchange_n(&m->value, &now, value, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
 		;
 }
 
@@ -164,7 +165,7 @@ void cst_metrics_write(struct cst_buf *out)
 	const struct cst_metric *m;
 	const char *last = "";
 	pthread_mutex_lock(&registry.lock);
-	STAILQ_FOREACH(m, &registry.list, link) {
+	STAILQ_FOREACH (m, &registry.list, link) {
 		if (strcmp(last, m->name) != 0)
 			cst_buf_printf(out, "# HELP %s %s\n# TYPE %s %s\n", m->name, m->help, m->name, types[m->kind]);
 		last = m->name;
@@ -184,7 +185,7 @@ void cst_metrics_write_json(struct cst_buf *out)
 	const char *separator = "";
 	cst_buf_add_char(out, '{');
 	pthread_mutex_lock(&registry.lock);
-	STAILQ_FOREACH(m, &registry.list, link) {
+	STAILQ_FOREACH (m, &registry.list, link) {
 		struct cst_buf key = CST_BUF_INIT;
 		cst_buf_add_str(&key, m->name);
 		if (m->labels[0])
@@ -200,9 +201,10 @@ void cst_metrics_write_json(struct cst_buf *out)
 		uint64_t count = 0;
 		for (int i = 0; i <= BUCKETS; i++)
 			count += __atomic_load_n(&m->buckets[i], __ATOMIC_RELAXED);
-		cst_buf_printf(out, ": {\"count\": %" PRIu64 ", \"sum\": %.9f, \"p50\": %.6f, \"p95\": %.6f, \"p99\": %.6f}", count,
-			       (double)cst_metric_value(m) / 1e9, (double)cst_metric_quantile_ns(m, 0.5) / 1e9,
-			       (double)cst_metric_quantile_ns(m, 0.95) / 1e9, (double)cst_metric_quantile_ns(m, 0.99) / 1e9);
+		cst_buf_printf(
+			out, ": {\"count\": %" PRIu64 ", \"sum\": %.9f, \"p50\": %.6f, \"p95\": %.6f, \"p99\": %.6f}",
+			count, (double)cst_metric_value(m) / 1e9, (double)cst_metric_quantile_ns(m, 0.5) / 1e9,
+			(double)cst_metric_quantile_ns(m, 0.95) / 1e9, (double)cst_metric_quantile_ns(m, 0.99) / 1e9);
 	}
 	pthread_mutex_unlock(&registry.lock);
 	cst_buf_add_char(out, '}');

@@ -20,5 +20,5 @@ int64_t cst_metric_value(const struct cst_metric *m);
 /* Estimate of a quantile (0..1) of a histogram, ns; 0 when it has no samples. */
 int64_t cst_metric_quantile_ns(const struct cst_metric *m, double q);
 
-void cst_metrics_write(struct cst_buf *out);	   /* Prometheus text */
+void cst_metrics_write(struct cst_buf *out);	  /* Prometheus text */
 void cst_metrics_write_json(struct cst_buf *out); /* {"name{labels}": value, …} */

@@ -135,7 +135,7 @@ void cst_pool_submit(struct cst_pool *pool, void (*fn)(void *arg), void *arg)
 	STAILQ_INSERT_TAIL(&pool->jobs, job, link);
 	unsigned queued = 0;
 	struct job *other;
-	STAILQ_FOREACH(other, &pool->jobs, link) {
+	STAILQ_FOREACH (other, &pool->jobs, link) {
 		if (++queued > pool->idle)
 			break;
 	}

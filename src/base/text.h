@@ -8,7 +8,7 @@ void cst_text_url_encode(struct cst_buf *out, struct cst_slice in, bool keep_sla
 /* Decodes %XX; with plus_is_space also '+'. -EINVAL on a bad escape. */
 int cst_text_url_decode(struct cst_buf *out, struct cst_slice in, bool plus_is_space);
 void cst_text_hex(struct cst_buf *out, const void *data, size_t len); /* lower case */
-int cst_text_unhex(struct cst_slice in, void *out, size_t len);	     /* exactly len bytes, or -EINVAL */
+int cst_text_unhex(struct cst_slice in, void *out, size_t len);	      /* exactly len bytes, or -EINVAL */
 void cst_text_base64(struct cst_buf *out, const void *data, size_t len);
 int cst_text_unbase64(struct cst_buf *out, struct cst_slice in); /* -EINVAL */
 /* Escapes for element content and attribute values; bytes that XML 1.0 can't hold become '?'. */

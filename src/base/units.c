@@ -89,8 +89,13 @@ static int64_t duration_unit(const char **p)
 	static const struct {
 		const char *name;
 		int64_t ns;
-	} units[] = {{"ns", 1},		     {"us", CST_NS_PER_US},	   {"ms", CST_NS_PER_MS},	 {"s", CST_NS_PER_S},
-		     {"m", 60 * CST_NS_PER_S}, {"h", 3600 * CST_NS_PER_S}, {"d", 86400 * CST_NS_PER_S}};
+	} units[] = {{"ns", 1},
+		     {"us", CST_NS_PER_US},
+		     {"ms", CST_NS_PER_MS},
+		     {"s", CST_NS_PER_S},
+		     {"m", 60 * CST_NS_PER_S},
+		     {"h", 3600 * CST_NS_PER_S},
+		     {"d", 86400 * CST_NS_PER_S}};
 	for (size_t i = 0; i < sizeof(units) / sizeof(units[0]); i++) {
 		size_t len = strlen(units[i].name);
 		if (strncmp(*p, units[i].name, len) == 0) {

@@ -115,8 +115,12 @@ static void times(void **state)
 	assert_int_equal(back, s);
 	assert_int_equal(cst_time_parse("2022-12-28T12:27:41+02:00", 25, &back), 0);
 	assert_int_equal(back, s);
-	static const char *const bad[] = {"", "Wed, 28 Foo 2022 10:27:41 GMT", "2022-12-28T10:27:41", "2022-13-28T10:27:41Z",
-					  "2022-12-28T25:27:41Z", "Wed, 28 Dec 2022 10:27:41 GMT "};
+	static const char *const bad[] = {"",
+					  "Wed, 28 Foo 2022 10:27:41 GMT",
+					  "2022-12-28T10:27:41",
+					  "2022-13-28T10:27:41Z",
+					  "2022-12-28T25:27:41Z",
+					  "Wed, 28 Dec 2022 10:27:41 GMT "};
 	for (size_t i = 0; i < CST_ARRAY_LEN(bad); i++)
 		assert_int_equal(cst_time_parse(bad[i], strlen(bad[i]), &back), -EINVAL);
 	cst_time_http(INT64_MAX, text); /* damaged metadata must not overflow the room */
