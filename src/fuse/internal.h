@@ -98,9 +98,9 @@ struct cst_fuse {
 		pthread_mutex_t lock;
 		pthread_cond_t wake;
 		struct cst_fuse_notice_list queue;
-		unsigned count;		    /* under lock: in the queue */
-		bool epoch_queued;	    /* under lock: an INC_EPOCH waits in the queue */
-		uint64_t lost;		    /* under lock: messages that found the queue full, since it was empty last */
+		unsigned count;	   /* under lock: in the queue */
+		bool epoch_queued; /* under lock: an INC_EPOCH waits in the queue */
+		uint64_t lost;	   /* under lock: messages that found the queue full, since it was empty last */
 		unsigned long thread;
 		bool started, ending, left; /* under lock */
 		bool warned;		    /* atomic */
