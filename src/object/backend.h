@@ -129,7 +129,7 @@ struct cst_object_op {
 	int status;
 	enum cst_op_stop stop;
 	const char *stop_why;
-	bool accepted; /* a 2xx answer of the form we want */
+	bool accepted;	/* a 2xx answer of the form we want */
 	bool size_told; /* info.size is known before the body has come */
 	uint64_t told;	/* bytes of a 206 by its Content-Range */
 	bool has_error;
