@@ -34,9 +34,9 @@ struct cst_bucket_config {
 	struct cst_credentials *credentials; /* borrowed */
 	struct cst_http_client *http;	     /* borrowed */
 	int64_t request_timeout;	     /* ns for one attempt without progress; 0: 60 s */
-	int64_t deadline;		     /* ns for an operation with its retries; 0: 300 s; the bytes of a range extend it */
-	unsigned max_attempts;		     /* 0: bounded by the deadline alone */
-	bool verify_crc64;		     /* check x-oss-hash-crc64ecma of whole-object reads */
+	int64_t deadline;      /* ns for an operation with its retries; 0: 300 s; the bytes of a range extend it */
+	unsigned max_attempts; /* 0: bounded by the deadline alone */
+	bool verify_crc64;     /* check x-oss-hash-crc64ecma of whole-object reads */
 };
 struct cst_bucket *cst_bucket_new(const struct cst_bucket_config *config, struct cst_error *err);
 /* All operations must have ended and been released (those that are just doing so are waited for). Not on a loop thread. */
