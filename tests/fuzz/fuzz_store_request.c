@@ -42,7 +42,8 @@ static void read_headers(const struct cst_store_request *r)
 
 	for (uint64_t object = 0; object < 3000; object = object * 7 + 5) {
 		for (int strict = 0; strict < 2; strict++) {
-			if (cst_request_range(cst_request_header(r, "range"), object, strict, &offset, &length) == CST_RANGE_OK)
+			if (cst_request_range(cst_request_header(r, "range"), object, strict, &offset, &length) ==
+			    CST_RANGE_OK)
 				CST_ASSERT(length > 0 && offset < object && length <= object - offset);
 		}
 	}
@@ -83,7 +84,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static const char *const domains[] = {"store.example"};
 	struct cst_store_backend backend = {.magic = CST_BACKEND_MAGIC, .dir = -1};
-	struct cst_store store = {.magic = CST_STORE_MAGIC, .config = {.domains = domains, .domain_count = 1}, .backend = &backend};
+	struct cst_store store = {
+		.magic = CST_STORE_MAGIC, .config = {.domains = domains, .domain_count = 1}, .backend = &backend};
 	struct cst_store_request r;
 	const char *why = NULL;
 	ssize_t n = cst_http_parse_request((struct cst_slice){(const char *)data, size}, &head, &why);
