@@ -476,14 +476,108 @@ static void test_plain_proxy(void **state)
 	raw_server_stop(&server);
 }
 
+/* ---- bytes behind an answer, in a record of their own ---- */
+
+#define RECORD 16384
+
+/* The first connection sends, behind its answer, one that nobody asked for; OpenSSL has read it ahead when the next call comes. */
+static void serve_tls_surplus(struct raw_server *server, int fd, unsigned index)
+{
+	static const char evil[] = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nevil!";
+	static const char head[] = "HTTP/1.1 200 OK\r\nContent-Length: 16384\r\n\r\n";
+	SSL *ssl = cst_tls_session_server(server->arg, fd);
+	CST_AUTO_FREE char *body = cst_xcalloc(1, RECORD);
+
+	if (SSL_accept(ssl) == 1 && tls_read_request(ssl)) {
+		if (index == 0) {
+			SSL_write(ssl, head, sizeof(head) - 1);
+			SSL_write(ssl, body, RECORD);
+			SSL_write(ssl, evil, sizeof(evil) - 1);
+		} else {
+			SSL_write(ssl, HELLO, sizeof(HELLO) - 1);
+		}
+		sem_post(&server->steps);
+		tls_read_request(ssl);
+	}
+	SSL_free(ssl);
+	ERR_clear_error();
+}
+
+struct held {
+	sem_t *may_go, done;
+	int rc;
+};
+
+static int held_head(void *arg, const struct cst_http_response *response)
+{
+	struct held *h = arg;
+
+	(void)response;
+	while (h->may_go && sem_wait(h->may_go) && errno == EINTR)
+		;
+	return 0;
+}
+
+static void held_done(void *arg, int rc, size_t received, const struct cst_error *err)
+{
+	struct held *h = arg;
+
+	(void)received, (void)err;
+	h->rc = rc;
+	sem_post(&h->done);
+}
+
+static void test_surplus_over_tls(void **state)
+{
+	struct cst_tls *tls = server_tls(&good);
+	struct cst_http_client *client = client_with(1, NULL, ca.cert_file);
+	struct cst_http_origin origin;
+	struct raw_server server;
+	CST_AUTO_FREE char *first = cst_xmalloc(RECORD);
+	char second[RECORD] = "";
+	struct held h[2] = {{.may_go = &server.steps}, {.may_go = NULL}};
+	struct iovec into[2] = {{first, RECORD}, {second, sizeof(second)}};
+	struct cst_http_call *call[2];
+
+	(void)state;
+	raw_server_start(&server, AF_INET, serve_tls_surplus, tls);
+	origin = local_origin(server.port);
+	origin.tls = true;
+	/* The second one waits for the only connection, and gets it at once when the first is over. */
+	for (int i = 0; i < 2; i++) {
+		sem_init(&h[i].done, 0, 0);
+		call[i] = cst_http_start(client, &(struct cst_http_request){.origin = &origin,
+									    .method = "GET",
+									    .target = "/",
+									    .into = &into[i],
+									    .into_count = 1,
+									    .on_head = held_head,
+									    .on_done = held_done,
+									    .arg = &h[i]});
+	}
+	for (int i = 0; i < 2; i++) {
+		while (sem_wait(&h[i].done) && errno == EINTR)
+			;
+		cst_http_release(call[i]);
+		sem_destroy(&h[i].done);
+		assert_int_equal(h[i].rc, 0);
+	}
+	assert_string_equal(second, "hello");
+	assert_int_equal(raw_accepted(&server), 2);
+	cst_http_client_free(client);
+	raw_server_stop(&server);
+	cst_tls_free(tls);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_certificates),	cmocka_unit_test(test_bad_files),
-		cmocka_unit_test(test_not_tls),		cmocka_unit_test(test_tls_to_plain_server),
-		cmocka_unit_test(test_resumption),	cmocka_unit_test(test_big_body_over_tls),
-		cmocka_unit_test(test_end_by_close),	cmocka_unit_test(test_connect_proxy),
-		cmocka_unit_test(test_connect_refused), cmocka_unit_test(test_plain_proxy),
+		cmocka_unit_test(test_certificates),	 cmocka_unit_test(test_bad_files),
+		cmocka_unit_test(test_not_tls),		 cmocka_unit_test(test_tls_to_plain_server),
+		cmocka_unit_test(test_resumption),	 cmocka_unit_test(test_big_body_over_tls),
+		cmocka_unit_test(test_surplus_over_tls), cmocka_unit_test(test_end_by_close),
+		cmocka_unit_test(test_connect_proxy),	 cmocka_unit_test(test_connect_refused),
+		cmocka_unit_test(test_plain_proxy),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);
