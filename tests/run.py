@@ -42,6 +42,9 @@ class Tally:
         self.failed += failed
         mark = "ok  " if ok else "FAIL"
         print(f"{mark} {name} ({passed} passed{f', {failed} failed' if failed else ''}, {seconds:.1f} s){' ' + reason if reason else ''}")
+        if ok:  # results for people, such as a table
+            for line in re.findall(r"^#\| (.*)", output, re.M):
+                print(f"     {line}")
         if not ok:
             for line in output.splitlines()[-120:]:
                 print(f"     {line}")
