@@ -228,6 +228,10 @@ static const struct route *find_route(const struct cst_store_request *r)
 /* Everything but making a bucket wants it to be there. */
 static bool open_bucket(struct cst_store_request *r, enum cst_store_operation op)
 {
+	if (r->bucket_name.len == 0 && r->key.len) { /* "//key" */
+		cst_answer_error(r, CST_STORE_ERR_INVALID_BUCKET_NAME);
+		return false;
+	}
 	if (r->bucket_name.len == 0 || op == CST_STORE_OP_PUT_BUCKET)
 		return true;
 	r->bucket_fd = cst_backend_bucket(r->b, r->bucket_name);

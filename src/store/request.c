@@ -336,6 +336,18 @@ int cst_request_copy_source(struct cst_slice text, struct cst_buf *decoded, stru
 	return bucket->len && key->len ? 0 : -EINVAL;
 }
 
+/* Digits; what doesn't fit is more than any object has, and counts as that. */
+static int range_number(struct cst_slice text, uint64_t *value)
+{
+	for (size_t i = 0; i < text.len; i++) {
+		if (text.data[i] < '0' || text.data[i] > '9')
+			return -EINVAL;
+	}
+	if (text.len && cst_request_number(text, value) != 0)
+		*value = INT64_MAX;
+	return text.len ? 0 : -EINVAL;
+}
+
 /* "a-b", "a-", "-n". 0 with *first and *last; *suffix: *last counts from the end. */
 static int parse_range(struct cst_slice text, uint64_t *first, uint64_t *last, bool *suffix)
 {
@@ -351,8 +363,8 @@ static int parse_range(struct cst_slice text, uint64_t *first, uint64_t *last, b
 	*suffix = low.len == 0;
 	*last = UINT64_MAX;
 	if (*suffix)
-		return cst_request_number(rest, last);
-	if (cst_request_number(low, first) != 0 || (rest.len && cst_request_number(rest, last) != 0))
+		return range_number(rest, last);
+	if (range_number(low, first) != 0 || (rest.len && range_number(rest, last) != 0))
 		return -EINVAL;
 	return *first <= *last ? 0 : -EINVAL;
 }

@@ -32,7 +32,10 @@ static void test_ranges(void **state)
 		{"bytes=1", true, CST_RANGE_NONE, 0, 0},
 		{"bytes=0-1,5-6", true, CST_RANGE_NONE, 0, 0},
 		{"bytes=99-99", false, CST_RANGE_OK, 99, 1},
-		{"bytes=99999999999999999999-", true, CST_RANGE_NONE, 0, 0},
+		{"bytes=99999999999999999999-", true, CST_RANGE_UNSATISFIABLE, 0, 0},
+		{"bytes=2-18446744073709551615", true, CST_RANGE_OK, 2, 98},
+		{"bytes=2-18446744073709551615", false, CST_RANGE_NONE, 0, 0},
+		{"bytes=-18446744073709551616", true, CST_RANGE_OK, 0, 100},
 		{"chunks=0-1", true, CST_RANGE_NONE, 0, 0},
 	};
 
