@@ -115,6 +115,9 @@ void cst_answer_errno(struct cst_store_request *r, int rc)
 	case -ENOENT:
 		cst_answer_error(r, CST_STORE_ERR_NO_SUCH_KEY);
 		return;
+	case -ESTALE:
+		cst_answer_error(r, CST_STORE_ERR_NO_SUCH_BUCKET);
+		return;
 	case -EINVAL:
 		cst_answer_error(r, CST_STORE_ERR_INVALID_KEY);
 		return;

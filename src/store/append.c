@@ -12,9 +12,14 @@
 
 #define NOTE_MAX 70000
 
-/* "BUCKET\0KEYLEN\0KEY" and the record. */
-static int write_note(struct cst_store_backend *b, const char *name, const char *bucket, struct cst_slice key,
-		      const struct cst_record *old)
+struct note {
+	struct cst_slice bucket, key;
+	uint64_t ino, grown; /* of the object's file, and the size that it is to have */
+	struct cst_record *old;
+};
+
+/* "BUCKET\0INODE\0GROWN\0KEYLEN\0KEY" and the record. */
+static int write_note(struct cst_store_backend *b, const char *name, const struct note *n)
 {
 	CST_AUTO_BUF note = CST_BUF_INIT;
 	CST_AUTO_CLOSE int fd = openat(b->appends, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
@@ -22,11 +27,10 @@ static int write_note(struct cst_store_backend *b, const char *name, const char 
 
 	if (fd < 0)
 		return -errno;
-	cst_buf_add(&note, bucket, strlen(bucket) + 1);
-	cst_buf_printf(&note, "%zu", key.len);
-	cst_buf_add_char(&note, '\0');
-	cst_buf_add_slice(&note, key);
-	cst_record_encode(old, &note);
+	cst_buf_add_slice(&note, n->bucket);
+	cst_buf_printf(&note, "%c%" PRIu64 "%c%" PRIu64 "%c%zu%c", 0, n->ino, 0, n->grown, 0, n->key.len, 0);
+	cst_buf_add_slice(&note, n->key);
+	cst_record_encode(n->old, &note);
 	rc = cst_tree_write_all(fd, note.data, note.len);
 	if (rc == 0 && (fsync(fd) != 0 || fsync(b->appends) != 0))
 		rc = -errno;
@@ -92,9 +96,11 @@ static int open_for_append(int bucket, struct cst_slice key, struct stat *st)
 int cst_blob_append_locked(struct cst_store_backend *b, int bucket, const char *bucket_name, struct cst_slice key,
 			   struct cst_staged *s, struct cst_record *record)
 {
-	char note[40];
+	char name[40];
 	CST_AUTO_RECORD old = CST_RECORD_INIT;
 	CST_AUTO_CLOSE int fd = -1;
+	struct note note = {.bucket = cst_slice_of(bucket_name), .key = key, .old = &old};
+	struct stat added;
 	struct stat st;
 	int rc;
 
@@ -104,12 +110,16 @@ int cst_blob_append_locked(struct cst_store_backend *b, int bucket, const char *
 	pthread_rwlock_unlock(&b->tree);
 	if (fd < 0)
 		return cst_steal_fd(&fd);
+	if (fstat(s->fd, &added) != 0)
+		return -errno;
 	rc = cst_record_load(&b->records, fd, &st, &old);
 	if (rc)
 		return rc;
-	snprintf(note, sizeof(note), "%016" PRIx64 "-%" PRIx64, b->nonce,
+	note.ino = st.st_ino;
+	note.grown = old.size + (uint64_t)added.st_size;
+	snprintf(name, sizeof(name), "%016" PRIx64 "-%" PRIx64, b->nonce,
 		 __atomic_add_fetch(&b->serial, 1, __ATOMIC_RELAXED));
-	rc = write_note(b, note, bucket_name, key, &old);
+	rc = write_note(b, name, &note);
 	if (rc)
 		return rc;
 	rc = grow(b, fd, s, record, old.size);
@@ -120,58 +130,71 @@ int cst_blob_append_locked(struct cst_store_backend *b, int bucket, const char *
 			bucket_name);
 		return rc;
 	}
-	unlinkat(b->appends, note, 0);
+	unlinkat(b->appends, name, 0);
 	return rc;
 }
 
 /* ---- recovery ---- */
 
-static int parse_note(struct cst_slice note, struct cst_slice *bucket, struct cst_slice *key, struct cst_record *old)
+static bool cut_number(struct cst_slice *rest, uint64_t *value)
 {
-	struct cst_slice rest = note;
-	struct cst_slice number;
-	size_t len = 0;
+	struct cst_slice text = cst_slice_cut(rest, '\0');
 
-	*bucket = cst_slice_cut(&rest, '\0');
-	number = cst_slice_cut(&rest, '\0');
-	for (size_t i = 0; i < number.len; i++) {
-		if (number.data[i] < '0' || number.data[i] > '9' || len > CST_KEY_MAX)
-			return -EBADMSG;
-		len = len * 10 + (size_t)(number.data[i] - '0');
+	*value = 0;
+	for (size_t i = 0; i < text.len; i++) {
+		if (text.data[i] < '0' || text.data[i] > '9')
+			return false;
+		*value = *value * 10 + (uint64_t)(text.data[i] - '0');
 	}
-	if (len == 0 || len > rest.len)
-		return -EBADMSG;
-	*key = (struct cst_slice){rest.data, len};
-	return cst_record_decode((struct cst_slice){rest.data + len, rest.len - len}, old);
+	return text.len > 0 && rest->data;
 }
 
-static bool is_complete(struct cst_store_backend *b, int fd, const struct stat *st)
+static int parse_note(struct cst_slice text, struct note *n)
+{
+	struct cst_slice rest = text;
+	uint64_t len;
+
+	n->bucket = cst_slice_cut(&rest, '\0');
+	if (!cut_number(&rest, &n->ino) || !cut_number(&rest, &n->grown) || !cut_number(&rest, &len) || len == 0 ||
+	    len > rest.len)
+		return -EBADMSG;
+	n->key = (struct cst_slice){rest.data, len};
+	return cst_record_decode((struct cst_slice){rest.data + len, rest.len - len}, n->old);
+}
+
+/* Is the file in the middle of this append? Not when the append was complete, and not when something else was put or
+ * written there since: a note whose removal a power failure undid may be old. */
+static bool is_half_done(struct cst_store_backend *b, int fd, const struct stat *st, const struct note *n)
 {
 	CST_AUTO_RECORD now = CST_RECORD_INIT;
+	const struct cst_record *old = n->old;
 
-	/* Loading drops the type of a record that doesn't fit its file. */
-	return cst_record_load(&b->records, fd, st, &now) == 0 && now.type == CST_RECORD_APPENDABLE;
+	if (st->st_ino != n->ino || (uint64_t)st->st_size < old->size || (uint64_t)st->st_size > n->grown ||
+	    cst_record_peek(&b->records, fd, st, &now) != 0)
+		return false;
+	if (now.type != CST_RECORD_APPENDABLE || now.size != old->size || now.crc64 != old->crc64)
+		return false;
+	return (uint64_t)st->st_size != old->size || cst_record_time(&st->st_mtim) != old->mtime;
 }
 
-static int recover_note(struct cst_store_backend *b, struct cst_slice note)
+static int recover_note(struct cst_store_backend *b, struct cst_slice text)
 {
 	CST_AUTO_RECORD old = CST_RECORD_INIT;
 	CST_AUTO_CLOSE int bucket = -1;
 	CST_AUTO_CLOSE int fd = -1;
-	struct cst_slice bucket_name;
-	struct cst_slice key;
+	struct note note = {.old = &old};
 	struct stat st;
 
-	if (parse_note(note, &bucket_name, &key, &old) != 0)
+	if (parse_note(text, &note) != 0)
 		return 0; /* it never was whole, so nothing was done */
-	bucket = cst_backend_bucket(b, bucket_name);
+	bucket = cst_backend_bucket(b, note.bucket);
 	if (bucket < 0)
 		return 0;
-	fd = open_for_append(bucket, key, &st);
-	if (fd < 0 || is_complete(b, fd, &st) || (uint64_t)st.st_size < old.size)
+	fd = open_for_append(bucket, note.key, &st);
+	if (fd < 0 || !is_half_done(b, fd, &st, &note))
 		return 0;
 	cst_log_warn("an append to an object of bucket %.*s was cut short: taking its %" PRId64 " bytes back",
-		     (int)bucket_name.len, bucket_name.data, (int64_t)st.st_size - (int64_t)old.size);
+		     (int)note.bucket.len, note.bucket.data, (int64_t)st.st_size - (int64_t)old.size);
 	return put_back(b, fd, &old);
 }
 

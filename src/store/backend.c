@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/digest.h"
 #include "base/log.h"
+#include "store/room.h"
 #include "store/tree.h"
 
 #include <dirent.h>
@@ -77,8 +78,9 @@ int cst_backend_remove_bucket(struct cst_store_backend *b, const char *name)
 
 	if (fd < 0)
 		return cst_steal_fd(&fd);
-	if (cst_scan_any(fd, "."))
-		return -ENOTEMPTY;
+	rc = cst_scan_any(fd, ".");
+	if (rc)
+		return rc < 0 ? rc : -ENOTEMPTY;
 	pthread_rwlock_wrlock(&b->tree);
 	rc = cst_tree_each(fd, remove_empty, NULL);
 	if (rc == 0 && unlinkat(b->dir, name, AT_REMOVEDIR) != 0)
@@ -121,6 +123,18 @@ int cst_blob_open_path(struct cst_store_backend *b, int bucket, const char *path
 	if (rc)
 		cst_blob_close(blob);
 	return rc;
+}
+
+int cst_blob_look(int bucket, const char *path, struct cst_blob *blob)
+{
+	cst_blob_close(blob);
+	blob->fd = cst_tree_open(bucket, path, O_PATH);
+	if (blob->fd < 0)
+		return blob->fd;
+	if (fstat(blob->fd, &blob->st) != 0)
+		return -errno;
+	cst_record_guess(&blob->st, &blob->record);
+	return S_ISREG(blob->st.st_mode) ? 0 : -ENOENT;
 }
 
 int cst_blob_open_locked(struct cst_store_backend *b, int bucket, struct cst_slice key, struct cst_blob *blob)
@@ -223,70 +237,43 @@ int cst_backend_copy_range(int from, uint64_t offset, uint64_t len, int to)
 			continue;
 		if (n < 0 && (errno == EXDEV || errno == EINVAL || errno == ENOSYS || errno == EOPNOTSUPP))
 			return copy_plain(from, offset, len, to);
-		if (n <= 0)
-			return n < 0 ? -errno : -EIO;
+		if (n < 0)
+			return -errno;
+		if (n == 0) /* the end of the file, or a file system that gives nothing this way */
+			return copy_plain(from, offset, len, to);
 		offset += (uint64_t)n;
 		len -= (uint64_t)n;
 	}
 	return 0;
 }
 
-/* ---- changing the tree ---- */
+/* ---- records of files that go ---- */
 
-/* Without link or exchange the object is missing for a moment; `tree` is held exclusively, so no request sees that. */
-static int replace_by_dir(struct cst_store_backend *b, int parent, const char *leaf, const char *tmp_name, int tmp)
+int cst_backend_hold(struct cst_store_backend *b, int dir, const char *name)
 {
-	unlinkat(tmp, CST_KEYPATH_SELF, 0); /* renaming onto another name of the same file does nothing */
-	if (renameat(parent, leaf, tmp, CST_KEYPATH_SELF) != 0 && errno != ENOENT)
-		return -errno;
-	return renameat(b->tmp, tmp_name, parent, leaf) == 0 ? 0 : -errno;
+	if (!__atomic_load_n(&b->records.in_use, __ATOMIC_ACQUIRE))
+		return -1;
+	return openat(dir, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
 }
 
-/* The file at `path` becomes the directory `path` with the file in it as .%f, at once. */
-static int file_to_dir(struct cst_store_backend *b, int bucket, const char *path)
+void cst_backend_forget(struct cst_store_backend *b, int held)
 {
-	struct cst_staged name = CST_STAGED_INIT;
-	const char *leaf;
-	CST_AUTO_CLOSE int parent = cst_tree_parent(bucket, path, false, &leaf, NULL);
-	CST_AUTO_CLOSE int tmp = -1;
 	struct stat st;
-	int rc = 0;
 
-	if (parent < 0)
-		return parent;
-	if (fstatat(parent, leaf, &st, AT_SYMLINK_NOFOLLOW) != 0)
-		return errno == ENOENT ? 0 : -errno;
-	if (S_ISDIR(st.st_mode))
-		return 0;
-	if (!S_ISREG(st.st_mode))
-		return -ELOOP;
-	snprintf(name.name, sizeof(name.name), "%016" PRIx64 "-%" PRIx64 ".dir", b->nonce,
-		 __atomic_add_fetch(&b->serial, 1, __ATOMIC_RELAXED));
-	tmp = cst_tree_make_dir(b->tmp, name.name);
-	if (tmp < 0)
-		return tmp;
-	if (linkat(parent, leaf, tmp, CST_KEYPATH_SELF, 0) == 0 && fsync(tmp) == 0 &&
-	    renameat2(b->tmp, name.name, parent, leaf, RENAME_EXCHANGE) == 0) {
-		unlinkat(b->tmp, name.name, 0);
-	} else {
-		rc = replace_by_dir(b, parent, leaf, name.name, tmp);
-		if (rc)
-			cst_tree_remove(b->tmp, name.name);
-	}
-	return rc == 0 && fsync(parent) != 0 ? -errno : rc;
+	if (held >= 0 && fstat(held, &st) == 0 && S_ISREG(st.st_mode))
+		cst_record_forget(&b->records, st.st_ino);
 }
+
+/* ---- changing the tree ---- */
 
 /* Renames a staged file over a name, and forgets what was kept beside the file that had it. */
 static int rename_over(struct cst_store_backend *b, const char *staged, int parent, const char *leaf)
 {
-	struct stat st;
-	bool had = __atomic_load_n(&b->records.in_use, __ATOMIC_ACQUIRE) &&
-		   fstatat(parent, leaf, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode);
+	CST_AUTO_CLOSE int old = cst_backend_hold(b, parent, leaf);
 
 	if (renameat(b->tmp, staged, parent, leaf) != 0)
 		return -errno;
-	if (had)
-		cst_record_forget(&b->records, st.st_ino);
+	cst_backend_forget(b, old);
 	return fsync(parent) == 0 ? 0 : -errno;
 }
 
@@ -317,6 +304,13 @@ static int commit_once(struct cst_store_backend *b, int bucket, const char *path
 	return rc;
 }
 
+static bool is_removed(int dir)
+{
+	struct stat st;
+
+	return fstat(dir, &st) == 0 && st.st_nlink == 0;
+}
+
 int cst_blob_commit_locked(struct cst_store_backend *b, int bucket, struct cst_slice key, struct cst_staged *s)
 {
 	CST_AUTO_BUF path = CST_BUF_INIT;
@@ -332,14 +326,14 @@ int cst_blob_commit_locked(struct cst_store_backend *b, int bucket, struct cst_s
 			CST_AUTO_FREE char *file = cst_xstrndup(path.data, blocker);
 
 			pthread_rwlock_wrlock(&b->tree);
-			rc = file_to_dir(b, bucket, file);
+			rc = cst_room_make(b, bucket, file);
 			pthread_rwlock_unlock(&b->tree);
 		} else if (rc == 0) {
 			s->name[0] = '\0'; /* it is the object's file now */
 			return 0;
 		}
 		if (rc == -ENOENT || rc == -ENOTDIR || rc == -EISDIR)
-			rc = 0;
+			rc = is_removed(bucket) ? -ESTALE : 0;
 	}
 	return rc ? rc : -EBUSY;
 }
@@ -349,6 +343,7 @@ int cst_blob_delete_locked(struct cst_store_backend *b, int bucket, struct cst_s
 	CST_AUTO_BUF path = CST_BUF_INIT;
 	const char *leaf;
 	CST_AUTO_CLOSE int parent = -1;
+	CST_AUTO_CLOSE int old = -1;
 	struct stat st;
 	int rc = cst_keypath_of(key, &path);
 
@@ -371,10 +366,12 @@ int cst_blob_delete_locked(struct cst_store_backend *b, int bucket, struct cst_s
 	}
 	if (rc == 0 && !S_ISREG(st.st_mode))
 		rc = -ENOENT;
+	if (rc == 0)
+		old = cst_backend_hold(b, parent, leaf);
 	if (rc == 0 && unlinkat(parent, leaf, 0) != 0)
 		rc = -errno;
 	if (rc == 0) {
-		cst_record_forget(&b->records, st.st_ino);
+		cst_backend_forget(b, old);
 		if (fsync(parent) != 0)
 			rc = -errno;
 		cst_tree_prune(bucket, path.data);

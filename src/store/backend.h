@@ -38,6 +38,7 @@ struct cst_store_backend {
 	struct cst_keys *keys;
 	uint64_t serial; /* atomic: names of staged files */
 	uint64_t nonce;
+	bool no_exchange; /* atomic: the file system can't exchange two names, or can't link */
 	pthread_rwlock_t tree;
 	pthread_rwlock_t stripes[CST_BACKEND_STRIPES];
 	pthread_rwlock_t uploads_stripes[CST_BACKEND_UPLOAD_STRIPES];
@@ -74,6 +75,9 @@ int cst_blob_open_locked(struct cst_store_backend *b, int bucket, struct cst_sli
 /* The file at a path that a listing gave, with its record. */
 int cst_blob_open_path(struct cst_store_backend *b, int bucket, const char *path, struct cst_blob *blob);
 
+/* The same of a file that can't be read: what its inode tells. */
+int cst_blob_look(int bucket, const char *path, struct cst_blob *blob);
+
 struct cst_staged {
 	int fd;
 	char name[48];
@@ -90,7 +94,12 @@ int cst_staged_seal(struct cst_store_backend *b, struct cst_staged *s, struct cs
  * position. -EIO when the source is too short. */
 int cst_backend_copy_range(int from, uint64_t offset, uint64_t len, int to);
 
-/* Each wants the key's stripe held exclusively. */
+/* When a file is about to go: holds its inode (-1 when there is no record beside any file), so that its number can't be
+ * another file's before the record is forgotten, which is the second step. */
+int cst_backend_hold(struct cst_store_backend *b, int dir, const char *name);
+void cst_backend_forget(struct cst_store_backend *b, int held);
+
+/* Each wants the key's stripe held exclusively. -ESTALE: the bucket has been removed meanwhile. */
 int cst_blob_commit_locked(struct cst_store_backend *b, int bucket, struct cst_slice key, struct cst_staged *s);
 int cst_blob_delete_locked(struct cst_store_backend *b, int bucket, struct cst_slice key); /* -ENOENT */
 /* Adds the staged bytes to an appendable object; `record` is what it shall have then. All or nothing, also in a crash. */

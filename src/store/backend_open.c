@@ -5,8 +5,10 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "store/room.h"
 #include "store/tree.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/file.h>
@@ -40,18 +42,23 @@ static int make_path(const char *dir)
 
 static int empty_entry(void *arg, int dir, const char *name, unsigned char type)
 {
-	(void)arg;
-	(void)type;
+	CST_AUTO_CLOSE int fd = type == DT_REG ? cst_backend_hold(arg, dir, name) : -1;
+
+	cst_backend_forget(arg, fd);
 	return cst_tree_remove(dir, name);
 }
 
-static int any_entry(void *arg, int dir, const char *name, unsigned char type)
+/* Drops records that were being written; tells whether there are others. */
+static int look_at_record(void *arg, int dir, const char *name, unsigned char type)
 {
-	(void)arg;
-	(void)dir;
-	(void)name;
+	bool *any = arg;
+
 	(void)type;
-	return 1;
+	if (strchr(name, '.'))
+		unlinkat(dir, name, 0);
+	else
+		*any = true;
+	return 0;
 }
 
 /* An upload that was killed while it began or ended has no `upload` any more, only its parts. */
@@ -95,6 +102,21 @@ static int open_system(struct cst_store_backend *b, const char *dir, struct cst_
 	return 0;
 }
 
+/* Writers first: readers that overlap without end (each commit reads `tree` while it syncs) would keep them out. */
+static void init_locks(struct cst_store_backend *b)
+{
+	pthread_rwlockattr_t attr;
+
+	pthread_rwlockattr_init(&attr);
+	pthread_rwlockattr_setkind_np(&attr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+	pthread_rwlock_init(&b->tree, &attr);
+	for (size_t i = 0; i < CST_BACKEND_STRIPES; i++)
+		pthread_rwlock_init(&b->stripes[i], &attr);
+	for (size_t i = 0; i < CST_BACKEND_UPLOAD_STRIPES; i++)
+		pthread_rwlock_init(&b->uploads_stripes[i], &attr);
+	pthread_rwlockattr_destroy(&attr);
+}
+
 int cst_backend_new(const char *dir, struct cst_store_backend **backend, struct cst_error *err)
 {
 	struct cst_store_backend *b = CST_NEW(struct cst_store_backend);
@@ -102,11 +124,7 @@ int cst_backend_new(const char *dir, struct cst_store_backend **backend, struct 
 
 	b->magic = CST_BACKEND_MAGIC;
 	b->sys = b->tmp = b->uploads = b->appends = b->lock = b->records.dir = -1;
-	pthread_rwlock_init(&b->tree, NULL);
-	for (size_t i = 0; i < CST_BACKEND_STRIPES; i++)
-		pthread_rwlock_init(&b->stripes[i], NULL);
-	for (size_t i = 0; i < CST_BACKEND_UPLOAD_STRIPES; i++)
-		pthread_rwlock_init(&b->uploads_stripes[i], NULL);
+	init_locks(b);
 	b->scans = cst_scan_cache_new(SCAN_CACHE_BYTES);
 	b->dir = rc ? -1 : open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (b->dir < 0) {
@@ -122,8 +140,15 @@ int cst_backend_new(const char *dir, struct cst_store_backend **backend, struct 
 	}
 	if (getrandom(&b->nonce, sizeof(b->nonce), 0) != sizeof(b->nonce))
 		b->nonce = (uint64_t)cst_wall();
-	cst_tree_each(b->tmp, empty_entry, NULL);
-	b->records.in_use = cst_tree_each(b->records.dir, any_entry, NULL) > 0;
+	cst_tree_each(b->records.dir, look_at_record, &b->records.in_use);
+	rc = cst_room_recover(b);
+	if (rc) {
+		rc = refuse(err, -rc, dir, "an object that was being moved when the store was killed can't be put back",
+			    "see .cistern/tmp in it: make sure that the disk has room and can be written");
+		cst_backend_free(b);
+		return rc;
+	}
+	cst_tree_each(b->tmp, empty_entry, b);
 	cst_append_recover(b);
 	cst_tree_each(b->uploads, sweep_bucket, NULL);
 	*backend = b;

@@ -38,8 +38,9 @@ static int push(struct cursor *c)
 	struct level level = {.key_len = c->key.len, .path_len = c->path.len};
 	int rc = cst_scan_get(c->scans, c->bucket, c->path.len ? c->path.data : ".", &level.scan);
 
+	/* Beyond the longest path there are no keys, only files that nobody can ask for. */
 	if (rc)
-		return rc == -ENOENT ? 0 : rc;
+		return rc == -ENOENT || rc == -ENAMETOOLONG ? 0 : rc;
 	if (c->depth == c->room) {
 		c->room = c->room ? c->room * 2 : 8;
 		c->levels = cst_xrealloc(c->levels, c->room * sizeof(*c->levels));
@@ -140,14 +141,15 @@ static int seek(struct cursor *c, struct cst_slice bound, enum seek_mode mode)
 	}
 }
 
-static bool is_file(const struct cursor *c)
+/* 1, 0 or -errno. */
+static int is_file(const struct cursor *c)
 {
+	CST_AUTO_CLOSE int fd = cst_tree_open(c->bucket, c->path.data, O_PATH);
 	struct stat st;
-	int fd = cst_tree_open_file(c->bucket, c->path.data, &st);
 
-	if (fd >= 0)
-		close(fd);
-	return fd >= 0;
+	if (fd < 0)
+		return fd == -ENOENT || fd == -ENAMETOOLONG ? 0 : cst_steal_fd(&fd);
+	return fstat(fd, &st) == 0 ? S_ISREG(st.st_mode) : -errno;
 }
 
 /* The length of the common prefix that `key` rolls up into, 0: none. */
@@ -161,13 +163,12 @@ static size_t rolled_up(const struct cst_list_query *q, struct cst_slice key)
 	return at ? (size_t)(at - key.data) + q->delimiter.len : 0;
 }
 
-/* One directory: true with *found when its turn makes an item, else its level has been pushed. */
-static int enter_dir(struct cursor *c, bool *found)
+/* One directory: 1 when its turn makes an item, else 0, and perhaps its level has been pushed. */
+static int enter_dir(struct cursor *c)
 {
 	if (rolled_up(c->query, cst_buf_slice(&c->key))) {
 		c->is_prefix = true;
-		*found = cst_scan_any(c->bucket, c->path.data);
-		return 0;
+		return cst_scan_any(c->bucket, c->path.data);
 	}
 	return push(c);
 }
@@ -179,7 +180,6 @@ static int next(struct cursor *c)
 
 	while (c->depth) {
 		struct level *level = &c->levels[c->depth - 1];
-		bool found = false;
 		size_t i = level->index++;
 		int rc = 0;
 
@@ -196,20 +196,22 @@ static int next(struct cursor *c)
 				return 0;
 			continue;
 		}
+		if (c->key.len > CST_KEY_MAX)
+			continue; /* not a key that could be asked for */
 		switch ((enum cst_scan_kind)level->scan->entries[i].kind) {
 		case CST_SCAN_FILE:
-			found = true;
+			rc = 1;
 			break;
 		case CST_SCAN_PROBE:
 			cst_buf_add_str(&c->path, "/" CST_KEYPATH_SELF);
-			found = is_file(c);
+			rc = is_file(c);
 			break;
 		case CST_SCAN_DIR:
-			rc = enter_dir(c, &found);
+			rc = enter_dir(c);
 			break;
 		}
-		if (rc || found)
-			return rc ? rc : 1;
+		if (rc)
+			return rc;
 	}
 	return 0;
 }
@@ -254,9 +256,12 @@ static int run(struct cursor *c, cst_list_item_fn fn, void *arg, struct cst_list
 			r->truncated = true;
 			return 0;
 		}
-		rc = 0;
-		if (!fn(arg, &item))
+		rc = fn(arg, &item);
+		if (rc < 0)
+			return rc;
+		if (rc == 0)
 			continue;
+		rc = 0;
 		r->count++;
 		cst_buf_clear(&r->last);
 		cst_buf_add_slice(&r->last, item.key);

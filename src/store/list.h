@@ -23,8 +23,8 @@ struct cst_list_result {
 	struct cst_buf last; /* where the next page begins: its `after` */
 	bool last_is_prefix;
 };
-/* Called for each item; false: it is gone, don't count it. */
-typedef bool (*cst_list_item_fn)(void *arg, const struct cst_list_item *item);
+/* Called for each item. 1; 0: it is gone, don't count it; -errno ends the listing. */
+typedef int (*cst_list_item_fn)(void *arg, const struct cst_list_item *item);
 /* 0 or -errno. The caller frees result->last. */
 int cst_list_run(struct cst_scan_cache *scans, int bucket, const struct cst_list_query *query, cst_list_item_fn fn,
 		 void *arg, struct cst_list_result *result);

@@ -193,21 +193,20 @@ void cst_op_get_bucket_info(struct cst_store_request *r)
 	cst_answer_xml(r, &xml);
 }
 
-static bool count_object(void *arg, const struct cst_list_item *item)
+static int count_object(void *arg, const struct cst_list_item *item)
 {
 	struct {
 		struct cst_store_request *r;
 		uint64_t count, bytes;
 	} *sum = arg;
 	struct stat st;
-	int fd = cst_tree_open_file(sum->r->bucket_fd, item->path, &st);
+	CST_AUTO_CLOSE int fd = cst_tree_open(sum->r->bucket_fd, item->path, O_PATH);
 
-	if (fd < 0)
-		return false;
-	close(fd);
+	if (fd < 0 || fstat(fd, &st) != 0)
+		return fd == -ENOENT ? 0 : fd < 0 ? cst_steal_fd(&fd) : -errno;
 	sum->count++;
 	sum->bytes += (uint64_t)st.st_size;
-	return true;
+	return 1;
 }
 
 void cst_op_get_bucket_stat(struct cst_store_request *r)

@@ -105,7 +105,7 @@ static void object_xml(struct page *p, const struct cst_list_item *item, const s
 	cst_buf_add_str(xml, p->versions ? "</Version>" : "</Contents>");
 }
 
-static bool take_item(void *arg, const struct cst_list_item *item)
+static int take_item(void *arg, const struct cst_list_item *item)
 {
 	struct page *p = arg;
 	CST_AUTO_BLOB blob = CST_BLOB_INIT;
@@ -116,7 +116,7 @@ static bool take_item(void *arg, const struct cst_list_item *item)
 		cst_buf_add_str(&p->prefixes, "<CommonPrefixes>");
 		cst_xml_key(&p->prefixes, "Prefix", item->key, p->encode);
 		cst_buf_add_str(&p->prefixes, "</CommonPrefixes>");
-		return true;
+		return 1;
 	}
 	/* So that an append under way isn't seen half done. */
 	stripe = cst_backend_stripe(p->r->b, item->key);
@@ -125,10 +125,12 @@ static bool take_item(void *arg, const struct cst_list_item *item)
 	pthread_rwlock_unlock(stripe);
 	if (rc == -EISDIR) /* it made room for a directory meanwhile */
 		rc = cst_blob_open(p->r->b, p->r->bucket_fd, item->key, &blob);
+	if (rc == -EACCES || rc == -EPERM) /* it is there, though the store may not read it */
+		rc = cst_blob_look(p->r->bucket_fd, item->path, &blob);
 	if (rc)
-		return false;
+		return rc == -ENOENT ? 0 : rc;
 	object_xml(p, item, &blob.record);
-	return true;
+	return 1;
 }
 
 static void head_v2(struct page *p, const struct cst_list_result *result, struct cst_buf *xml)

@@ -205,6 +205,7 @@ static int store_sidecar(struct cst_record_store *s, ino_t ino, struct cst_slice
 int cst_record_store(struct cst_record_store *s, int fd, struct cst_record *r, const struct stat *st)
 {
 	CST_AUTO_BUF data = CST_BUF_INIT;
+	int rc;
 
 	r->size = (uint64_t)st->st_size;
 	r->mtime = cst_record_time(&st->st_mtim);
@@ -216,8 +217,11 @@ int cst_record_store(struct cst_record_store *s, int fd, struct cst_record *r, c
 	if (data.len <= XATTR_BYTES && errno != ENOTSUP && errno != ENOSPC && errno != E2BIG && errno != ERANGE &&
 	    errno != EPERM)
 		return -errno;
-	fremovexattr(fd, CST_RECORD_XATTR);
-	return store_sidecar(s, st->st_ino, cst_buf_slice(&data));
+	/* The old record stays until the new one is safe; it is read as long as it is there. */
+	rc = store_sidecar(s, st->st_ino, cst_buf_slice(&data));
+	if (rc == 0 && fremovexattr(fd, CST_RECORD_XATTR) != 0 && errno != ENODATA && errno != ENOTSUP)
+		rc = -errno;
+	return rc;
 }
 
 void cst_record_forget(struct cst_record_store *s, ino_t ino)
@@ -285,6 +289,25 @@ static bool is_of(const struct cst_record *r, const struct stat *st)
 	int64_t mtime = cst_record_time(&st->st_mtim);
 
 	return r->size == (uint64_t)st->st_size && (mtime == r->mtime || mtime == r->mtime_before);
+}
+
+int cst_record_peek(struct cst_record_store *s, int fd, const struct stat *st, struct cst_record *r)
+{
+	CST_AUTO_BUF data = CST_BUF_INIT;
+	int rc = read_xattr(fd, &data);
+
+	cst_record_fini(r);
+	if (rc == -ENODATA)
+		rc = read_sidecar(s, st->st_ino, &data);
+	return rc ? rc : cst_record_decode(cst_buf_slice(&data), r);
+}
+
+void cst_record_guess(const struct stat *st, struct cst_record *r)
+{
+	cst_record_fini(r);
+	r->size = (uint64_t)st->st_size;
+	r->mtime = cst_record_time(&st->st_mtim);
+	derive_etag(st, r->etag);
 }
 
 int cst_record_load(struct cst_record_store *s, int fd, const struct stat *st, struct cst_record *r)

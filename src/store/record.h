@@ -62,7 +62,12 @@ int cst_record_store(struct cst_record_store *s, int fd, struct cst_record *r, c
 /* Loads what is remembered, or makes it up: a file that has no record is a Normal, Standard object with an ETag
  * derived from size, time and inode (32 hex digits and "-1": not to be taken for an MD5). */
 int cst_record_load(struct cst_record_store *s, int fd, const struct stat *st, struct cst_record *r);
-/* The inode is gone: forget its record. */
+/* What was stored, whether it fits the file or not. -ENODATA: nothing; -EBADMSG. */
+int cst_record_peek(struct cst_record_store *s, int fd, const struct stat *st, struct cst_record *r);
+/* That of a file without a record, or of one that can't be opened. */
+void cst_record_guess(const struct stat *st, struct cst_record *r);
+/* The inode goes: forget its record. To be called while something still holds the inode, whose number could otherwise
+ * be another file's already. */
 void cst_record_forget(struct cst_record_store *s, ino_t ino);
 
 /* The value of a header line, data NULL when absent. */

@@ -97,6 +97,8 @@ static int take_piece(struct builder *b, int dir, const char *name, struct cst_s
 	int rc;
 
 	b->has_pieces = true;
+	if (fd < 0 && fd != -ENOENT)
+		return fd;
 	if (fd < 0 || component_len + part.len > CST_KEY_MAX)
 		return 0;
 	cst_buf_add_slice(&b->component, part);
@@ -166,14 +168,14 @@ static int read_dir(struct cst_scan_cache *c, int fd, const struct stat *st, str
 	cst_ref_init(&s->ref);
 	s->dev = st->st_dev;
 	s->ino = st->st_ino;
-	s->mtime = cst_record_time(&st->st_mtim);
+	s->changed = cst_record_time(&st->st_ctim);
 	__atomic_add_fetch(&c->reads, 1, __ATOMIC_RELAXED);
 	rc = cst_tree_each(fd, take_entry, &b);
 	if (rc == 0 && s->count > 1)
 		qsort_r(s->entries, s->count, sizeof(*s->entries), compare_entries, s->names.data);
 	s->bytes = sizeof(*s) + b.room * sizeof(*s->entries) + s->names.cap;
-	*keep = !b.has_pieces && s->mtime < now - SETTLED && fstat(fd, &after) == 0 &&
-		cst_record_time(&after.st_mtim) == s->mtime;
+	*keep = !b.has_pieces && s->changed < now - SETTLED && fstat(fd, &after) == 0 &&
+		cst_record_time(&after.st_ctim) == s->changed;
 	cst_buf_fini(&b.component);
 	cst_buf_fini(&b.path);
 	if (rc) {
@@ -254,7 +256,7 @@ static struct cst_scan *find(struct cst_scan_cache *c, const struct stat *st)
 
 	pthread_mutex_lock(&c->lock);
 	at = slot_of(c, st->st_dev, st->st_ino);
-	if (*at && (*at)->mtime != cst_record_time(&st->st_mtim)) {
+	if (*at && (*at)->changed != cst_record_time(&st->st_ctim)) {
 		drop_locked(c, at);
 	} else if (*at) {
 		s = *at;
@@ -316,12 +318,23 @@ int cst_scan_get(struct cst_scan_cache *c, int dir, const char *path, struct cst
 
 /* ---- any object? ---- */
 
+/* Directories down to here are kept open while those beneath are looked at, which finds the first object soonest; below,
+ * names are collected first, so that a deep tree doesn't need a descriptor for each level. */
+#define OPEN_LEVELS 16
+
+struct any {
+	unsigned level;
+	struct cst_buf names; /* of directories to look at, each with its NUL */
+};
+
+static int any_in(int dir, const char *path, unsigned level);
+
 static int find_any(void *arg, int dir, const char *name, unsigned char type)
 {
+	struct any *any = arg;
 	struct cst_slice part;
 	enum cst_name_kind kind;
 
-	(void)arg;
 	if (type != DT_REG && type != DT_DIR)
 		return 0;
 	kind = cst_keypath_name(cst_slice_of(name), 0, &part);
@@ -331,12 +344,35 @@ static int find_any(void *arg, int dir, const char *name, unsigned char type)
 		return 0;
 	if (type == DT_REG)
 		return kind != CST_NAME_PIECE;
-	return cst_scan_any(dir, name);
+	if (any->level < OPEN_LEVELS)
+		return any_in(dir, name, any->level + 1);
+	cst_buf_add(&any->names, name, strlen(name) + 1);
+	return 0;
 }
 
-bool cst_scan_any(int dir, const char *path)
+static int any_in(int dir, const char *path, unsigned level)
 {
 	CST_AUTO_CLOSE int fd = cst_tree_open(dir, path, O_RDONLY | O_DIRECTORY);
+	struct any any = {.level = level};
+	int rc;
 
-	return fd >= 0 && cst_tree_each(fd, find_any, NULL) > 0;
+	/* What can't be looked into is shown: asking for it tells why. What is too deep holds no keys. */
+	if (fd == -EACCES || fd == -EPERM)
+		return 1;
+	if (fd < 0)
+		return fd == -ENOENT || fd == -ENAMETOOLONG ? 0 : fd;
+	rc = cst_tree_each(fd, find_any, &any);
+	close(cst_steal_fd(&fd));
+	for (size_t at = 0; rc == 0 && at < any.names.len; at += strlen(any.names.data + at) + 1) {
+		CST_AUTO_FREE char *sub = cst_xasprintf("%s/%s", path, any.names.data + at);
+
+		rc = any_in(dir, sub, level);
+	}
+	cst_buf_fini(&any.names);
+	return rc;
+}
+
+int cst_scan_any(int dir, const char *path)
+{
+	return any_in(dir, path, 0);
 }

@@ -1,5 +1,5 @@
 /* Sorted pictures of directories, for listings. A picture is kept, keyed by the directory's inode and valid while its
- * modification time stays the same; the memory that the kept ones take is bounded (the least recently used go; the
+ * time of change (ctime, which nobody can set back) stays the same; the memory that the kept ones take is bounded (the least recently used go; the
  * newest stays however large). Any thread; a picture is reference counted and never changes. */
 #pragma once
 
@@ -23,7 +23,7 @@ struct cst_scan {
 	struct cst_ref ref;
 	dev_t dev;
 	ino_t ino;
-	int64_t mtime;
+	int64_t changed;
 	size_t count;
 	struct cst_scan_entry *entries; /* in byte order of their sort keys */
 	struct cst_buf names;
@@ -46,5 +46,5 @@ void cst_scan_put(struct cst_scan *scan);
 /* How many directories have been read, for tests. */
 uint64_t cst_scan_cache_reads(const struct cst_scan_cache *c);
 
-/* Is there any object beneath? Reads no more than it must. */
-bool cst_scan_any(int dir, const char *path);
+/* Is there any object beneath? 1, 0, or -errno. Reads no more than it must. */
+int cst_scan_any(int dir, const char *path);

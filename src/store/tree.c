@@ -60,8 +60,12 @@ int cst_tree_make_dir(int dir, const char *name)
 	if (!made && errno != EEXIST)
 		return -errno;
 	fd = open_beneath(dir, name, O_RDONLY | O_DIRECTORY);
-	if (fd >= 0 && made)
-		fsync(dir);
+	if (fd >= 0 && made && fsync(dir) != 0) {
+		int rc = -errno;
+
+		close(fd);
+		return rc;
+	}
 	return fd;
 }
 

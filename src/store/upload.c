@@ -142,17 +142,15 @@ int cst_upload_open(struct cst_store_backend *b, const char *bucket, struct cst_
 int cst_upload_add_part(struct cst_store_backend *b, struct cst_upload *u, unsigned number, struct cst_staged *s)
 {
 	char name[16];
-	struct stat old;
-	bool had;
+	CST_AUTO_CLOSE int old = -1;
 
 	snprintf(name, sizeof(name), "%05u", number);
-	had = fstatat(u->dir, name, &old, AT_SYMLINK_NOFOLLOW) == 0;
+	old = cst_backend_hold(b, u->dir, name);
 	/* Renaming into a removed directory fails, so a part can't outlive its upload. */
 	if (renameat(b->tmp, s->name, u->dir, name) != 0)
 		return -errno;
 	s->name[0] = '\0';
-	if (had)
-		cst_record_forget(&b->records, old.st_ino);
+	cst_backend_forget(b, old);
 	return fsync(u->dir) == 0 ? 0 : -errno;
 }
 
@@ -219,24 +217,32 @@ int cst_upload_parts(struct cst_store_backend *b, struct cst_upload *u, struct c
 int cst_upload_join(struct cst_store_backend *b, struct cst_upload *u, const struct cst_upload_part *parts,
 		    size_t count, struct cst_staged *s)
 {
-	(void)b;
 	for (size_t i = 0; i < count; i++) {
 		char name[16];
-		struct stat st;
-		CST_AUTO_CLOSE int fd = -1;
+		CST_AUTO_BLOB part = CST_BLOB_INIT;
 		int rc;
 
 		snprintf(name, sizeof(name), "%05u", parts[i].number);
-		fd = cst_tree_open_file(u->dir, name, &st);
-		if (fd < 0)
-			return cst_steal_fd(&fd);
+		rc = cst_blob_open_path(b, u->dir, name, &part);
+		if (rc)
+			return rc;
 		/* A part put again while the upload is completed: the caller looked at another file. */
-		if ((uint64_t)st.st_size != parts[i].size)
+		if (part.record.size != parts[i].size || strcmp(part.record.etag, parts[i].etag) != 0)
 			return -EAGAIN;
-		rc = cst_backend_copy_range(fd, 0, parts[i].size, s->fd);
+		rc = cst_backend_copy_range(part.fd, 0, parts[i].size, s->fd);
 		if (rc)
 			return rc;
 	}
+	return 0;
+}
+
+static int forget_part(void *arg, int dir, const char *name, unsigned char type)
+{
+	struct cst_store_backend *b = arg;
+	CST_AUTO_CLOSE int fd = cst_backend_hold(b, dir, name);
+
+	(void)type;
+	cst_backend_forget(b, fd);
 	return 0;
 }
 
@@ -248,6 +254,7 @@ int cst_upload_end(struct cst_store_backend *b, const char *bucket, struct cst_u
 	if (unlinkat(u->dir, UPLOAD_FILE, 0) != 0)
 		return -errno;
 	fsync(u->dir);
+	cst_tree_each(u->dir, forget_part, b);
 	if (renameat(b->uploads, path, b->tmp, u->id) == 0)
 		cst_tree_remove(b->tmp, u->id);
 	return 0;

@@ -214,15 +214,14 @@ static void append(struct fixture *f, struct cst_slice key, struct cst_slice dat
 	cst_staged_discard(f->b, &s);
 }
 
-static void copy_note(struct fixture *f, const struct cst_record *old)
+static void copy_note(struct fixture *f, const struct cst_blob *old, uint64_t added)
 {
 	CST_AUTO_BUF note = CST_BUF_INIT;
 	CST_AUTO_CLOSE int fd = openat(f->b->appends, "note", O_WRONLY | O_CREAT, 0600);
 
-	cst_buf_add(&note, "bucket", 7);
-	cst_buf_add(&note, "3", 2);
-	cst_buf_add_str(&note, "log");
-	cst_record_encode(old, &note);
+	cst_buf_printf(&note, "bucket%c%llu%c%llu%c3%clog", 0, (unsigned long long)old->st.st_ino, 0,
+		       (unsigned long long)(old->record.size + added), 0, 0);
+	cst_record_encode(&old->record, &note);
 	assert_int_equal(write(fd, note.data, note.len), (int)note.len);
 }
 
@@ -240,7 +239,7 @@ static void test_append_recovers(void **state)
 	assert_int_equal(cst_blob_open(f->b, f->bucket, key, &old), 0);
 	assert_int_equal(old.record.crc64, cst_crc64(0, "one,two,", 8));
 	/* Killed after a part of the bytes: they go. */
-	copy_note(f, &old.record);
+	copy_note(f, &old, 5);
 	fd = openat(f->bucket, "log", O_WRONLY | O_APPEND);
 	assert_int_equal(write(fd, "thr", 3), 3);
 	close(fd);
@@ -251,7 +250,7 @@ static void test_append_recovers(void **state)
 	assert_int_equal(now.record.type, CST_RECORD_APPENDABLE);
 	assert_int_equal(now.record.mtime, old.record.mtime);
 	/* Killed after all was done but before the note went: they stay. */
-	copy_note(f, &old.record);
+	copy_note(f, &old, 5);
 	append(f, key, CST_SLICE("three"));
 	reopen(f);
 	assert_content(f, key, CST_SLICE("one,two,three"));
@@ -296,12 +295,12 @@ struct seen {
 	struct cst_buf text; /* "key\n" or "key*\n" for a common prefix */
 };
 
-static bool see(void *arg, const struct cst_list_item *item)
+static int see(void *arg, const struct cst_list_item *item)
 {
 	struct seen *seen = arg;
 
 	cst_buf_printf(&seen->text, "%.*s%s\n", (int)item->key.len, item->key.data, item->is_prefix ? "*" : "");
-	return true;
+	return 1;
 }
 
 static void model_list(const struct model *m, const char *prefix, const char *delimiter, const char *after,
