@@ -9,7 +9,8 @@
 
 #define SKEW_S 900 /* stores refuse requests further off than this */
 #define SKEW_TRIES 2
-#define RATE_LEAST 8192 /* bytes per second of one range */
+#define QUIET_MAX (60 * CST_NS_PER_S) /* one answer silences no other operation for longer */
+#define RATE_LEAST 8192		      /* bytes per second of one range */
 
 static bool success(int status)
 {
@@ -288,7 +289,7 @@ static void note_throttling(struct cst_object_op *op)
 	b->limiter.in_flight--;
 	__atomic_store_n(&b->throttled, true, __ATOMIC_RELAXED);
 	if (op->told_delay)
-		b->limiter.pause_until = cst_max(b->limiter.pause_until, now + op->told_delay);
+		b->limiter.pause_until = cst_max(b->limiter.pause_until, now + cst_min(op->told_delay, QUIET_MAX));
 	pthread_mutex_unlock(&b->lock);
 }
 

@@ -1,8 +1,9 @@
-/* While the store throttles, operations start in the order in which they came. */
+/* While the store throttles, operations start in the order in which they came; and one answer doesn't silence them all for long. */
 #include "bucket_fixture.h"
 
 #include "base/clock.h"
 
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <cmocka.h>
@@ -80,8 +81,32 @@ static void new_ones_do_not_overtake(void **state)
 	fixture_stop(&c.f);
 }
 
+static enum scripted_end quiet_for_an_hour(const void *arg, unsigned n, const char *request, struct cst_buf *out)
+{
+	(void)arg, (void)n, (void)request;
+	scripted_answer(out, 503, "Retry-After: 3600\r\n", "<Error><Code>SlowDown</Code></Error>");
+	return SCRIPTED_KEEP;
+}
+
+static void one_answer_does_not_silence_all(void **state)
+{
+	(void)state;
+	struct fixture f;
+	struct outcome o;
+	char buffer[4];
+	fixture_start(&f, quiet_for_an_hour, NULL, NULL);
+	assert_int_equal(fixture_read(&f, 0, 4, NULL, buffer, &o), -ETIMEDOUT); /* the wait would pass its deadline */
+	pthread_mutex_lock(&f.bucket->lock);
+	int64_t until = f.bucket->limiter.pause_until;
+	pthread_mutex_unlock(&f.bucket->lock);
+	assert_true(until > 0 && until <= cst_now() + 60 * CST_NS_PER_S);
+	outcome_fini(&o);
+	fixture_stop(&f);
+}
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(new_ones_do_not_overtake)};
+	const struct CMUnitTest tests[] = {cmocka_unit_test(new_ones_do_not_overtake),
+					   cmocka_unit_test(one_answer_does_not_silence_all)};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
