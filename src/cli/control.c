@@ -23,6 +23,8 @@ struct cst_control {
 	struct cst_http_server *server;
 	struct cst_control_config config;
 	char *path;
+	dev_t device; /* of the socket: a mount that began before this one ended has another at the same path */
+	ino_t inode;
 };
 
 char *cst_control_canonical(const char *mountpoint)
@@ -103,6 +105,11 @@ static int listen_on(struct cst_control *control, const char *dir, struct cst_er
 	rc = cst_http_server_listen(control->server, address, NULL, err);
 	if (rc == 0 && chmod(control->path, 0600) != 0)
 		cst_log_warn("can't restrict %s: %s", control->path, strerror(errno));
+	struct stat st;
+	if (rc == 0 && lstat(control->path, &st) == 0) {
+		control->device = st.st_dev;
+		control->inode = st.st_ino;
+	}
 	if (rc == 0 && control->config.metrics_address)
 		rc = cst_http_server_listen(control->server, control->config.metrics_address, NULL, err);
 	return rc ? rc : cst_http_server_start(control->server, err);
@@ -128,7 +135,9 @@ void cst_control_stop(struct cst_control *control)
 	if (!control)
 		return;
 	if (control->server) {
-		unlink(control->path);
+		struct stat st;
+		if (lstat(control->path, &st) == 0 && st.st_dev == control->device && st.st_ino == control->inode)
+			unlink(control->path);
 		cst_http_server_stop(control->server, STOP_GRACE);
 	}
 	free(control->path);

@@ -32,9 +32,8 @@ struct mount {
 	struct cst_fs *fs;
 	struct cst_control *control;
 	unsigned long signal_thread;
-	pthread_mutex_t lock; /* fuse, stopping: between the main and the signal thread */
+	pthread_mutex_t lock; /* fuse: between the main and the signal thread */
 	struct cst_fuse *fuse;
-	bool stopping; /* a signal told to */
 };
 
 /* ---- signals ---- */
@@ -45,7 +44,6 @@ static void *signal_main(void *arg)
 	while (cst_signals_wait()) {
 		pthread_mutex_lock(&m->lock);
 		bool mounted = m->fuse != NULL;
-		m->stopping = true;
 		if (mounted)
 			cst_fuse_stop(m->fuse);
 		pthread_mutex_unlock(&m->lock);
@@ -56,14 +54,14 @@ static void *signal_main(void *arg)
 	return NULL;
 }
 
-/* The signal thread may stop what is mounted from now on. False: it was told to already. */
-static bool publish_fuse(struct mount *m, struct cst_fuse *fuse)
+/* A signal waits meanwhile: what is half mounted would stay behind. From then on the signal thread stops what is mounted. */
+static bool mount_it(struct mount *m, const struct cst_fuse_config *config, struct cst_error *err)
 {
 	pthread_mutex_lock(&m->lock);
-	m->fuse = fuse;
-	bool go_on = !m->stopping;
+	m->fuse = cst_fuse_mount(config, err);
+	bool mounted = m->fuse != NULL;
 	pthread_mutex_unlock(&m->lock);
-	return go_on;
+	return mounted;
 }
 
 /* ---- statistics ---- */
@@ -233,13 +231,7 @@ static int attach(struct mount *m, struct cst_error *err)
 		.read_ahead_kb = (uint32_t)o->read_ahead_kb,
 		.readdirplus = o->readdirplus,
 	};
-	struct cst_fuse *fuse = cst_fuse_mount(&config, err);
-	if (!fuse)
-		return -1;
-	if (publish_fuse(m, fuse))
-		return 0;
-	cst_error_set(err, EINTR, "stopped before the mount was ready");
-	return -EINTR;
+	return mount_it(m, &config, err) ? 0 : -1;
 }
 
 static int make_file_system(struct mount *m, struct cst_error *err)

@@ -195,6 +195,9 @@ struct cst_fuse *cst_fuse_mount(const struct cst_fuse_config *config, struct cst
 	}
 	if (cst_fuse_mountpoint_check(path, config->nonempty, err) < 0)
 		return NULL;
+	CST_AUTO_CLOSE int lock = cst_fuse_mountpoint_lock(path);
+	if (lock >= 0 && cst_fuse_mountpoint_check(path, config->nonempty, err) < 0)
+		return NULL;
 	fuse = fuse_new(config);
 	req.max_read = fuse->max_read;
 	/* Held from now on so that the end can't fail for want of a descriptor. */
@@ -309,6 +312,31 @@ int cst_fuse_start(struct cst_fuse *fuse, struct cst_fs *fs, struct cst_error *e
 	return 0;
 }
 
+/* Has somebody else unmounted it? Then its path and even its device number may be another mount's by now. Aborted, it is still there:
+ * that reads ECONNABORTED. */
+static bool is_unmounted(const struct cst_fuse *fuse)
+{
+	struct pollfd p = {.fd = fuse->channels[0].fd, .events = POLLIN};
+	char *buffer;
+	bool gone;
+
+	if (poll(&p, 1, 0) <= 0 || !(p.revents & POLLERR))
+		return false;
+	buffer = cst_xmalloc(CST_KFUSE_READ_MIN);
+	gone = read(p.fd, buffer, CST_KFUSE_READ_MIN) < 0 && errno == ENODEV;
+	free(buffer);
+	return gone;
+}
+
+static void unmount_ours(struct cst_fuse *fuse)
+{
+	struct cst_error err = CST_ERROR_INIT;
+	char text[CST_ERROR_TEXT_MAX];
+
+	if (cst_fuse_mountpoint_unmount(&fuse->where, &err) < 0)
+		cst_log_warn("%s", cst_error_text(&err, text, sizeof(text)));
+}
+
 /* Answers what is still in the kernel's queue, now that nobody reads it. */
 static void turn_away_queued(struct cst_fuse_channel *c)
 {
@@ -331,8 +359,7 @@ static void turn_away_queued(struct cst_fuse_channel *c)
  * while it waits in the kernel its descriptor, and so the connection, can't be closed. */
 static void end_connection(struct cst_fuse *fuse)
 {
-	struct cst_error err = CST_ERROR_INIT;
-	char text[CST_ERROR_TEXT_MAX];
+	bool unmounted = is_unmounted(fuse);
 
 	for (unsigned i = 0; i < fuse->channel_count; i++) {
 		if (fuse->channels[i].started)
@@ -347,8 +374,8 @@ static void end_connection(struct cst_fuse *fuse)
 		if (!fuse->channels[i].shares_fd)
 			dup3(fuse->dead_fd, fuse->channels[i].fd, O_CLOEXEC);
 	/* After an abort the dead mount is still there. */
-	if (cst_fuse_mountpoint_unmount(&fuse->where, &err) < 0)
-		cst_log_warn("%s", cst_error_text(&err, text, sizeof(text)));
+	if (!unmounted)
+		unmount_ours(fuse);
 }
 
 int cst_fuse_wait(struct cst_fuse *fuse)
@@ -369,8 +396,6 @@ int cst_fuse_wait(struct cst_fuse *fuse)
 
 void cst_fuse_stop(struct cst_fuse *fuse)
 {
-	struct cst_error err = CST_ERROR_INIT;
-	char text[CST_ERROR_TEXT_MAX];
 	bool again;
 
 	CST_CHECK(fuse, CST_FUSE_MAGIC);
@@ -381,8 +406,8 @@ void cst_fuse_stop(struct cst_fuse *fuse)
 	if (again)
 		return;
 	/* Readers go on meanwhile: the kernel may have requests of its own before it lets go. */
-	if (cst_fuse_mountpoint_unmount(&fuse->where, &err) < 0)
-		cst_log_warn("%s", cst_error_text(&err, text, sizeof(text)));
+	if (!is_unmounted(fuse))
+		unmount_ours(fuse);
 	__atomic_store_n(&fuse->stopping, true, __ATOMIC_RELEASE);
 	pthread_mutex_lock(&fuse->lock);
 	kick_readers_locked(fuse);

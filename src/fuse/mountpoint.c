@@ -12,6 +12,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -119,6 +120,19 @@ static bool is_empty(const char *path)
 		empty = strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0;
 	closedir(d);
 	return empty;
+}
+
+/* Two processes that mount on one directory at the same moment would both find it free. A lock on the directory below lets one go
+ * first; where none can be had (no right to read it, a lock of somebody else) it goes without. */
+#define LOCK_TRIES 100
+#define LOCK_PAUSE_US 20000
+int cst_fuse_mountpoint_lock(const char *path)
+{
+	int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	for (int i = 0; fd >= 0 && i < LOCK_TRIES && flock(fd, LOCK_EX | LOCK_NB) < 0; i++)
+		usleep(LOCK_PAUSE_US);
+	return fd;
 }
 
 int cst_fuse_mountpoint_check(const char *path, bool nonempty, struct cst_error *err)

@@ -23,6 +23,8 @@ int cst_fuse_mountinfo_find(const char *path, struct cst_fuse_mountinfo *m);
 char *cst_fuse_mountpoint_resolve(const char *path);
 /* Is this a directory that we may mount on? */
 int cst_fuse_mountpoint_check(const char *path, bool nonempty, struct cst_error *err);
+/* Keeps other processes of ours from mounting there until the descriptor is closed; check again then. -1: could not be had. */
+int cst_fuse_mountpoint_lock(const char *path);
 
 struct cst_fuse_mount_request {
 	const char *path; /* resolved */

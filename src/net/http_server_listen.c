@@ -32,10 +32,13 @@ static void format_address(struct cst_http_listener *listener, const struct sock
 
 void cst_http_listener_free(struct cst_http_listener *listener)
 {
+	struct stat st;
+	/* Another server may have taken the path over. While ours is open its inode is not given to anyone else. */
+	if (listener->unlink_path && lstat(listener->unlink_path, &st) == 0 && st.st_dev == listener->unlink_device &&
+	    st.st_ino == listener->unlink_inode)
+		unlink(listener->unlink_path);
 	if (listener->fd >= 0)
 		close(listener->fd);
-	if (listener->unlink_path)
-		unlink(listener->unlink_path);
 	free(listener->unlink_path);
 	free(listener);
 }
@@ -94,6 +97,11 @@ static int listen_unix(struct cst_http_server *server, const char *address, unsi
 		return fail(address, -errno, err);
 	struct cst_http_listener *listener = listener_new(server, cst_steal_fd(&fd), index, tls);
 	listener->unlink_path = cst_xstrdup(path);
+	struct stat st;
+	if (lstat(path, &st) == 0) {
+		listener->unlink_device = st.st_dev;
+		listener->unlink_inode = st.st_ino;
+	}
 	snprintf(listener->address, sizeof(listener->address), "%s", address);
 	return 0;
 }

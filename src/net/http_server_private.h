@@ -31,6 +31,8 @@ struct cst_http_listener {
 	bool tcp;
 	struct cst_tls *tls; /* borrowed */
 	char *unlink_path;   /* of a Unix socket */
+	dev_t unlink_device; /* which file that was */
+	ino_t unlink_inode;
 	char address[160];
 	STAILQ_ENTRY(cst_http_listener) link;
 };
