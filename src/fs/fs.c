@@ -43,6 +43,8 @@ static void on_shadowed(void *arg, struct cst_slice dir, struct cst_slice name)
 	struct cst_fs *fs = arg;
 	CST_AUTO_FREE char *key = printable(dir, name);
 	cst_metric_add(fs->metric_shadowed, 1);
+	if (!cst_log_allowed(&fs->shadow_limit, LOG_INTERVAL, NULL))
+		return;
 	cst_log_warn("\"%s\" is an object and also a prefix of others: the file is shown, what is below \"%s/\" is not",
 		     key, key);
 }
@@ -80,6 +82,7 @@ struct cst_fs *cst_fs_new(const struct cst_fs_config *config, const struct cst_f
 		.attributes_object = config->attributes == CST_FS_ATTRIBUTES_OBJECT,
 		.symlinks = config->symlinks,
 		.list_ttl = config->list_ttl,
+		.listing_bytes = config->list_memory,
 		.clock = fs->config.clock,
 		.skipped = on_skipped,
 		.shadowed = on_shadowed,

@@ -93,6 +93,7 @@ struct cst_fs_config {
 	bool umask_given, mountpoint_umask_given, file_mode_given, dir_mode_given;
 	int64_t attr_ttl, entry_ttl, negative_ttl; /* ns, told to the kernel */
 	int64_t list_ttl;			   /* ns a listing answers lookups */
+	uint64_t list_memory;			   /* bytes of the listings nobody reads; 0: 64 MiB */
 	bool kernel_cache;			   /* keep the page cache over opens */
 	bool auto_cache;			   /* keep it while size, mtime and ETag are the same */
 	bool direct_io;

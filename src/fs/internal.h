@@ -54,7 +54,7 @@ struct cst_fs {
 	int64_t mounted; /* ns since 1970: the time of directories that have none */
 	uint64_t open_files, open_dirs, skipped, lookups, lookups_local, reads, bytes_read;
 	bool told_skipped, told_write;
-	struct cst_log_limit log_limit;
+	struct cst_log_limit log_limit, shadow_limit;
 	struct cst_metric *metric_skipped, *metric_shadowed;
 };
 #define FS_MAGIC 0xf5000001u

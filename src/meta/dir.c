@@ -8,7 +8,16 @@ struct page_op {
 	struct cst_meta_op op;
 	struct cst_listing *listing; /* counted, and so is its directory */
 	struct cst_buf token;
+	struct cst_buf after; /* in place of a token: the key to go on after */
+	bool resumed;
 };
+
+static void page_op_free(struct page_op *page)
+{
+	cst_buf_fini(&page->token);
+	cst_buf_fini(&page->after);
+	free(page);
+}
 
 struct cst_dir *cst_dir_new(struct cst_meta *meta, struct cst_slice prefix)
 {
@@ -164,7 +173,10 @@ static void page_entry(void *arg, const struct cst_object_list_entry *entry)
 		return;
 	struct cst_slice suffix = {key.data + dir->prefix_len, key.len - dir->prefix_len};
 	pthread_mutex_lock(&dir->lock);
-	cst_names_add(&listing->names, suffix, entry->is_prefix, &entry->info);
+	/* After "name/" a store may begin with "name/" once more. */
+	if (!page->resumed || listing->names.sealed == 0 ||
+	    !cst_slice_eq(cst_names_suffix(&listing->names, listing->names.sealed - 1), suffix))
+		cst_names_add(&listing->names, suffix, entry->is_prefix, &entry->info);
 	pthread_mutex_unlock(&dir->lock);
 }
 
@@ -243,11 +255,24 @@ static void tell_news(struct cst_dir *dir, struct page_news *news)
 	free(news->loser_name);
 }
 
-static void page_take_locked(struct cst_listing *listing, int rc, const struct cst_object_list_page *page,
+/* A listing may be gone on with after an hour, and tokens may have ended by then (400). */
+static bool can_resume(const struct cst_listing *listing, const struct page_op *page, int rc)
+{
+	return rc == -EINVAL && page->token.len > 0 && listing->names.sealed > 0 && !listing->names.unsorted;
+}
+
+static void page_take_locked(const struct page_op *op, int rc, const struct cst_object_list_page *page,
 			     const struct cst_error *err, struct page_news *news)
 {
+	struct cst_listing *listing = op->listing;
 	size_t first = listing->names.sealed;
 	listing->running = false;
+	listing->resume = can_resume(listing, op, rc);
+	if (listing->resume) {
+		cst_names_rollback(&listing->names);
+		cst_buf_clear(&listing->token);
+		return;
+	}
 	if (rc < 0) {
 		cst_names_rollback(&listing->names);
 		listing->rc = rc;
@@ -290,8 +315,8 @@ static void page_done(void *arg, int rc, const struct cst_object_list_page *resu
 	struct cst_dir *dir = listing->dir;
 	struct page_news news = {0};
 	pthread_mutex_lock(&dir->lock);
-	page_take_locked(listing, rc, result, err, &news);
-	uint64_t bytes = cst_names_bytes(&listing->names);
+	page_take_locked(page, rc, result, err, &news);
+	uint64_t bytes = cst_names_bytes(&listing->names) + sizeof(*listing) + sizeof(*dir);
 	pthread_mutex_unlock(&dir->lock);
 	cst_listing_kick(listing); /* the next page travels while this one is used */
 	tell_news(dir, &news);
@@ -300,10 +325,8 @@ static void page_done(void *arg, int rc, const struct cst_object_list_page *resu
 	cst_meta_touch(dir->meta, listing, bytes);
 	cst_listing_unref(listing);
 	cst_dir_unref(dir);
-	if (cst_meta_op_end(&page->op)) {
-		cst_buf_fini(&page->token);
-		free(page);
-	}
+	if (cst_meta_op_end(&page->op))
+		page_op_free(page);
 }
 
 static void page_start(struct page_op *page)
@@ -315,6 +338,7 @@ static void page_start(struct page_op *page)
 		.prefix = cst_dir_prefix(dir),
 		.delimiter = "/",
 		.token = cst_buf_slice(&page->token),
+		.start_after = cst_buf_slice(&page->after),
 		.max_keys = 1000,
 	};
 	cst_meta_op_begin(meta, &page->op);
@@ -322,10 +346,8 @@ static void page_start(struct page_op *page)
 	meta->lists++;
 	pthread_mutex_unlock(&meta->lock);
 	struct cst_object_op *op = cst_object_list(meta->config.bucket, &list, &ops, page);
-	if (!cst_meta_op_started(&page->op, op)) {
-		cst_buf_fini(&page->token);
-		free(page);
-	}
+	if (!cst_meta_op_started(&page->op, op))
+		page_op_free(page);
 }
 
 void cst_listing_kick(struct cst_listing *listing)
@@ -339,6 +361,11 @@ void cst_listing_kick(struct cst_listing *listing)
 		page = CST_NEW(struct page_op);
 		page->listing = listing;
 		cst_buf_add_slice(&page->token, cst_buf_slice(&listing->token));
+		page->resumed = listing->resume;
+		if (page->resumed) {
+			cst_buf_add_slice(&page->after, cst_dir_prefix(dir));
+			cst_buf_add_slice(&page->after, cst_names_suffix(&listing->names, listing->names.sealed - 1));
+		}
 		listing->running = true;
 		listing->refs++;
 		cst_dir_ref(dir);
@@ -390,6 +417,7 @@ int cst_dir_find(struct cst_dir *dir, const char *name, struct cst_entry *entry,
 	pthread_mutex_lock(&dir->lock);
 	struct cst_listing *listing = dir->listing;
 	if (cst_listing_is_fresh_locked(listing)) {
+		__atomic_store_n(&listing->used, true, __ATOMIC_RELAXED);
 		*at = listing->started;
 		switch (cst_names_find(&listing->names, cst_slice_of(name), &i)) {
 		case CST_NAMES_FOUND:
@@ -424,6 +452,7 @@ struct cst_listing *cst_dir_open(struct cst_dir *dir)
 		listing = cst_listing_start_locked(dir, 1);
 	listing->readers++;
 	listing->refs++;
+	__atomic_store_n(&listing->used, true, __ATOMIC_RELAXED);
 	pthread_mutex_unlock(&dir->lock);
 	cst_listing_kick(listing);
 	return listing;

@@ -53,7 +53,9 @@ struct cst_listing {
 	int64_t refreshed; /* of the last page: list_ttl counts from here */
 	unsigned pages, wanted_pages, readers;
 	bool running;
-	int rc; /* of a page that failed */
+	bool resume; /* the store has forgotten the token: the next page begins after the last name */
+	bool used;   /* atomic: has answered since the eviction looked at it */
+	int rc;	     /* of a page that failed */
 	struct cst_error err;
 	TAILQ_HEAD(, cst_listing_wait) waits;
 	struct cst_listing *before;   /* attributes that are still right are taken from there */
@@ -110,7 +112,7 @@ bool cst_meta_is_stopping(struct cst_meta *meta);
 /* A HEAD through the limiter. fn runs once, without locks held. */
 void cst_meta_head(struct cst_meta *meta, struct cst_slice key, bool light, cst_object_head_fn fn, void *arg);
 
-/* The listing was used or grew: moves it to the young end, gives up old ones over the limit. Without a directory's lock. */
+/* The listing grew: moves it to the young end, gives up old ones over the limit. Without a directory's lock. */
 void cst_meta_touch(struct cst_meta *meta, struct cst_listing *listing, uint64_t bytes);
 void cst_meta_untrack(struct cst_meta *meta, struct cst_listing *listing);
 

@@ -4,7 +4,7 @@
 #define HEADS_MAX 64
 #define LOOKUP_PAGES 4
 #define MISS_WINDOW (30 * CST_NS_PER_S)
-#define LISTING_BYTES (UINT64_C(256) << 20)
+#define LISTING_BYTES (UINT64_C(64) << 20)
 
 struct cst_meta *cst_meta_new(const struct cst_meta_config *config)
 {
@@ -193,10 +193,16 @@ void cst_meta_touch(struct cst_meta *meta, struct cst_listing *listing, uint64_t
 		meta->lru_bytes += bytes - listing->lru_bytes;
 		listing->lru_bytes = bytes;
 	}
-	/* Each round looks at another one, so listings in use don't make it endless. */
-	for (uint64_t rounds = meta->lru_count; rounds > 0 && meta->lru_bytes > meta->config.listing_bytes; rounds--) {
+	/* One that has answered since it was looked at last gets a second chance. Each round looks at another one, so listings in use don't
+	 * make it endless. */
+	for (uint64_t rounds = 2 * meta->lru_count; rounds > 0 && meta->lru_bytes > meta->config.listing_bytes;
+	     rounds--) {
 		struct cst_listing *oldest = TAILQ_FIRST(&meta->lru);
-		struct cst_dir *dir = cst_dir_try_ref(oldest->dir);
+		struct cst_dir *dir = NULL;
+		if (!oldest)
+			break;
+		if (!__atomic_exchange_n(&oldest->used, false, __ATOMIC_RELAXED))
+			dir = cst_dir_try_ref(oldest->dir);
 		TAILQ_REMOVE(&meta->lru, oldest, lru);
 		TAILQ_INSERT_TAIL(&meta->lru, oldest, lru);
 		if (!dir)

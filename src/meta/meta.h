@@ -16,7 +16,7 @@ struct cst_meta_config {
 	int64_t miss_window;	   /* ns: a second miss within it lists the directory; 0: 30 s */
 	unsigned heads_max;	   /* in flight; 0: 64 */
 	unsigned lookup_pages;	   /* pages a lookup waits for before it asks for its own name; 0: 4 */
-	uint64_t listing_bytes;	   /* memory for listings nobody reads; 0: 256 MiB */
+	uint64_t listing_bytes;	   /* memory for listings nobody reads; 0: 64 MiB */
 	int64_t (*clock)(void);	   /* NULL: cst_now */
 	/* A name POSIX can't hold, or a prefix whose name a file has, was listed. `count` new ones, one as an example. */
 	void (*skipped)(void *arg, struct cst_slice dir, struct cst_slice name, uint64_t count);

@@ -12,6 +12,7 @@
 
 #define FOLDER CST_SLICE("_$folder$")
 #define MISSES_PER_PAGE 32
+#define EMPTY_PAGES_MAX 64 /* of a store that says "go on" and has nothing */
 
 enum action { DO_HEAD = 1, DO_MARKER = 2, DO_FOLDER = 4, DO_BELOW = 8, DO_ANSWER = 16 };
 
@@ -200,6 +201,16 @@ static void start_head(struct cst_dir_probe *p, struct cst_slice tail, bool ligh
 
 static void advance(struct cst_dir_probe *p);
 
+static void below_page(struct cst_listing_wait *wait);
+
+static void below_wait_locked(struct cst_dir_probe *p, struct cst_listing *listing)
+{
+	listing->wanted_pages = cst_max(listing->wanted_pages, listing->pages + 1);
+	p->below_wait.done = below_page;
+	p->below_wait.queued = true;
+	TAILQ_INSERT_TAIL(&listing->waits, &p->below_wait, link);
+}
+
 /* The first page of the listing below the name has come (or has been there). */
 static void below_ready(struct cst_dir_probe *p)
 {
@@ -209,9 +220,16 @@ static void below_ready(struct cst_dir_probe *p)
 	bool marker;
 	pthread_mutex_lock(&below->lock);
 	const struct cst_listing *listing = p->below_listing;
-	int rc = listing->pages > 0 ? 0 : listing->rc;
 	marker = listing->names.has_marker;
-	bool empty = listing->names.sealed == 0 && listing->names.complete && !marker;
+	bool empty = listing->names.sealed == 0 && !marker, more = !listing->names.complete;
+	if (empty && more && listing->rc == 0 &&
+	    listing->pages < EMPTY_PAGES_MAX) { /* a page without a key decides nothing */
+		below_wait_locked(p, p->below_listing);
+		pthread_mutex_unlock(&below->lock);
+		cst_listing_kick(p->below_listing);
+		return;
+	}
+	int rc = empty && more ? listing->rc : 0;
 	err = listing->err;
 	pthread_mutex_unlock(&below->lock);
 	state = rc < 0 ? STEP_FAILED : empty ? STEP_ABSENT : STEP_OK;
@@ -249,11 +267,8 @@ static void start_below(struct cst_dir_probe *p)
 	cst_listing_ref_locked(listing);
 	p->below_listing = listing;
 	bool ready = listing->pages > 0;
-	if (!ready) {
-		p->below_wait.done = below_page;
-		p->below_wait.queued = true;
-		TAILQ_INSERT_TAIL(&listing->waits, &p->below_wait, link);
-	}
+	if (!ready)
+		below_wait_locked(p, listing);
 	pthread_mutex_unlock(&below->lock);
 	if (ready) {
 		below_ready(p);

@@ -24,7 +24,7 @@ struct cst_object_op {
 	enum op_kind kind;
 	int refs;
 	bool cancelled;
-	struct cst_buf key, token, body;
+	struct cst_buf key, token, after, body;
 	bool delimited;
 	struct iovec into;
 	char if_match[CST_ETAG_MAX];
@@ -47,7 +47,7 @@ struct cst_bucket {
 	size_t count, cap;
 	TAILQ_HEAD(, cst_object_op) ops;
 	unsigned queued;
-	bool hold, stop, retry_pages;
+	bool hold, stop, retry_pages, expire_tokens, empty_pages;
 	int fail;
 	char fail_api[64];
 	unsigned page_size;
@@ -198,6 +198,7 @@ static void op_unref(struct cst_object_op *op)
 		return;
 	cst_buf_fini(&op->key);
 	cst_buf_fini(&op->token);
+	cst_buf_fini(&op->after);
 	cst_buf_fini(&op->body);
 	free(op);
 }
@@ -282,13 +283,23 @@ static void run_list(struct cst_object_op *op)
 	unsigned count = 0;
 	bool truncated = false, found;
 	pthread_mutex_lock(&b->lock);
-	struct cst_slice from = op->token.len > 0 ? cst_buf_slice(&op->token) : cst_buf_slice(&op->key);
+	struct cst_slice from = op->token.len > 0   ? cst_buf_slice(&op->token)
+				: op->after.len > 0 ? cst_buf_slice(&op->after)
+						    : cst_buf_slice(&op->key);
+	bool blank = from.len > 0 && from.data[0] == 0; /* the token of an empty page */
+	if (blank)
+		from = cst_buf_slice(&op->key);
 	size_t i = from.len > 0 ? place(b, from.data, from.len, &found) : 0;
-	bool after = op->token.len > 0;
+	bool after = !blank && op->token.len + op->after.len > 0;
+	if (b->empty_pages && op->token.len + op->after.len == 0) {
+		i = b->count;
+		truncated = true;
+		cst_buf_add_char(&last, 0);
+	}
 	for (; i < b->count && (after || matching(op, b->items[i])); i++) {
 		const struct item *item = b->items[i];
 		if (after && (compare(item->key, item->key_len, from.data, from.len) <= 0 ||
-			      (from.data[from.len - 1] == '/' &&
+			      (op->token.len > 0 && from.data[from.len - 1] == '/' &&
 			       cst_slice_starts((struct cst_slice){item->key, item->key_len}, from))))
 			continue;
 		if (!matching(op, item))
@@ -465,6 +476,8 @@ static void *loop(void *arg)
 			run_read(op);
 		else if (fail)
 			run_failed(op, fail, b->fail_api);
+		else if (op->kind == OP_LIST && op->token.len > 0 && b->expire_tokens)
+			run_failed(op, -EINVAL, "InvalidArgument");
 		else if (op->kind == OP_LIST)
 			run_list(op);
 		else
@@ -526,6 +539,20 @@ void fake_fail(struct cst_bucket *b, int rc, const char *api)
 	pthread_mutex_unlock(&b->lock);
 }
 
+void fake_expire_tokens(struct cst_bucket *b, bool expired)
+{
+	pthread_mutex_lock(&b->lock);
+	b->expire_tokens = expired;
+	pthread_mutex_unlock(&b->lock);
+}
+
+void fake_empty_pages(struct cst_bucket *b, bool empty)
+{
+	pthread_mutex_lock(&b->lock);
+	b->empty_pages = empty;
+	pthread_mutex_unlock(&b->lock);
+}
+
 void fake_page_size(struct cst_bucket *b, unsigned keys)
 {
 	b->page_size = keys;
@@ -568,6 +595,7 @@ struct cst_object_op *cst_object_list(struct cst_bucket *b, const struct cst_obj
 	op->fn.list = *ops;
 	op->delimited = list->delimiter != NULL;
 	cst_buf_add_slice(&op->token, list->token);
+	cst_buf_add_slice(&op->after, list->start_after);
 	op_queue(op);
 	return op;
 }

@@ -19,6 +19,10 @@ void fake_hold(struct cst_bucket *b, bool hold); /* false lets everything go */
 /* Waits until this many operations are held. */
 void fake_wait_held(struct cst_bucket *b, unsigned count);
 void fake_fail(struct cst_bucket *b, int rc, const char *api); /* all operations; 0: no longer */
+/* Pages asked for with a token fail as if it had expired. */
+void fake_expire_tokens(struct cst_bucket *b, bool expired);
+/* Each listing begins with a page without keys. */
+void fake_empty_pages(struct cst_bucket *b, bool empty);
 void fake_page_size(struct cst_bucket *b, unsigned keys);
 /* Each page is delivered twice: first the half of it, then a restart. */
 void fake_retry_pages(struct cst_bucket *b, bool retry);

@@ -244,12 +244,118 @@ static void ends_while_listing(void **state)
 	fake_wait_held(m.bucket, 1);
 }
 
+/* The store has forgotten where a long listing was: it goes on after the last name, and no name is lost or seen twice. */
+static void expired_token(void **state)
+{
+	(void)state;
+	fake_page_size(m.bucket, 10);
+	put_files(0, 25);
+	fake_put(m.bucket, "f009/x", 1, "e", 1, NULL); /* "f009/" is hidden and ends the first page */
+	fake_put(m.bucket, "f018d/x", 1, "e", 1, NULL);
+	fake_put(m.bucket, "f018d/y", 1, "e", 1, NULL);
+	fake_delete(m.bucket, "f009");
+	fake_start(&m);
+	fake_expire_tokens(m.bucket, true);
+	char *all = do_ls(&m, CST_FS_ROOT, true);
+	assert_string_equal(all, "f000 f001 f002 f003 f004 f005 f006 f007 f008 f009 f010 f011 f012 f013 f014 f015 f016 f017 "
+				 "f018 f018d f019 f020 f021 f022 f023 f024 ");
+	free(all);
+	assert_int_equal(fake_counts(m.bucket).lists, 5);
+	/* Another error stays one, and is asked for anew at the next opendir. */
+	fake_time += 61 * CST_NS_PER_S;
+	fake_fail(m.bucket, -EIO, "");
+	all = do_ls(&m, CST_FS_ROOT, true);
+	assert_string_equal(all, "error -5 ");
+	free(all);
+	fake_fail(m.bucket, 0, "");
+	all = do_ls(&m, CST_FS_ROOT, true);
+	assert_int_equal(strlen(all), 25 * 5 + 6);
+	free(all);
+}
+
+/* A page may have no key and yet not be the last: that is no directory. */
+static void page_without_keys(void **state)
+{
+	struct cst_fs_entry e;
+	(void)state;
+	fake_put(m.bucket, "d/x", 1, "e", 1, NULL);
+	fake_put(m.bucket, "f", 1, "e", 1, NULL);
+	fake_start(&m);
+	fake_empty_pages(m.bucket, true);
+	assert_int_equal(do_lookup(&m, CST_FS_ROOT, "nothing", &e), -ENOENT);
+	fake_time += 31 * CST_NS_PER_S; /* again by a request of its own */
+	assert_int_equal(do_lookup(&m, CST_FS_ROOT, "d", &e), 0);
+	assert_true(S_ISDIR(e.attr.st.st_mode));
+	char *all = do_ls(&m, CST_FS_ROOT, true);
+	assert_string_equal(all, "d f ");
+	free(all);
+}
+
+static void list_in(const char *name)
+{
+	struct cst_fs_entry e;
+	assert_int_equal(do_lookup(&m, CST_FS_ROOT, name, &e), 0);
+	free(do_ls(&m, e.node, false));
+	cst_fs_forget(m.fs, e.node, 1);
+}
+
+/* The listings together stay below their limit; the one that answers all the time stays. */
+static void listings_are_given_up(void **state)
+{
+	enum { DIRS = 64 };
+	struct cst_fs_stats stats;
+	struct cst_fs_entry dirs[DIRS], e;
+	char key[32];
+	(void)state;
+	for (int d = 0; d < DIRS; d++) {
+		for (int i = 0; i < 50; i++) {
+			snprintf(key, sizeof(key), "d%02d/f%02d", d, i);
+			fake_put(m.bucket, key, 1, "e", 1, NULL);
+		}
+	}
+	m.config.list_memory = 128 << 10; /* of about 6 KiB each */
+	fake_start(&m);
+	free(do_ls(&m, CST_FS_ROOT, false));
+	for (int d = 0; d < DIRS; d++) {
+		snprintf(key, sizeof(key), "d%02d", d);
+		assert_int_equal(do_lookup(&m, CST_FS_ROOT, key, &dirs[d]), 0);
+		free(do_ls(&m, dirs[d].node, false));
+		assert_int_equal(do_lookup(&m, dirs[0].node, "f07", &e), 0);
+		cst_fs_forget(m.fs, e.node, 1);
+		cst_fs_stats(m.fs, &stats);
+		assert_in_range(stats.cached_dirs, 1, 32);
+	}
+	unsigned before = fake_counts(m.bucket).lists + fake_counts(m.bucket).heads;
+	assert_int_equal(do_lookup(&m, dirs[0].node, "f08", &e), 0); /* in memory: in use all the time */
+	assert_int_equal(do_lookup(&m, dirs[DIRS - 1].node, "f08", &e), 0); /* the newest */
+	assert_int_equal(fake_counts(m.bucket).lists + fake_counts(m.bucket).heads, before);
+	list_in("d01"); /* given up, and had again */
+	assert_true(fake_counts(m.bucket).lists + fake_counts(m.bucket).heads > before);
+	/* One that is being read stays, whatever it takes. */
+	uint64_t fh;
+	assert_int_equal(do_opendir(&m, dirs[5].node, &fh), 0);
+	struct fake_call *c = do_readdir(&m, dirs[5].node, fh, 0, false, 10);
+	uint64_t offset = c->entries[9].next;
+	call_free(c);
+	for (int d = 6; d < DIRS; d++) {
+		snprintf(key, sizeof(key), "d%02d", d);
+		list_in(key);
+	}
+	before = fake_counts(m.bucket).lists;
+	c = do_readdir(&m, dirs[5].node, fh, offset, false, 60);
+	assert_int_equal(c->count, 42);
+	call_free(c);
+	assert_int_equal(fake_counts(m.bucket).lists, before);
+	do_releasedir(&m, dirs[5].node, fh);
+}
+
 int main(void)
 {
 #define CASE(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 	const struct CMUnitTest tests[] = {
 		CASE(first_page_first),	 CASE(offsets_stay), CASE(plus_instantiates),
 		CASE(plus_asks_objects), CASE(interrupted),  CASE(ends_while_listing),
+		CASE(expired_token), CASE(page_without_keys), CASE(listings_are_given_up),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
