@@ -95,6 +95,7 @@ struct cst_fetch_object {
 	char *key;
 	size_t key_len;
 	char etag[CST_ETAG_MAX];
+	int64_t mtime; /* of a store without ETags: the first answer's Last-Modified */
 	uint64_t size;
 	bool stale;
 	int64_t range_ns; /* what a prefetched range takes, averaged over the last ones */

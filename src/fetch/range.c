@@ -81,7 +81,9 @@ static int check_version_locked(struct range *r, int rc, size_t got, const struc
 	}
 	if (!o->etag[0])
 		memcpy(o->etag, info->etag, sizeof(o->etag));
-	bool same = !info->etag[0] || strcmp(o->etag, info->etag) == 0;
+	if (!o->etag[0] && !o->mtime)
+		o->mtime = info->mtime;
+	bool same = o->etag[0] ? !info->etag[0] || strcmp(o->etag, info->etag) == 0 : o->mtime == info->mtime;
 	if (same && info->size == o->size && got == r->length)
 		return 0;
 	o->stale = true;

@@ -155,7 +155,7 @@ uint64_t cst_inode_first_ino(const struct cst_inode *parent, struct cst_slice na
 
 static uint64_t renewed_ino(const struct cst_inode *parent, struct cst_slice name, const struct cst_entry *entry)
 {
-	uint64_t version = XXH3_64bits_withSeed(entry->etag, strlen(entry->etag), entry->size + entry->kind);
+	uint64_t version = XXH3_64bits_withSeed(entry->etag, strlen(entry->etag), entry->size + entry->kind + (entry->etag[0] ? 0 : (uint64_t)entry->mtime << 20));
 	uint64_t ino = XXH3_64bits_withSeed(name.data, name.len, parent->id->ino ^ version);
 	return ino > CST_NODE_ROOT ? ino : ino + 2;
 }
@@ -373,8 +373,15 @@ bool cst_inode_is_version(const struct cst_inode *inode, const struct cst_entry 
 {
 	if (inode->id->kind != entry->kind)
 		return false;
-	return entry->kind == CST_KIND_DIR ||
-	       (inode->id->size == entry->size && strcmp(cst_inode_etag(inode), entry->etag) == 0);
+	if (entry->kind == CST_KIND_DIR)
+		return true;
+	if (inode->id->size != entry->size || strcmp(cst_inode_etag(inode), entry->etag) != 0)
+		return false;
+	if (entry->etag[0] || entry->kind != CST_KIND_FILE)
+		return true;
+	/* A store without ETags: Last-Modified is all there is. */
+	int64_t mtime = __atomic_load_n(&inode->mtime, __ATOMIC_RELAXED);
+	return !mtime || !entry->mtime || mtime == entry->mtime;
 }
 
 /* The same version: takes over what is newer or was not known. The inode's lock is held. */
@@ -383,7 +390,7 @@ static void refresh_locked(struct cst_inode *inode, const struct cst_entry *entr
 	if (entry->at >= inode->checked) {
 		inode->checked = entry->at;
 		if (entry->mtime != 0)
-			inode->mtime = entry->mtime;
+			__atomic_store_n(&inode->mtime, entry->mtime, __ATOMIC_RELAXED);
 	} else if (inode->attr) {
 		return;
 	}

@@ -2,7 +2,7 @@
  *
  * Rules that everything above relies on:
  *  - A node id is a number from a counter: never reused, never a pointer. An unknown one gives ESTALE.
- *  - One inode is one version (ETag, size) of an object; a changed object gets a new node id and its old inode becomes stale:
+ *  - One inode is one version (ETag, size; of a store without ETags Last-Modified) of an object; a changed object gets a new node id and its old inode becomes stale:
  *    out of the index by name, still found by node id until nobody counts it. A directory keeps its node id.
  *  - st_ino is a hash of the path at first sight, renewed when another writer replaced the object.
  *  - The lookup count may be too high, never too low: it is raised before the reply that carries the node id.
@@ -45,7 +45,7 @@ struct cst_inode {
 	struct cst_inode *parent;		 /* counted; NULL for the root */
 	struct cst_inode *next_node, *next_name; /* chains of the shards */
 	int64_t checked;	       /* [locked] when the store was asked last; 0: must be asked before use */
-	int64_t mtime;		       /* [locked] Last-Modified, s */
+	int64_t mtime;		       /* [locked; read without: atomic] Last-Modified, s */
 	struct cst_object_attr *attr;  /* [locked] counted, NULL: not known */
 	struct cst_dir *dir;	       /* [locked] directories, made on first use */
 	struct cst_fetch_object *data; /* [locked] files, made at the first open */

@@ -28,8 +28,9 @@ static struct {
 	unsigned count, total;
 	uint64_t bytes;
 	uint64_t size;
+	int64_t mtime;
 	char etag[CST_ETAG_MAX];
-} store = {PTHREAD_MUTEX_INITIALIZER, TAILQ_HEAD_INITIALIZER(store.ops), 0, 0, 0, 0, ""};
+} store = {PTHREAD_MUTEX_INITIALIZER, TAILQ_HEAD_INITIALIZER(store.ops), 0, 0, 0, 0, 0, ""};
 
 static char pattern(uint64_t offset)
 {
@@ -72,7 +73,7 @@ static void answer_op(struct cst_object_op *op, int rc)
 	TAILQ_REMOVE(&store.ops, op, link);
 	store.count--;
 	pthread_mutex_unlock(&store.lock);
-	struct cst_object_info info = {.size = store.size};
+	struct cst_object_info info = {.size = store.size, .mtime = store.mtime};
 	memcpy(info.etag, store.etag, sizeof(info.etag));
 	struct cst_error err = CST_ERROR_INIT;
 	if (op->cancelled)
@@ -506,6 +507,33 @@ static void unknown_etag_is_adopted_once(void **state)
 	end(f, o, s);
 }
 
+/* Without ETags Last-Modified tells. */
+static void no_etag_but_a_time(void **state)
+{
+	(void)state;
+	struct cst_fetch *f = make(64 * MIB);
+	store.size = 10 * MIB;
+	store.etag[0] = 0;
+	store.mtime = 1000;
+	struct cst_fetch_object *o = cst_fetch_object_new(f, CST_SLICE("key"), "", store.size);
+	struct cst_fetch_stream *s = cst_fetch_stream_new(o);
+	struct reader a, b, c;
+	start_read(&a, s, 5 * MIB, 4096);
+	answer(0);
+	assert_int_equal(a.rc, 4096);
+	start_read(&b, s, 8 * MIB, 4096);
+	answer(0);
+	assert_int_equal(b.rc, 4096);
+	store.mtime = 1001;
+	start_read(&c, s, 2 * MIB, 4096);
+	answer(0);
+	assert_int_equal(c.rc, -ESTALE);
+	cst_fetch_read_release(&a.read);
+	cst_fetch_read_release(&b.read);
+	cst_fetch_read_release(&c.read);
+	end(f, o, s);
+}
+
 static void errors_reach_all_waiters(void **state)
 {
 	(void)state;
@@ -670,6 +698,7 @@ int main(void)
 		cmocka_unit_test(changed_object_is_stale),
 		cmocka_unit_test(shrunk_object_is_stale),
 		cmocka_unit_test(unknown_etag_is_adopted_once),
+		cmocka_unit_test(no_etag_but_a_time),
 		cmocka_unit_test(errors_reach_all_waiters),
 		cmocka_unit_test(cancel_leaves_others),
 		cmocka_unit_test(memory_floor),

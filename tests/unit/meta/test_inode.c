@@ -77,6 +77,23 @@ static void version_states(void **state)
 	cst_inode_unref(t, b);
 }
 
+/* Nothing but Last-Modified tells versions apart where the store has no ETags. */
+static void versions_without_etag(void **state)
+{
+	uint64_t replaced;
+	(void)state;
+	struct cst_inode *a = enter(root, "a", CST_KIND_FILE, "", 10, &replaced);
+	struct cst_entry again = {.kind = CST_KIND_FILE, .size = 10, .mtime = 10, .at = 15};
+	struct cst_inode *same = cst_inode_enter(t, root, "a", &again, 1, &replaced);
+	assert_ptr_equal(same, a);
+	struct cst_inode *b = enter(root, "a", CST_KIND_FILE, "", 20, &replaced);
+	assert_ptr_not_equal(b, a);
+	assert_true(replaced == a->id->node && a->stale && b->id->ino != a->id->ino);
+	cst_inode_unref(t, a);
+	cst_inode_unref(t, same);
+	cst_inode_unref(t, b);
+}
+
 static void directories_keep_their_node(void **state)
 {
 	uint64_t replaced;
@@ -190,7 +207,7 @@ int main(void)
 {
 #define CASE(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		CASE(version_states), CASE(directories_keep_their_node), CASE(paths_and_parents), CASE(forgets_race),
+		CASE(version_states), CASE(versions_without_etag), CASE(directories_keep_their_node), CASE(paths_and_parents), CASE(forgets_race),
 		CASE(growth),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
