@@ -13,8 +13,10 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
+#define DESCRIPTORS 65536 /* as many as are tried to be had */
 #define ATTEMPT_SLOTS 65536 /* requests told apart by a hash; those that share a slot share the count */
 
 struct counters { /* all atomic */
@@ -449,6 +451,17 @@ static int front_open(struct cst_store *store, struct cst_error *err)
 	return 0;
 }
 
+/* Connections and the files that they read: the usual soft limit of 1024 descriptors is for programs that use select(). */
+static void raise_descriptors(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= DESCRIPTORS || limit.rlim_cur >= limit.rlim_max)
+		return;
+	limit.rlim_cur = cst_min(limit.rlim_max, (rlim_t)DESCRIPTORS);
+	setrlimit(RLIMIT_NOFILE, &limit);
+}
+
 static int server_open(struct cst_store *store, struct cst_error *err)
 {
 	const struct cst_store_config *config = &store->config;
@@ -477,6 +490,7 @@ int cst_store_start(const struct cst_store_config *config, struct cst_store **re
 	struct cst_store *store = CST_NEW(struct cst_store);
 	store->magic = CST_STORE_MAGIC;
 	copy_config(&store->config, config);
+	raise_descriptors();
 	int rc = front_open(store, err);
 	if (rc == 0)
 		rc = cst_store_backend_open(store, err);

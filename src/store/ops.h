@@ -55,9 +55,19 @@ enum cst_condition { CST_CONDITION_HOLDS, CST_CONDITION_NOT_MODIFIED, CST_CONDIT
 enum cst_condition cst_ops_conditions(const struct cst_store_request *r, const struct cst_record *record, bool source);
 /* What a request that writes says about headers, class and tags goes into the record. False: answered. */
 CST_MUST_USE bool cst_ops_collect(struct cst_store_request *r, struct cst_record *record);
-/* May the key be written, as far as x-oss-forbid-overwrite, If-Match and If-None-Match are concerned? Called early
- * without, and for certain with the key's stripe. False: answered. */
-CST_MUST_USE bool cst_ops_may_write(struct cst_store_request *r, bool locked);
+/* May the key be written, as far as x-oss-forbid-overwrite, If-Match and If-None-Match are concerned? Asked early, so that
+ * no body is read for nothing (false: answered), and for certain with the key's stripe: there the answer has to wait, since
+ * it may take its time. */
+struct cst_ops_verdict {
+	bool may;
+	int rc; /* or -errno, or: */
+	enum cst_store_error error;
+	const char *extra;
+};
+CST_MUST_USE bool cst_ops_may_write(struct cst_store_request *r);
+struct cst_ops_verdict cst_ops_decide_locked(struct cst_store_request *r);
+/* Answers unless it may. */
+void cst_ops_tell(struct cst_store_request *r, const struct cst_ops_verdict *verdict);
 /* Seals and commits the staged file as r->key. False: answered. */
 CST_MUST_USE bool cst_ops_store(struct cst_store_request *r, struct cst_staged *s, struct cst_record *record);
 /* Response headers from a record: type, user metadata, class, checksums. */

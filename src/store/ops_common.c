@@ -113,26 +113,22 @@ bool cst_ops_collect(struct cst_store_request *r, struct cst_record *record)
 	return true;
 }
 
-static bool may_write_s3(struct cst_store_request *r, const struct cst_record *old)
+static struct cst_ops_verdict decide_s3(struct cst_store_request *r, const struct cst_record *old)
 {
 	struct cst_slice match = cst_request_header(r, "if-match");
 	struct cst_slice none = cst_request_header(r, "if-none-match");
 
-	if (match.data && !old) {
-		cst_answer_error(r, CST_STORE_ERR_NO_SUCH_KEY);
-		return false;
-	}
+	if (match.data && !old)
+		return (struct cst_ops_verdict){.error = CST_STORE_ERR_NO_SUCH_KEY};
 	if ((match.data && !cst_request_etag_listed(match, old->etag)) ||
-	    (none.data && old && cst_request_etag_listed(none, old->etag))) {
-		cst_answer_error_with(r, CST_STORE_ERR_PRECONDITION, NULL,
-				      match.data ? "<Condition>If-Match</Condition>"
-						 : "<Condition>If-None-Match</Condition>");
-		return false;
-	}
-	return true;
+	    (none.data && old && cst_request_etag_listed(none, old->etag)))
+		return (struct cst_ops_verdict){.error = CST_STORE_ERR_PRECONDITION,
+						.extra = match.data ? "<Condition>If-Match</Condition>"
+								    : "<Condition>If-None-Match</Condition>"};
+	return (struct cst_ops_verdict){.may = true};
 }
 
-bool cst_ops_may_write(struct cst_store_request *r, bool locked)
+static struct cst_ops_verdict decide(struct cst_store_request *r, bool locked)
 {
 	struct cst_slice forbid = cst_request_own(r, "forbid-overwrite");
 	bool oss = r->dialect == CST_STORE_OSS;
@@ -140,43 +136,61 @@ bool cst_ops_may_write(struct cst_store_request *r, bool locked)
 	CST_AUTO_BLOB old = CST_BLOB_INIT;
 	int rc;
 
-	if (oss && conditional) {
-		cst_answer_error(r, CST_STORE_ERR_NOT_IMPLEMENTED_400);
-		return false;
-	}
+	if (oss && conditional)
+		return (struct cst_ops_verdict){.error = CST_STORE_ERR_NOT_IMPLEMENTED_400};
 	if (!conditional && !cst_slice_ieq(forbid, CST_SLICE("true")))
-		return true;
+		return (struct cst_ops_verdict){.may = true};
 	rc = locked ? cst_blob_open_locked(r->b, r->bucket_fd, r->key, &old)
 		    : cst_blob_open(r->b, r->bucket_fd, r->key, &old);
-	if (rc && rc != -ENOENT) {
-		cst_answer_errno(r, rc);
-		return false;
-	}
+	if (rc && rc != -ENOENT)
+		return (struct cst_ops_verdict){.rc = rc};
 	if (!oss)
-		return may_write_s3(r, rc ? NULL : &old.record);
-	if (rc == 0)
-		cst_answer_error(r, CST_STORE_ERR_FILE_EXISTS);
-	return rc != 0;
+		return decide_s3(r, rc ? NULL : &old.record);
+	return (struct cst_ops_verdict){.may = rc != 0, .error = CST_STORE_ERR_FILE_EXISTS};
+}
+
+struct cst_ops_verdict cst_ops_decide_locked(struct cst_store_request *r)
+{
+	return decide(r, true);
+}
+
+void cst_ops_tell(struct cst_store_request *r, const struct cst_ops_verdict *verdict)
+{
+	if (verdict->may)
+		return;
+	if (verdict->rc)
+		cst_answer_errno(r, verdict->rc);
+	else
+		cst_answer_error_with(r, verdict->error, NULL, verdict->extra);
+}
+
+bool cst_ops_may_write(struct cst_store_request *r)
+{
+	struct cst_ops_verdict verdict = decide(r, false);
+
+	cst_ops_tell(r, &verdict);
+	return verdict.may;
 }
 
 bool cst_ops_store(struct cst_store_request *r, struct cst_staged *s, struct cst_record *record)
 {
 	pthread_rwlock_t *stripe = cst_backend_stripe(r->b, r->key);
 	int rc = cst_staged_seal(r->b, s, record);
-	bool may;
+	struct cst_ops_verdict verdict;
 
 	if (rc) {
 		cst_answer_errno(r, rc);
 		return false;
 	}
 	pthread_rwlock_wrlock(stripe);
-	may = cst_ops_may_write(r, true);
-	if (may)
+	verdict = cst_ops_decide_locked(r);
+	if (verdict.may)
 		rc = cst_blob_commit_locked(r->b, r->bucket_fd, r->key, s);
 	pthread_rwlock_unlock(stripe);
+	cst_ops_tell(r, &verdict);
 	if (rc)
 		cst_answer_errno(r, rc);
-	return may && rc == 0;
+	return verdict.may && rc == 0;
 }
 
 bool cst_ops_is_archived(const struct cst_record *record)

@@ -128,19 +128,26 @@ static void copy_in_place(struct cst_store_request *r)
 	pthread_rwlock_t *stripe = cst_backend_stripe(r->b, r->key);
 	CST_AUTO_BLOB blob = CST_BLOB_INIT;
 	CST_AUTO_RECORD record = CST_RECORD_INIT;
+	struct cst_ops_verdict verdict = {.may = true};
 	enum cst_record_type type;
 	bool may;
 	int rc;
 
+	/* What is wrong with the request itself is told before anybody waits for the key. */
+	if (!cst_ops_collect(r, &record))
+		return;
 	pthread_rwlock_wrlock(stripe);
 	rc = cst_blob_open_locked(r->b, r->bucket_fd, r->key, &blob);
 	type = blob.record.type;
-	may = rc == 0 && cst_ops_may_write(r, true) && make_record(r, &blob.record, &record);
+	if (rc == 0)
+		verdict = cst_ops_decide_locked(r);
+	may = rc == 0 && verdict.may && make_record(r, &blob.record, &record);
 	if (may) {
 		record.type = type;
 		rc = cst_blob_rewrite_locked(r->b, &blob, &record, true);
 	}
 	pthread_rwlock_unlock(stripe);
+	cst_ops_tell(r, &verdict);
 	if (rc)
 		cst_answer_errno(r, rc);
 	else if (may)
@@ -154,7 +161,7 @@ void cst_op_copy_object(struct cst_store_request *r)
 	CST_OPS_AUTO_STAGED staged = {r->b, CST_STAGED_INIT};
 	int rc;
 
-	if (!cst_ops_check_key(r) || !cst_ops_may_write(r, false) || !cst_ops_open_source(r, &source))
+	if (!cst_ops_check_key(r) || !cst_ops_may_write(r) || !cst_ops_open_source(r, &source))
 		return;
 	if (is_same_key(r, &source)) {
 		if (r->dialect == CST_STORE_S3 && !is_replace(r) && !cst_request_own(r, "storage-class").data) {

@@ -15,7 +15,7 @@ void cst_op_initiate_upload(struct cst_store_request *r)
 	int rc;
 
 	/* x-oss-forbid-overwrite counts here too, so that nobody uploads for nothing. */
-	if (!cst_ops_check_key(r) || !cst_ops_may_write(r, false) || !cst_ops_collect(r, &record))
+	if (!cst_ops_check_key(r) || !cst_ops_may_write(r) || !cst_ops_collect(r, &record))
 		return;
 	record.type = CST_RECORD_MULTIPART;
 	rc = cst_upload_begin(r->b, r->bucket, r->key, &record, id);

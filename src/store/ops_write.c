@@ -18,7 +18,7 @@ void cst_op_put_object(struct cst_store_request *r)
 	struct cst_body_sums sums = {0};
 	CST_AUTO_BUF md5 = CST_BUF_INIT;
 
-	if (!cst_ops_check_key(r) || !cst_ops_may_write(r, false) || !cst_ops_collect(r, &record) ||
+	if (!cst_ops_check_key(r) || !cst_ops_may_write(r) || !cst_ops_collect(r, &record) ||
 	    !cst_ops_stage(r, &staged.s) || !cst_body_receive(r, staged.s.fd, CST_OBJECT_MAX, &sums))
 		return;
 	cst_ops_set_sums(&record, &sums);
@@ -59,30 +59,30 @@ static void append_etag(struct cst_record *record, uint64_t size)
 	strcat(record->etag, "-1");
 }
 
-/* Wants the stripe. 0, a -errno, or 1: answered. */
+/* Wants the stripe. 0, a -errno, or 1 with *error. *old: what there was. */
 static int append_locked(struct cst_store_request *r, struct cst_staged *s, struct cst_record *record,
-			 uint64_t position, const struct cst_body_sums *sums)
+			 uint64_t position, const struct cst_body_sums *sums, struct cst_blob *old,
+			 enum cst_store_error *error)
 {
-	CST_AUTO_BLOB old = CST_BLOB_INIT;
-	int rc = cst_blob_open_locked(r->b, r->bucket_fd, r->key, &old);
+	int rc = cst_blob_open_locked(r->b, r->bucket_fd, r->key, old);
 
 	if (rc && rc != -ENOENT)
 		return rc;
-	if (rc == 0 && old.record.type != CST_RECORD_APPENDABLE) {
-		position_error(r, CST_STORE_ERR_NOT_APPENDABLE, &old);
+	if (rc == 0 && old->record.type != CST_RECORD_APPENDABLE) {
+		*error = CST_STORE_ERR_NOT_APPENDABLE;
 		return 1;
 	}
-	if (position != (rc ? 0 : old.record.size)) {
-		position_error(r, CST_STORE_ERR_POSITION, &old);
+	if (position != (rc ? 0 : old->record.size)) {
+		*error = CST_STORE_ERR_POSITION;
 		return 1;
 	}
 	if (position + sums->size > CST_OBJECT_MAX) {
-		cst_answer_error(r, CST_STORE_ERR_ENTITY_TOO_LARGE);
+		*error = CST_STORE_ERR_ENTITY_TOO_LARGE;
 		return 1;
 	}
 	record->type = CST_RECORD_APPENDABLE;
 	record->has_crc64 = true;
-	record->crc64 = rc ? sums->crc64 : cst_crc64_combine(old.record.crc64, sums->crc64, sums->size);
+	record->crc64 = rc ? sums->crc64 : cst_crc64_combine(old->record.crc64, sums->crc64, sums->size);
 	append_etag(record, position + sums->size);
 	if (rc) {
 		rc = cst_staged_seal(r->b, s, record);
@@ -90,8 +90,8 @@ static int append_locked(struct cst_store_request *r, struct cst_staged *s, stru
 	}
 	/* Headers are those of the first append. */
 	cst_buf_clear(&record->headers);
-	cst_buf_add_slice(&record->headers, cst_buf_slice(&old.record.headers));
-	record->class = old.record.class;
+	cst_buf_add_slice(&record->headers, cst_buf_slice(&old->record.headers));
+	record->class = old->record.class;
 	return cst_blob_append_locked(r->b, r->bucket_fd, r->bucket, r->key, s, record);
 }
 
@@ -101,6 +101,8 @@ void cst_op_append_object(struct cst_store_request *r)
 	CST_OPS_AUTO_STAGED staged = {r->b, CST_STAGED_INIT};
 	struct cst_body_sums sums = {0};
 	pthread_rwlock_t *stripe = cst_backend_stripe(r->b, r->key);
+	CST_AUTO_BLOB old = CST_BLOB_INIT;
+	enum cst_store_error error = CST_STORE_ERR_COUNT;
 	uint64_t position;
 	int rc;
 
@@ -112,10 +114,12 @@ void cst_op_append_object(struct cst_store_request *r)
 	    !cst_body_receive(r, staged.s.fd, CST_OBJECT_MAX, &sums))
 		return;
 	pthread_rwlock_wrlock(stripe);
-	rc = append_locked(r, &staged.s, &record, position, &sums);
+	rc = append_locked(r, &staged.s, &record, position, &sums, &old, &error);
 	pthread_rwlock_unlock(stripe);
 	if (rc < 0)
 		cst_answer_errno(r, rc);
+	else if (rc)
+		position_error(r, error, &old);
 	if (rc)
 		return;
 	cst_http_response_headerf(r->x, "x-oss-next-append-position", "%llu",
@@ -134,7 +138,7 @@ void cst_op_put_symlink(struct cst_store_request *r)
 	struct cst_slice target = cst_request_header(r, "x-oss-symlink-target");
 	uint8_t md5[CST_MD5_LEN];
 
-	if (!cst_ops_check_key(r) || !cst_ops_may_write(r, false) || !cst_ops_collect(r, &record))
+	if (!cst_ops_check_key(r) || !cst_ops_may_write(r) || !cst_ops_collect(r, &record))
 		return;
 	if (!target.len || cst_text_url_decode(&record.target, target, false) != 0 ||
 	    cst_keypath_of(cst_buf_slice(&record.target), &path) != 0) {
