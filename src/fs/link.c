@@ -20,7 +20,8 @@ struct object_call {
 	struct cst_object_op *op;
 	struct cst_buf key;
 	struct iovec into;
-	char *name; /* getxattr; NULL: list */
+	int64_t started; /* readlink */
+	char *name;	 /* getxattr; NULL: list */
 	char target[TARGET_MAX];
 };
 
@@ -88,13 +89,41 @@ static void relative_target(const struct object_call *o, struct cst_slice key, s
 		cst_buf_add_char(out, '.');
 }
 
+static void keep_target(struct object_call *o, struct cst_slice target)
+{
+	struct cst_inode_table *table = o->w.fs->table;
+	char *made = cst_xstrndup(target.data, target.len), *unused = made;
+	cst_inode_lock(table, o->inode);
+	if (!o->inode->link || o->started >= o->inode->link_at) {
+		unused = o->inode->link;
+		o->inode->link = made;
+		o->inode->link_at = o->started;
+	}
+	cst_inode_unlock(table, o->inode);
+	free(unused);
+}
+
+/* The target as it is known, or NULL when the store must be asked. The kernel doesn't keep targets: it would for ever, and a symlink object
+ * that points elsewhere now is still the same node. One whose target is its content has versions. */
+static char *known_target(struct cst_fs *fs, struct cst_inode *inode)
+{
+	char *target = NULL;
+	cst_inode_lock(fs->table, inode);
+	if (inode->link && (inode->id->etag_len > 0 || fs_is_fresh(fs, inode->link_at)))
+		target = cst_xstrdup(inode->link);
+	cst_inode_unlock(fs->table, inode);
+	return target;
+}
+
 static void reply_target(struct object_call *o, struct cst_slice target)
 {
 	struct cst_fs_call *call = fs_wait_end(&o->w);
-	if (target.len == 0 || target.len >= TARGET_MAX || memchr(target.data, 0, target.len))
+	if (target.len == 0 || target.len >= TARGET_MAX || memchr(target.data, 0, target.len)) {
 		o->w.fs->host->error(call, -EIO);
-	else
+	} else {
+		keep_target(o, target);
 		o->w.fs->host->text(call, target);
+	}
 	fs_wait_unref(&o->w);
 }
 
@@ -129,7 +158,14 @@ void cst_fs_readlink(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node)
 		fs->host->error(call, inode ? -EINVAL : -ESTALE);
 		return;
 	}
+	CST_AUTO_FREE char *known = known_target(fs, inode);
+	if (known) {
+		fs->host->text(call, cst_slice_of(known));
+		cst_inode_unref(fs->table, inode);
+		return;
+	}
 	struct object_call *o = object_call_new(fs, call, inode);
+	o->started = fs->config.clock();
 	if (inode->id->type == CST_OBJECT_SYMLINK) {
 		o->op = cst_object_get_symlink(fs->config.bucket, cst_buf_slice(&o->key), symlink_done, o);
 	} else {

@@ -29,11 +29,12 @@ uint32_t cst_fuse_init_background(unsigned wanted, uint64_t memory, uint32_t rea
 static uint64_t wanted_flags(const struct cst_fuse_init_wish *wish)
 {
 	/* Not asked for: POSIX_LOCKS and FLOCK_LOCKS (kernel-local locks outlive a restart), WRITEBACK_CACHE (it excludes passthrough
-	 * and hides write errors), READDIRPLUS_AUTO (it instantiates only some entries), EXPORT_SUPPORT, NO_OPEN_SUPPORT. */
+	 * and hides write errors), READDIRPLUS_AUTO (it instantiates only some entries), EXPORT_SUPPORT, NO_OPEN_SUPPORT, CACHE_SYMLINKS (for ever, and nothing
+	 * tells the kernel that a symlink object points elsewhere now). */
 	uint64_t flags = CST_KFUSE_ASYNC_READ | CST_KFUSE_ATOMIC_O_TRUNC | CST_KFUSE_BIG_WRITES | CST_KFUSE_ASYNC_DIO |
 			 CST_KFUSE_PARALLEL_DIROPS | CST_KFUSE_ABORT_ERROR | CST_KFUSE_MAX_PAGES |
-			 CST_KFUSE_CACHE_SYMLINKS | CST_KFUSE_HANDLE_KILLPRIV_V2 | CST_KFUSE_INIT_EXT |
-			 CST_KFUSE_HAS_EXPIRE_ONLY | CST_KFUSE_DIRECT_IO_ALLOW_MMAP | CST_KFUSE_HAS_RESEND;
+			 CST_KFUSE_HANDLE_KILLPRIV_V2 | CST_KFUSE_INIT_EXT | CST_KFUSE_HAS_EXPIRE_ONLY |
+			 CST_KFUSE_DIRECT_IO_ALLOW_MMAP | CST_KFUSE_HAS_RESEND;
 
 	if (wish->readdirplus)
 		flags |= CST_KFUSE_DO_READDIRPLUS;

@@ -199,6 +199,7 @@ static void inode_free(struct cst_inode_table *t, struct cst_inode *inode)
 		t->drop(inode);
 	inode->magic = 0;
 	cst_object_attr_unref(inode->attr);
+	free(inode->link);
 	free(inode->id);
 	free(inode);
 	__atomic_fetch_sub(&t->count, 1, __ATOMIC_RELAXED);

@@ -47,6 +47,8 @@ struct cst_inode {
 	int64_t checked;	       /* [locked] when the store was asked last; 0: must be asked before use */
 	int64_t mtime;		       /* [locked; read without: atomic] Last-Modified, s */
 	struct cst_object_attr *attr;  /* [locked] counted, NULL: not known */
+	char *link;		       /* [locked] symbolic links: what it points to, NULL: not known */
+	int64_t link_at;	       /* [locked] when the store was asked for that */
 	struct cst_dir *dir;	       /* [locked] directories, made on first use */
 	struct cst_fetch_object *data; /* [locked] files, made at the first open */
 };

@@ -9,8 +9,10 @@ requires_fuse
 STORE_DIR=$WORK/objects
 mkdir -p "$STORE_DIR/demo/dir"
 echo one >"$STORE_DIR/demo/dir/file"
+echo two >"$STORE_DIR/demo/other"
 start_store
 put() { curl -fsS -X PUT --data-binary "$2" "$STORE_URL/demo/$1"; }
+link_to() { curl -fsS -X PUT "$STORE_URL/demo/dir/link?symlink" -H "x-oss-symlink-target: $1"; }
 del() { curl -fsS -X DELETE "$STORE_URL/demo/$1"; }
 
 for option in max_stat_cache_size=0 close_to_open max_stat_cache_size=0,kernel_cache close_to_open,attributes=object; do
@@ -42,5 +44,10 @@ for option in max_stat_cache_size=0 close_to_open max_stat_cache_size=0,kernel_c
 	put dir/turn "x"
 	check "$option: a file in its place" equal "$(cat "$WORK/mnt/dir/turn")" x
 	del dir/turn
+	link_to dir/file
+	check "$option: a link" equal "$(readlink "$WORK/mnt/dir/link")" file
+	link_to other
+	check "$option: that points elsewhere now" equal "$(readlink "$WORK/mnt/dir/link")" ../other
+	del dir/link
 	check "$option: unmounts" stop_mount
 done

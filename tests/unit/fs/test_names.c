@@ -410,6 +410,37 @@ static void extended_attributes(void **state)
 	assert_int_equal(fake_counts(m.bucket).heads, 0);
 }
 
+/* Where a link points is asked again when it is old; a link whose target is its content has versions. */
+static void link_points_elsewhere(void **state)
+{
+	struct cst_fs_entry e, old;
+	CST_AUTO_BUF text = CST_BUF_INIT;
+	(void)state;
+	m.config.attributes = CST_FS_ATTRIBUTES_OBJECT;
+	fake_put_symlink(m.bucket, "p/link", "p/one");
+	fake_put_text(m.bucket, "p/old", "first", "v1", "mode=41471\n"); /* 0120777 */
+	fake_start(&m);
+	assert_int_equal(do_path(&m, "p/link", &e), 0);
+	assert_int_equal(do_path(&m, "p/old", &old), 0);
+	assert_true(S_ISLNK(old.attr.st.st_mode));
+	assert_int_equal(do_text(&m, e.node, NULL, &text), 0);
+	assert_string_equal(text.data, "one");
+	assert_int_equal(do_text(&m, old.node, NULL, &text), 0);
+	assert_string_equal(text.data, "first");
+	fake_put_symlink(m.bucket, "p/link", "p/two");
+	unsigned before = fake_counts(m.bucket).symlinks + fake_counts(m.bucket).gets;
+	assert_int_equal(do_text(&m, e.node, NULL, &text), 0);
+	assert_string_equal(text.data, "one");
+	assert_int_equal(do_text(&m, old.node, NULL, &text), 0);
+	assert_int_equal(fake_counts(m.bucket).symlinks + fake_counts(m.bucket).gets, before);
+	fake_time += 61 * CST_NS_PER_S;
+	assert_int_equal(do_text(&m, e.node, NULL, &text), 0);
+	assert_string_equal(text.data, "two");
+	assert_int_equal(do_text(&m, old.node, NULL, &text), 0); /* this version's target does not change */
+	assert_string_equal(text.data, "first");
+	assert_int_equal(fake_counts(m.bucket).symlinks + fake_counts(m.bucket).gets, before + 1);
+}
+
 int main(void)
 {
 #define CASE(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
@@ -426,6 +457,7 @@ int main(void)
 		CASE(interrupted_lookup),
 		CASE(failures),
 		CASE(links),
+		CASE(link_points_elsewhere),
 		CASE(extended_attributes),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
