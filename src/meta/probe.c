@@ -334,6 +334,12 @@ static void advance(struct cst_dir_probe *p)
 	unpin(p);
 }
 
+/* OSS answers for the object that a symlink points to; when there is none, so, by the error's name. */
+static bool is_dangling(int rc, const struct cst_error *err)
+{
+	return rc == -ENOENT && strcmp(err->api, "SymlinkTargetNotExist") == 0;
+}
+
 static void take_head_locked(struct cst_dir_probe *p, enum step_state *state, int rc,
 			     const struct cst_object_info *info, const struct cst_error *err)
 {
@@ -341,7 +347,11 @@ static void take_head_locked(struct cst_dir_probe *p, enum step_state *state, in
 	if (p->finished)
 		return;
 	*state = rc == 0 ? STEP_OK : rc == -ENOENT ? STEP_ABSENT : STEP_FAILED;
-	if (*state == STEP_FAILED) {
+	if (state == &p->head && config->symlinks && is_dangling(rc, err)) {
+		*state = STEP_OK;
+		p->file = (struct cst_entry){.kind = CST_KIND_SYMLINK, .type = CST_OBJECT_SYMLINK, .at = p->started};
+		p->file.attr = config->attributes_object ? cst_object_attr_none() : NULL;
+	} else if (*state == STEP_FAILED) {
 		p->rc = rc;
 		p->err = *err;
 	} else if (state == &p->head && rc == 0) {

@@ -48,6 +48,9 @@ for option in max_stat_cache_size=0 close_to_open max_stat_cache_size=0,kernel_c
 	check "$option: a link" equal "$(readlink "$WORK/mnt/dir/link")" file
 	link_to other
 	check "$option: that points elsewhere now" equal "$(readlink "$WORK/mnt/dir/link")" ../other
+	link_to nowhere
+	check "$option: to nothing" equal "$(readlink "$WORK/mnt/dir/link")" ../nowhere
+	check_not "$option: which is not there" cat "$WORK/mnt/dir/link"
 	del dir/link
 	check "$option: unmounts" stop_mount
 done
