@@ -101,6 +101,7 @@ static bool begin_chunked(struct receiver *v)
 		cst_answer_errorf(r, CST_STORE_ERR_MISSING_LENGTH, "x-amz-decoded-content-length is missing.");
 		return false;
 	}
+	v->decoder.size = 1; /* until the last chunk, which has none and is signed too, has come */
 	v->is_signed = v->is_signed && r->checked;
 	if (v->is_signed) {
 		size_t len = cst_min(r->claim.signature.len, sizeof(v->previous) - 1);

@@ -147,8 +147,11 @@ static int is_file(const struct cursor *c)
 	CST_AUTO_CLOSE int fd = cst_tree_open(c->bucket, c->path.data, O_PATH);
 	struct stat st;
 
+	/* Nothing that could be told is in a directory that can't be entered; entering it tells why. */
+	if (fd == -EACCES || fd == -EPERM || fd == -ENOENT || fd == -ENAMETOOLONG)
+		return 0;
 	if (fd < 0)
-		return fd == -ENOENT || fd == -ENAMETOOLONG ? 0 : cst_steal_fd(&fd);
+		return cst_steal_fd(&fd);
 	return fstat(fd, &st) == 0 ? S_ISREG(st.st_mode) : -errno;
 }
 
