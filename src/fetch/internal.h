@@ -83,6 +83,7 @@ struct cst_fetch {
 	TAILQ_HEAD(, cst_fetch_read) waiting; /* for memory, first come first served */
 	unsigned waiting_count;
 	unsigned objects, ranges, prefetch_ranges;
+	unsigned prefetch_flying; /* blocks of prefetching ranges under way, wanted by now or not */
 
 	struct cst_fetch_stats stats; /* the counters of it */
 };

@@ -42,6 +42,7 @@ static struct range *range_new_locked(struct cst_fetch_object *o, uint64_t first
 	TAILQ_INSERT_TAIL(&o->ranges, r, sibling);
 	f->ranges++;
 	f->prefetch_ranges += prefetch;
+	f->prefetch_flying += prefetch ? count : 0;
 	f->stats.prefetched_ranges += prefetch;
 	return r;
 }
@@ -131,6 +132,7 @@ static void range_done(void *arg, int rc, size_t got, const struct cst_object_in
 	todo.err = changed.code ? &changed : err;
 	f->ranges--;
 	f->prefetch_ranges -= r->prefetch;
+	f->prefetch_flying -= r->prefetch ? r->count : 0;
 	f->stats.bytes_fetched += got;
 	if (rc == 0 && r->prefetch) {
 		int64_t took = cst_now() - r->started;

@@ -102,6 +102,10 @@ static bool has_room_locked(struct cst_fetch *f, unsigned blocks)
 {
 	const struct cst_fetch_block *oldest;
 	int64_t now = 0;
+	/* What is under way can't be taken back. Readers that the store stalls wait for it, which makes it demand, so it is counted apart:
+	 * the other half is for demand. */
+	if (f->prefetch_flying + blocks > f->block_count / 2)
+		return false;
 	while (blocks_available_locked(f, false) < blocks || f->prefetch_blocks + blocks > f->block_count / 4 * 3) {
 		now = now ? now : cst_now();
 		oldest = TAILQ_FIRST(&f->unread);
