@@ -16,7 +16,7 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 
-#define DESCRIPTORS 65536 /* as many as are tried to be had */
+#define DESCRIPTORS 65536   /* as many as are tried to be had */
 #define ATTEMPT_SLOTS 65536 /* requests told apart by a hash; those that share a slot share the count */
 
 struct counters { /* all atomic */
