@@ -92,12 +92,15 @@ static int64_t sooner(int64_t a, int64_t b)
 
 static int64_t due_at(const struct cst_http_conn *conn)
 {
-	const struct cst_http_request *r = conn->call ? &conn->call->request : NULL;
+	const struct cst_http_request *r;
 	int64_t at = INT64_MAX;
 
-	switch (conn->state) {
-	case CST_CONN_IDLE:
+	if (conn->state == CST_CONN_IDLE)
 		return conn->idle_since + conn->client->idle_timeout;
+	if (!conn->call)
+		return at;
+	r = &conn->call->request;
+	switch (conn->state) {
 	case CST_CONN_CONNECTING:
 		at = conn->attempt_by;
 		__attribute__((fallthrough));
@@ -111,6 +114,7 @@ static int64_t due_at(const struct cst_http_conn *conn)
 		else
 			at = conn->sent_at + (r->first_byte_timeout ? r->first_byte_timeout : DEFAULT_FIRST_BYTE);
 		return sooner(at, r->deadline);
+	case CST_CONN_IDLE:
 	case CST_CONN_PARKED:
 	case CST_CONN_ZOMBIE:
 		break;

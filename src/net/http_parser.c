@@ -335,11 +335,9 @@ static int chunk_size_byte(struct cst_http_chunked *c, uint8_t byte)
 			return -EBADMSG;
 		c->left = c->left * 16 + digit;
 		c->state = CHUNK_SIZE;
-	} else if (c->state == CHUNK_SIZE_FIRST) {
-		return -EBADMSG;
-	} else if (byte == '\r') {
+	} else if (byte == '\r' && c->state == CHUNK_SIZE) {
 		c->state = CHUNK_SIZE_LF;
-	} else if (byte == ';' || byte == ' ' || byte == '\t') {
+	} else if ((byte == ';' || byte == ' ' || byte == '\t') && c->state == CHUNK_SIZE) {
 		c->state = CHUNK_EXTENSION;
 	} else {
 		return -EBADMSG;

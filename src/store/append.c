@@ -100,8 +100,8 @@ int cst_blob_append_locked(struct cst_store_backend *b, int bucket, const char *
 	CST_AUTO_RECORD old = CST_RECORD_INIT;
 	CST_AUTO_CLOSE int fd = -1;
 	struct note note = {.bucket = cst_slice_of(bucket_name), .key = key, .old = &old};
-	struct stat added;
-	struct stat st;
+	struct stat added = {0};
+	struct stat st = {0};
 	int rc;
 
 	CST_CHECK(b, CST_BACKEND_MAGIC);
@@ -183,7 +183,7 @@ static int recover_note(struct cst_store_backend *b, struct cst_slice text)
 	CST_AUTO_CLOSE int bucket = -1;
 	CST_AUTO_CLOSE int fd = -1;
 	struct note note = {.old = &old};
-	struct stat st;
+	struct stat st = {0};
 
 	if (parse_note(text, &note) != 0)
 		return 0; /* it never was whole, so nothing was done */

@@ -88,7 +88,7 @@ static void take_content(struct cst_record *record, const struct cst_record *sou
 
 static bool make_record(struct cst_store_request *r, const struct cst_record *source, struct cst_record *record)
 {
-	enum cst_record_class class = source->class;
+	enum cst_record_class class;
 
 	if (!cst_ops_collect(r, record))
 		return false;

@@ -7,6 +7,7 @@
 #include "store/xml_in.h"
 
 #include <errno.h>
+#include <inttypes.h>
 
 #define DELETE_MAX 1000
 #define XML_MAX (4u << 20)
@@ -122,8 +123,7 @@ void cst_op_append_object(struct cst_store_request *r)
 		position_error(r, error, &old);
 	if (rc)
 		return;
-	cst_http_response_headerf(r->x, "x-oss-next-append-position", "%llu",
-				  (unsigned long long)(position + sums.size));
+	cst_http_response_headerf(r->x, "x-oss-next-append-position", "%" PRIu64, position + sums.size);
 	cst_ops_etag_header(r, &record);
 	cst_answer_empty(r, 200);
 }
