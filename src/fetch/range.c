@@ -43,6 +43,7 @@ static struct range *range_new_locked(struct cst_fetch_object *o, uint64_t first
 	f->ranges++;
 	f->prefetch_ranges += prefetch;
 	f->prefetch_flying += prefetch ? count : 0;
+	o->demand_flying += prefetch ? 0 : count;
 	f->stats.prefetched_ranges += prefetch;
 	return r;
 }
@@ -133,6 +134,7 @@ static void range_done(void *arg, int rc, size_t got, const struct cst_object_in
 	f->ranges--;
 	f->prefetch_ranges -= r->prefetch;
 	f->prefetch_flying -= r->prefetch ? r->count : 0;
+	o->demand_flying -= r->prefetch ? 0 : r->count;
 	f->stats.bytes_fetched += got;
 	if (rc == 0 && r->prefetch) {
 		int64_t took = cst_now() - r->started;

@@ -109,6 +109,14 @@ static uint64_t demand_end_locked(const struct cst_fetch_read *r, uint64_t last)
 	return reach;
 }
 
+/* The last quarter of the memory is for objects that don't wait for the store already: those that it stalls must not take all. Such a
+ * read is passed over in the queue until what its object waits for has come. */
+static bool has_its_share_locked(const struct cst_fetch_object *o)
+{
+	const struct cst_fetch *f = o->fetch;
+	return o->demand_flying > 0 && blocks_available_locked(f, true) < f->block_count / 4;
+}
+
 /* Tries to give a read all its blocks. False: there is not enough memory; it then holds none. */
 static bool read_start_locked(struct cst_fetch_read *r, bool first_in_line, struct todo *todo)
 {
@@ -123,7 +131,7 @@ static bool read_start_locked(struct cst_fetch_read *r, bool first_in_line, stru
 		read_finish_locked(r, -ESTALE, todo);
 		return true;
 	}
-	if (missing && !first_in_line)
+	if (missing && (!first_in_line || has_its_share_locked(o)))
 		return false;
 	/* What is there is referenced first, so that it is not given up to make room for the rest. */
 	struct cst_fetch_block *there[CST_FETCH_IOV_MAX];
@@ -175,9 +183,12 @@ static bool read_start_locked(struct cst_fetch_read *r, bool first_in_line, stru
 
 void waiting_pump_locked(struct cst_fetch *f, struct todo *todo)
 {
-	struct cst_fetch_read *r;
-	while ((r = TAILQ_FIRST(&f->waiting)) && read_start_locked(r, true, todo))
-		;
+	struct cst_fetch_read *r, *next;
+	for (r = TAILQ_FIRST(&f->waiting); r; r = next) {
+		next = TAILQ_NEXT(r, link);
+		if (!read_start_locked(r, true, todo) && !has_its_share_locked(r->object))
+			return;
+	}
 }
 
 void cst_fetch_read(struct cst_fetch_stream *s, struct cst_fetch_read *r)
@@ -209,6 +220,7 @@ void cst_fetch_read(struct cst_fetch_stream *s, struct cst_fetch_read *r)
 			TAILQ_INSERT_TAIL(&f->waiting, r, link);
 			f->waiting_count++;
 			f->stats.waits_for_memory++;
+			waiting_pump_locked(f, &todo); /* those before it may all be passed over */
 		}
 		stream_prefetch_locked(s, &todo);
 	}

@@ -360,16 +360,43 @@ static void swapped_reads_are_sequential(void **state)
 	end(f, o, s);
 }
 
+/* An object that the store stalls, with ever so many readers, leaves a quarter of the memory to others. */
+static void stalled_objects_leave_some(void **state)
+{
+	(void)state;
+	struct cst_fetch *f = make(64 * MIB);
+	struct cst_fetch_object *stalled = object(f, 1024ull * MIB), *good = object(f, 1024ull * MIB);
+	struct cst_fetch_stream *s = cst_fetch_stream_new(stalled), *t = cst_fetch_stream_new(good);
+	static struct reader r[100], other;
+	for (size_t i = 0; i < 100; i++)
+		start_read(&r[i], s, i * 10 * MIB, MIB);
+	unsigned before = store.count;
+	assert_in_range(before, 48, 49);
+	start_read(&other, t, 4 * MIB, MIB); /* passes those in the queue */
+	assert_int_equal(store.count, before + 1);
+	for (size_t i = 0; i < 100; i++) {
+		answer_all();
+		assert_int_equal(r[i].rc, MIB);
+		cst_fetch_read_release(&r[i].read);
+	}
+	assert_int_equal(other.rc, MIB);
+	cst_fetch_read_release(&other.read);
+	cst_fetch_stream_free(t);
+	cst_fetch_object_unref(good);
+	end(f, stalled, s);
+}
+
 static void budget_is_hard_and_fair(void **state)
 {
 	(void)state;
 	struct cst_fetch *f = make(64 * MIB);
-	struct cst_fetch_object *o = object(f, 1024ull * MIB);
+	struct cst_fetch_object *o[100];
 	static struct reader r[100];
 	struct cst_fetch_stream *s[100];
-	/* 100 handles each want 1 MiB at places far apart; 64 fit. */
+	/* Readers of 100 objects each want 1 MiB; 64 fit. */
 	for (size_t i = 0; i < 100; i++) {
-		s[i] = cst_fetch_stream_new(o);
+		o[i] = object(f, 1024ull * MIB);
+		s[i] = cst_fetch_stream_new(o[i]);
 		start_read(&r[i], s[i], i * 10 * MIB, MIB);
 	}
 	struct cst_fetch_stats stats;
@@ -397,9 +424,12 @@ static void budget_is_hard_and_fair(void **state)
 		}
 	cst_fetch_stats(f, &stats);
 	assert_true(stats.memory_peak <= 64 * MIB);
-	for (size_t i = 0; i < 100; i++)
+	for (size_t i = 0; i < 100; i++) {
 		cst_fetch_stream_free(s[i]);
-	end(f, o, NULL);
+		if (i > 0)
+			cst_fetch_object_unref(o[i]);
+	}
+	end(f, o[0], NULL);
 }
 
 /* 64 readers whose GETs never come back leave a 65th its own. */
@@ -693,6 +723,7 @@ int main(void)
 		cmocka_unit_test(windows_left_behind_are_given_up),
 		cmocka_unit_test(paused_readers_leave_room),
 		cmocka_unit_test(swapped_reads_are_sequential),
+		cmocka_unit_test(stalled_objects_leave_some),
 		cmocka_unit_test(budget_is_hard_and_fair),
 		cmocka_unit_test(stalled_readers_stop_nobody),
 		cmocka_unit_test(changed_object_is_stale),
