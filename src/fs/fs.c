@@ -193,6 +193,14 @@ void fs_doubt(struct cst_fs *fs, struct cst_inode *inode)
 	cst_dir_doubt(fs_dir_of(fs, inode->parent), cst_inode_name(inode));
 }
 
+static struct cst_log_limit *failure_limit(struct cst_fs *fs, int rc, const struct cst_error *err)
+{
+	unsigned kind = (unsigned)-rc;
+	for (const char *c = err ? err->api : ""; *c; c++)
+		kind = kind * 31 + (unsigned char)*c;
+	return &fs->failure_limits[kind % FAILURE_KINDS];
+}
+
 int fs_errno(struct cst_fs *fs, int rc, const char *what, struct cst_slice name, const struct cst_error *err)
 {
 	switch (rc) {
@@ -206,11 +214,11 @@ int fs_errno(struct cst_fs *fs, int rc, const char *what, struct cst_slice name,
 		break;
 	}
 	uint64_t suppressed = 0;
-	if (cst_log_allowed(&fs->log_limit, LOG_INTERVAL, &suppressed)) {
+	if (cst_log_allowed(failure_limit(fs, rc, err), LOG_INTERVAL, &suppressed)) {
 		char text[CST_ERROR_TEXT_MAX];
 		bool archived = err && strcmp(err->api, "InvalidObjectState") == 0;
 		CST_AUTO_FREE char *shown = printable(CST_SLICE(""), name);
-		cst_log_warn("%s \"%s\": %s%s (%" PRIu64 " other failures not logged)", what, shown,
+		cst_log_warn("%s \"%s\": %s%s (%" PRIu64 " such failures not logged before)", what, shown,
 			     err ? cst_error_text(err, text, sizeof(text)) : strerror(-rc),
 			     archived && !err->hint[0] ? "; the object is archived: restore it, then read it again"
 						       : "",

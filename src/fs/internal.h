@@ -38,6 +38,9 @@ struct fs_handle_shard {
 	struct fs_handle *buckets[HANDLE_BUCKETS];
 };
 
+/* A flood of failures of one kind must not hide the first of another: each has a limit of its own in the log. */
+#define FAILURE_KINDS 16
+
 struct cst_fs {
 	unsigned magic;
 	struct cst_fs_config config;
@@ -54,7 +57,7 @@ struct cst_fs {
 	int64_t mounted; /* ns since 1970: the time of directories that have none */
 	uint64_t open_files, open_dirs, skipped, lookups, lookups_local, reads, bytes_read;
 	bool told_skipped, told_write;
-	struct cst_log_limit log_limit, shadow_limit;
+	struct cst_log_limit failure_limits[FAILURE_KINDS], shadow_limit;
 	struct cst_metric *metric_skipped, *metric_shadowed;
 };
 #define FS_MAGIC 0xf5000001u

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""An HTTP proxy in front of the store that never answers GETs of keys with a path component "stall": stall_proxy.py HOST:PORT
+"""An HTTP proxy in front of the store that is hard on GETs of some keys: stall_proxy.py HOST:PORT
+A path component that begins with "stall" is never answered, "deny" is answered 403 and "throttle" 503 SlowDown.
 Prints "listening on http://127.0.0.1:N". GET /-/stalled tells how many requests hang."""
 import asyncio
 import sys
@@ -38,6 +39,13 @@ async def serve(reader, writer):
         await reader.read()
         writer.close()
         return
+    for word, status, code in ((b"/deny", b"403 Forbidden", b"AccessDenied"), (b"/throttle", b"503 Slow Down", b"SlowDown")):
+        if method == b"GET" and word in target.split(b"?")[0]:
+            body = b"<Error><Code>%s</Code><Message>said the proxy</Message><RequestId>42</RequestId></Error>" % code
+            writer.write(b"HTTP/1.1 %s\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s" % (status, len(body), body))
+            await writer.drain()
+            writer.close()
+            return
     # One request a connection: the store then closes it, and so do we.
     head = b"\r\n".join(line for line in head[:-4].split(b"\r\n") if not line.lower().startswith(b"connection:"))
     upstream_reader, upstream_writer = await asyncio.open_connection(UPSTREAM_HOST, int(UPSTREAM_PORT))
