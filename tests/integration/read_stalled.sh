@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
 # sanitize
-# Readers of 64 objects that the store stalls don't keep a 65th reader waiting, whatever the memory is, and can be killed.
+# Readers of 64 objects that the store stalls, at the beginning or in full flow, don't keep a 65th reader waiting, whatever the memory is,
+# and can be killed.
 . "$(dirname "$0")/lib.sh"
 requires curl jq python3 cmp
 requires_root
 requires_fuse
 
 STORE_DIR=$WORK/objects
-mkdir -p "$STORE_DIR/demo/stall"
+mkdir -p "$STORE_DIR/demo/stall" "$STORE_DIR/demo/late"
 for ((i = 0; i < 64; i++)); do
-	truncate -s 100M "$STORE_DIR/demo/stall/$i"
+	truncate -s 100M "$STORE_DIR/demo/stall/$i" "$STORE_DIR/demo/late/$i"
 done
 head -c 20000000 /dev/urandom >"$STORE_DIR/demo/good"
 start_store
@@ -25,22 +26,23 @@ all_gone() {
 		_is_gone "$pid" || return 1
 	done
 }
-for memory in 512MiB 64MiB; do
+for run in "512MiB stall" "64MiB stall" "512MiB late" "64MiB late"; do
+	read -r memory where <<<"$run"
 	start_mount oss://demo "$WORK/mnt" --memory "$memory"
 	before=$(curl -fsS "$STORE_URL/-/stalled")
 	readers=()
 	for ((i = 0; i < 64; i++)); do
-		cat "$WORK/mnt/stall/$i" >/dev/null 2>&1 &
+		cat "$WORK/mnt/$where/$i" >/dev/null 2>&1 &
 		readers+=($!)
 	done
 	cleanup "kill -9 ${readers[*]} 2>/dev/null"
-	check "$memory: 64 requests hang" wait_for 60 all_stalled
-	check "$memory: another object is read all the same" timeout 60 cmp "$STORE_DIR/demo/good" "$WORK/mnt/good"
-	check "$memory: directories are listed" timeout 60 ls -l "$WORK/mnt/stall"
+	check "$run: 64 requests hang" wait_for 60 all_stalled
+	check "$run: another object is read all the same" timeout 60 cmp "$STORE_DIR/demo/good" "$WORK/mnt/good"
+	check "$run: directories are listed" timeout 60 ls -l "$WORK/mnt/$where"
 
 	disown "${readers[@]}"
 	kill -9 "${readers[@]}"
-	check "$memory: the waiting readers can be killed" wait_for 30 all_gone
-	check "$memory: another read goes on" timeout 60 cmp "$STORE_DIR/demo/good" "$WORK/mnt/good"
-	check "$memory: unmounts" stop_mount
+	check "$run: the waiting readers can be killed" wait_for 30 all_gone
+	check "$run: another read goes on" timeout 60 cmp "$STORE_DIR/demo/good" "$WORK/mnt/good"
+	check "$run: unmounts" stop_mount
 done

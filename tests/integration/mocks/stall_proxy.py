@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """An HTTP proxy in front of the store that is hard on GETs of some keys: stall_proxy.py HOST:PORT
-A path component that begins with "stall" is never answered, "deny" is answered 403 and "throttle" 503 SlowDown.
+A path component that begins with "stall" is never answered, nor "late" when the range begins at 16 MiB or after; "deny" is answered 403 and "throttle" 503 SlowDown.
 Prints "listening on http://127.0.0.1:N". GET /-/stalled tells how many requests hang."""
 import asyncio
+import re
 import sys
 
 UPSTREAM_HOST, UPSTREAM_PORT = sys.argv[1].rsplit(":", 1)
@@ -20,6 +21,11 @@ async def relay(reader, writer):
         writer.close()
 
 
+def stalls(path, head):
+    found = re.search(rb"\r\nrange: bytes=(\d+)-", head, re.IGNORECASE)
+    return b"/stall" in path or (b"/late/" in path and found and int(found[1]) >= 16 << 20)
+
+
 async def serve(reader, writer):
     global stalled
     try:
@@ -34,7 +40,7 @@ async def serve(reader, writer):
         await writer.drain()
         writer.close()
         return
-    if method == b"GET" and b"/stall" in target.split(b"?")[0]:
+    if method == b"GET" and stalls(target.split(b"?")[0], head):
         stalled += 1
         await reader.read()
         writer.close()
