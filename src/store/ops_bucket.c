@@ -86,7 +86,7 @@ void cst_op_list_buckets(struct cst_store_request *r)
 	struct cst_slice marker = cst_request_param(r, "marker");
 	uint64_t max = 1000;
 	uint64_t shown = 0;
-	size_t i;
+	bool more = false;
 	const char *last = "";
 	CST_AUTO_BUF buckets = CST_BUF_INIT;
 	CST_AUTO_BUF xml = CST_BUF_INIT;
@@ -96,19 +96,22 @@ void cst_op_list_buckets(struct cst_store_request *r)
 		(void)cst_request_number(cst_request_param(r, "max-keys"), &max);
 	if (list.count)
 		qsort(list.names, list.count, sizeof(*list.names), compare_names);
-	for (i = 0; rc == 0 && i < list.count && shown < max; i++) {
+	for (size_t i = 0; rc == 0 && i < list.count; i++) {
 		const char *name = list.names[i];
 
 		if (!cst_slice_starts(cst_slice_of(name), prefix) ||
 		    (r->only_bucket[0] && strcmp(name, r->only_bucket) != 0) ||
-		    (marker.len && strncmp(name, marker.data, marker.len) <= 0 && strlen(name) <= marker.len))
+		    (marker.len && strcmp(name, marker.data) <= 0))
 			continue;
+		more = shown == max;
+		if (more)
+			break;
 		bucket_xml(r, name, &buckets);
 		last = name;
 		shown++;
 	}
 	cst_xml_root(r, &xml, "ListAllMyBucketsResult");
-	if (r->dialect == CST_STORE_OSS && i < list.count) {
+	if (r->dialect == CST_STORE_OSS && more && shown) {
 		cst_buf_add_str(&xml, "<IsTruncated>true</IsTruncated>");
 		cst_xml_text(&xml, "NextMarker", cst_slice_of(last));
 	}

@@ -151,7 +151,7 @@ void cst_op_list_parts(struct cst_store_request *r)
 	if (last)
 		cst_xml_printf(&xml, "NextPartNumberMarker", "%u", last);
 	cst_xml_printf(&xml, "MaxParts", "%llu", (unsigned long long)max);
-	cst_xml_text(&xml, "IsTruncated", i < count ? CST_SLICE("true") : CST_SLICE("false"));
+	cst_xml_text(&xml, "IsTruncated", i < count && max ? CST_SLICE("true") : CST_SLICE("false"));
 	cst_buf_add_slice(&xml, cst_buf_slice(&list));
 	cst_buf_add_str(&xml, "</ListPartsResult>");
 	cst_answer_xml(r, &xml);
@@ -283,6 +283,7 @@ void cst_op_list_uploads(struct cst_store_request *r)
 	}
 	for (size_t i = 0; i < count && !page.truncated; i++)
 		page.truncated = !take_upload(r, &page, &uploads[i]);
+	page.truncated = page.truncated && page.max;
 	uploads_xml(r, &page);
 	cst_upload_list_free(uploads, count);
 	cst_buf_fini(&page.list);

@@ -227,6 +227,21 @@ static void free_delete_list(struct delete_list *list)
 	cst_buf_fini(&list->key);
 }
 
+static const char *delete_code(int rc)
+{
+	switch (rc) {
+	case -EINVAL:
+	case -ENAMETOOLONG:
+		return "InvalidObjectName";
+	case -EACCES:
+	case -EPERM:
+	case -EROFS:
+		return "AccessDenied";
+	default:
+		return "InternalError";
+	}
+}
+
 static void delete_one(struct cst_store_request *r, const struct delete_list *list, size_t i, struct cst_buf *xml)
 {
 	struct cst_slice key = {list->keys[i].data, list->keys[i].len};
@@ -238,7 +253,7 @@ static void delete_one(struct cst_store_request *r, const struct delete_list *li
 	cst_buf_add_str(xml, rc ? "<Error>" : "<Deleted>");
 	cst_xml_key(xml, "Key", key, encode);
 	if (rc) {
-		cst_xml_text(xml, "Code", rc == -EINVAL ? CST_SLICE("InvalidObjectName") : CST_SLICE("InternalError"));
+		cst_xml_text(xml, "Code", cst_slice_of(delete_code(rc)));
 		cst_xml_text(xml, "Message", cst_slice_of(strerror(-rc)));
 	}
 	cst_buf_add_str(xml, rc ? "</Error>" : "</Deleted>");
