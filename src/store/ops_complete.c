@@ -227,6 +227,29 @@ static void complete_locked(struct cst_store_request *r, struct cst_upload *u, c
 	answer_complete(r, &u->record);
 }
 
+/* S3 answers a completion that is sent again as the first one: the client gave up before a large object was joined, or the
+ * answer got lost. True: the upload has ended, and the object is what these parts make; answered. */
+static bool was_completed(struct cst_store_request *r, const struct wanted *w)
+{
+	CST_AUTO_UPLOAD upload = CST_UPLOAD_INIT;
+	CST_AUTO_BLOB blob = CST_BLOB_INIT;
+	CST_AUTO_RECORD record = CST_RECORD_INIT;
+	CST_AUTO_FREE struct cst_upload_part *parts = NULL;
+
+	if (r->dialect != CST_STORE_S3 || w->count == 0 ||
+	    cst_upload_open(r->b, r->bucket, cst_request_param(r, "uploadId"), r->key, &upload) != -ENOENT ||
+	    cst_blob_open(r->b, r->bucket_fd, r->key, &blob) != 0 || blob.record.type != CST_RECORD_MULTIPART)
+		return false;
+	parts = cst_xcalloc(w->count, sizeof(*parts));
+	for (size_t i = 0; i < w->count; i++)
+		memcpy(parts[i].etag, w->parts[i].etag, sizeof(parts[i].etag));
+	sum_parts(parts, w->count, &record);
+	if (strcmp(record.etag, blob.record.etag) != 0)
+		return false;
+	answer_complete(r, &blob.record);
+	return true;
+}
+
 void cst_op_complete_upload(struct cst_store_request *r)
 {
 	CST_CLEANUP(wanted_fini) struct wanted w = {0};
@@ -234,12 +257,12 @@ void cst_op_complete_upload(struct cst_store_request *r)
 	pthread_rwlock_t *stripe;
 	bool all;
 
-	if (!read_wanted(r, &w, &all) || !cst_ops_open_upload(r, &upload))
+	if (!read_wanted(r, &w, &all) || was_completed(r, &w) || !cst_ops_open_upload(r, &upload))
 		return;
 	stripe = cst_upload_stripe(r->b, &upload);
 	pthread_rwlock_wrlock(stripe);
 	/* Again, now that nobody else ends it. */
-	if (cst_ops_open_upload(r, &upload))
+	if (!was_completed(r, &w) && cst_ops_open_upload(r, &upload))
 		complete_locked(r, &upload, &w, all);
 	pthread_rwlock_unlock(stripe);
 }

@@ -37,6 +37,17 @@ check "no uploads" equal "$(field IsTruncated)" false
 ask -H 'x-amz-date: x' "$url/demo?max-keys=0" >/dev/null
 check "no keys" equal "$(field IsTruncated)" false
 
+# Completing again what was completed: S3 says the same once more, unless it is something else.
+ask -X POST -H 'x-amz-date: x' "$url/demo/twice?uploads" >/dev/null
+id=$(field UploadId)
+etag=$(curl -s -D - -o /dev/null -X PUT -H 'x-amz-date: x' -d part "$url/demo/twice?partNumber=1&uploadId=$id" | sed -n 's/^ETag: "\(.*\)".*/\1/p')
+complete() { ask -X POST -H 'x-amz-date: x' -d "<CompleteMultipartUpload><Part><PartNumber>1</PartNumber><ETag>$1</ETag></Part></CompleteMultipartUpload>" "$url/demo/twice?uploadId=$id"; }
+check "an upload is completed" equal "$(complete "$etag")" 200
+first=$(field ETag)
+check "and again" equal "$(complete "$etag")" 200
+check "with the same ETag" equal "$(field ETag)" "$first"
+check "not with other parts" equal "$(complete 0123456789abcdef0123456789abcdef)" 404
+
 # Ranges that don't fit 64 bits.
 range() { ask -H 'x-amz-date: x' -H "Range: bytes=$1" "$url/demo/file"; }
 check "a range to the end and beyond all numbers" equal "$(range 3-18446744073709551615)" 206
