@@ -100,7 +100,7 @@ struct cst_fetch_object {
 	uint64_t size;
 	bool stale;
 	unsigned demand_flying; /* blocks of demand ranges under way */
-	int64_t range_ns; /* what a prefetched range takes, averaged over the last ones */
+	int64_t range_ns;	/* what a prefetched range takes, averaged over the last ones */
 	struct block_list blocks;
 	TAILQ_HEAD(, range) ranges;
 };

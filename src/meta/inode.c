@@ -155,7 +155,9 @@ uint64_t cst_inode_first_ino(const struct cst_inode *parent, struct cst_slice na
 
 static uint64_t renewed_ino(const struct cst_inode *parent, struct cst_slice name, const struct cst_entry *entry)
 {
-	uint64_t version = XXH3_64bits_withSeed(entry->etag, strlen(entry->etag), entry->size + entry->kind + (entry->etag[0] ? 0 : (uint64_t)entry->mtime << 20));
+	uint64_t version =
+		XXH3_64bits_withSeed(entry->etag, strlen(entry->etag),
+				     entry->size + entry->kind + (entry->etag[0] ? 0 : (uint64_t)entry->mtime << 20));
 	uint64_t ino = XXH3_64bits_withSeed(name.data, name.len, parent->id->ino ^ version);
 	return ino > CST_NODE_ROOT ? ino : ino + 2;
 }

@@ -257,8 +257,9 @@ static void expired_token(void **state)
 	fake_start(&m);
 	fake_expire_tokens(m.bucket, true);
 	char *all = do_ls(&m, CST_FS_ROOT, true);
-	assert_string_equal(all, "f000 f001 f002 f003 f004 f005 f006 f007 f008 f009 f010 f011 f012 f013 f014 f015 f016 f017 "
-				 "f018 f018d f019 f020 f021 f022 f023 f024 ");
+	assert_string_equal(all,
+			    "f000 f001 f002 f003 f004 f005 f006 f007 f008 f009 f010 f011 f012 f013 f014 f015 f016 f017 "
+			    "f018 f018d f019 f020 f021 f022 f023 f024 ");
 	free(all);
 	assert_int_equal(fake_counts(m.bucket).lists, 5);
 	/* Another error stays one, and is asked for anew at the next opendir. */
@@ -326,7 +327,7 @@ static void listings_are_given_up(void **state)
 		assert_in_range(stats.cached_dirs, 1, 32);
 	}
 	unsigned before = fake_counts(m.bucket).lists + fake_counts(m.bucket).heads;
-	assert_int_equal(do_lookup(&m, dirs[0].node, "f08", &e), 0); /* in memory: in use all the time */
+	assert_int_equal(do_lookup(&m, dirs[0].node, "f08", &e), 0);	    /* in memory: in use all the time */
 	assert_int_equal(do_lookup(&m, dirs[DIRS - 1].node, "f08", &e), 0); /* the newest */
 	assert_int_equal(fake_counts(m.bucket).lists + fake_counts(m.bucket).heads, before);
 	list_in("d01"); /* given up, and had again */
@@ -353,9 +354,9 @@ int main(void)
 {
 #define CASE(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		CASE(first_page_first),	 CASE(offsets_stay), CASE(plus_instantiates),
-		CASE(plus_asks_objects), CASE(interrupted),  CASE(ends_while_listing),
-		CASE(expired_token), CASE(page_without_keys), CASE(listings_are_given_up),
+		CASE(first_page_first),	 CASE(offsets_stay),	  CASE(plus_instantiates),
+		CASE(plus_asks_objects), CASE(interrupted),	  CASE(ends_while_listing),
+		CASE(expired_token),	 CASE(page_without_keys), CASE(listings_are_given_up),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

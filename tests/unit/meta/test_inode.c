@@ -207,8 +207,8 @@ int main(void)
 {
 #define CASE(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		CASE(version_states), CASE(versions_without_etag), CASE(directories_keep_their_node), CASE(paths_and_parents), CASE(forgets_race),
-		CASE(growth),
+		CASE(version_states),	 CASE(versions_without_etag), CASE(directories_keep_their_node),
+		CASE(paths_and_parents), CASE(forgets_race),	      CASE(growth),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
