@@ -46,10 +46,11 @@ static void *signal_main(void *arg)
 		bool mounted = m->fuse != NULL;
 		if (mounted)
 			cst_fuse_stop(m->fuse);
-		pthread_mutex_unlock(&m->lock);
-		/* Nothing is mounted, so nothing has to be undone, and a request under way may take long to end. */
+		/* Nothing is mounted, so nothing has to be undone, and a request under way may take long to end. The lock is kept, so that
+		 * nothing will be. */
 		if (!mounted)
 			_exit(128 + SIGTERM);
+		pthread_mutex_unlock(&m->lock);
 	}
 	return NULL;
 }
