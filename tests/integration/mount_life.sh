@@ -109,7 +109,7 @@ for ((i = 0; i < 20; i++)); do
 	stat "$mnt/none$i/x" >/dev/null 2>&1 &
 	busy+=($!)
 done
-in_flight() { [ "$("$CISTERN" stats "$mnt" --json | jq .kernel.in_flight)" -ge 20 ]; }
+in_flight() { [ "$("$CISTERN" stats "$mnt" --json | jq .kernel.in_flight)" -ge 10 ]; }
 check "requests hang" wait_for 20 in_flight
 kill -TERM "$pid"
 check "SIGTERM ends the process all the same" ends "$pid" 30
