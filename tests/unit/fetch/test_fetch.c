@@ -32,9 +32,36 @@ static struct {
 	char etag[CST_ETAG_MAX];
 } store = {PTHREAD_MUTEX_INITIALIZER, TAILQ_HEAD_INITIALIZER(store.ops), 0, 0, 0, 0, 0, ""};
 
+/* The object's bytes: runs of 64 equal ones, so that they are written and compared a run at a time. */
+#define RUN 64u
 static char pattern(uint64_t offset)
 {
-	return (char)(offset * 2654435761u >> 13 ^ offset >> 20); /* differs at the same place of other blocks */
+	uint64_t run = offset / RUN;
+	return (char)(run * 2654435761u >> 13 ^ run >> 11); /* differs at the same place of other blocks */
+}
+
+static size_t run_length(uint64_t offset, size_t most)
+{
+	return cst_min(RUN - offset % RUN, most);
+}
+
+static void fill(char *to, uint64_t offset, size_t len)
+{
+	for (size_t at = 0, n; at < len; at += n) {
+		n = run_length(offset + at, len - at);
+		memset(to + at, pattern(offset + at), n);
+	}
+}
+
+static void compare(const char *bytes, uint64_t offset, size_t len)
+{
+	char want[RUN];
+	for (size_t at = 0, n; at < len; at += n) {
+		n = run_length(offset + at, len - at);
+		memset(want, pattern(offset + at), n);
+		if (memcmp(bytes + at, want, n) != 0)
+			fail_msg("wrong bytes at %llu", (unsigned long long)(offset + at));
+	}
 }
 
 struct cst_object_op *cst_object_get(struct cst_bucket *b, const struct cst_object_get *get, cst_object_get_fn fn,
@@ -59,7 +86,7 @@ struct cst_object_op *cst_object_get(struct cst_bucket *b, const struct cst_obje
 }
 void cst_object_cancel(struct cst_object_op *op)
 {
-	op->cancelled = true;
+	__atomic_store_n(&op->cancelled, true, __ATOMIC_RELAXED);
 }
 void cst_object_release(struct cst_object_op *op)
 {
@@ -76,17 +103,20 @@ static void answer_op(struct cst_object_op *op, int rc)
 	struct cst_object_info info = {.size = store.size, .mtime = store.mtime};
 	memcpy(info.etag, store.etag, sizeof(info.etag));
 	struct cst_error err = CST_ERROR_INIT;
-	if (op->cancelled)
+	if (__atomic_load_n(&op->cancelled, __ATOMIC_RELAXED))
 		rc = -ECANCELED;
 	if (rc == 0 && op->if_match[0] && strcmp(op->if_match, store.etag) != 0)
 		rc = -ESTALE;
 	size_t got = 0;
 	if (rc == 0) {
 		uint64_t offset = op->get.offset;
-		for (int i = 0; i < op->get.into_count; i++)
-			for (size_t k = 0; k < op->into[i].iov_len && offset < store.size && got < op->get.length;
-			     k++, offset++, got++)
-				((char *)op->into[i].iov_base)[k] = pattern(offset);
+		uint64_t end = cst_min(offset + op->get.length, store.size);
+		for (int i = 0; i < op->get.into_count && offset < end; i++) {
+			size_t n = cst_min(op->into[i].iov_len, end - offset);
+			fill(op->into[i].iov_base, offset, n);
+			offset += n;
+			got += n;
+		}
 	} else {
 		cst_error_set(&err, -rc, "can't read %s", op->key);
 		cst_error_why(&err, "told so");
@@ -126,10 +156,8 @@ static void read_done(struct cst_fetch_read *r, int rc, const struct cst_error *
 		uint64_t offset = r->offset;
 		size_t sum = 0;
 		for (int i = 0; i < r->iov_count; i++) {
-			const char *bytes = r->iov[i].iov_base;
-			for (size_t k = 0; k < r->iov[i].iov_len; k++, offset++)
-				if (bytes[k] != pattern(offset))
-					fail_msg("wrong byte at %llu", (unsigned long long)offset);
+			compare(r->iov[i].iov_base, offset, r->iov[i].iov_len);
+			offset += r->iov[i].iov_len;
 			sum += r->iov[i].iov_len;
 		}
 		assert_int_equal(sum, rc);
