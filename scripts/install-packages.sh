@@ -7,7 +7,7 @@ top=$(cd "$(dirname "$0")/.." && pwd)
 build=(build-essential meson ninja-build pkg-config libssl-dev libcurl4-openssl-dev libexpat1-dev libsqlite3-dev libjansson-dev
 	libyaml-dev libxxhash-dev libisal-dev)
 run=(fuse3 ca-certificates)
-tests=(libcmocka-dev clang clang-format clang-tidy llvm libclang-rt-14-dev curl jq awscli s3cmd rclone s3fs python3 python3-boto3
+tests=(git libcmocka-dev clang clang-format clang-tidy llvm libclang-rt-14-dev curl jq awscli s3cmd rclone s3fs python3 python3-boto3
 	openssl iproute2 procps gdb attr mandoc shellcheck bash-completion strace)
 
 wanted=()
