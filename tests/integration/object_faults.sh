@@ -6,7 +6,7 @@
 . "$(dirname "$0")/lib.sh"
 requires curl jq
 READER=$(dirname "$CISTERN")/../../tests/unit/object/object_reader
-[ -x "$READER" ] || { echo "1..0 # SKIP no $READER"; exit 77; }
+[ -x "$READER" ] || fail "object_reader is not built: ninja tests/unit/object/object_reader"
 
 STORE_DIR=$WORK/objects
 mkdir -p "$STORE_DIR/demo/a b/ü" "$STORE_DIR/small"
