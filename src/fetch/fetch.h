@@ -14,6 +14,30 @@ struct cst_fetch;
 struct cst_fetch_object;
 struct cst_fetch_stream;
 
+/* What a cache below the memory holds of one object version (src/cache fills it in). Any thread; no function blocks, and `done` may
+ * come before the call returns. Blocks are CST_FETCH_BLOCK bytes, aligned in the object; the object's last one is short. */
+#define CST_FETCH_BLOCK (128u << 10)
+struct cst_fetch_local;
+typedef void (*cst_fetch_local_fn)(void *arg, int rc);
+struct cst_fetch_local_ops {
+	void (*ref)(struct cst_fetch_local *l);
+	void (*unref)(struct cst_fetch_local *l);
+	/* Looks at memory only; called under the lock of the cst_fetch. Of the `count` blocks from `first` on, how many leading ones are alike, and
+	 * whether they are there. */
+	unsigned (*probe)(struct cst_fetch_local *l, uint64_t first, unsigned count, bool *there);
+	/* Whole blocks from block `first` on into memory. rc 0: all there and verified. Else (-EBADMSG, -EIO, …) what the vectors hold is
+	 * worthless, and the cache no longer claims to have what was bad: the origin is asked. */
+	void (*read)(struct cst_fetch_local *l, uint64_t first, const struct iovec *iov, int iov_count,
+		     cst_fetch_local_fn done, void *arg);
+	/* Keeps whole blocks that came from the origin; the memory stays as it is until done. False: not wanted (done does not come): policy, or too
+	 * much waits for the disk already and not `must`. rc: 0, -ENOSPC (no room), -EIO. Small objects (cache/files.h) are only taken whole. */
+	bool (*save)(struct cst_fetch_local *l, uint64_t first, const struct iovec *iov, int iov_count, bool must,
+		     cst_fetch_local_fn done, void *arg);
+};
+struct cst_fetch_local {
+	const struct cst_fetch_local_ops *ops;
+};
+
 struct cst_fetch_config {
 	struct cst_bucket *bucket; /* borrowed */
 	uint64_t memory;	   /* bytes, hard; the floor is 64 MiB */
@@ -33,6 +57,12 @@ struct cst_fetch_object *cst_fetch_object_new(struct cst_fetch *f, struct cst_sl
 					      uint64_t size);
 struct cst_fetch_object *cst_fetch_object_ref(struct cst_fetch_object *o);
 void cst_fetch_object_unref(struct cst_fetch_object *o);
+/* Binds the object to what a cache has of its version (NULL: nothing, any more); referenced as long as it is bound or in use. Before the first
+ * read, or at any time: blocks are then looked for there first, and what comes from the origin is offered to it. */
+void cst_fetch_object_set_local(struct cst_fetch_object *o, struct cst_fetch_local *local);
+/* Asks for a small object (up to 2 MiB) whole, ahead of its first read, with the rank of prefetching. False: it is large, there already, or there
+ * is no room. The caller keeps the object until it is read, or gives it up. */
+bool cst_fetch_object_prefetch(struct cst_fetch_object *o);
 /* True once a GET has found another version in the store (If-Match failed or NoSuchKey): uncached reads give -ESTALE. */
 bool cst_fetch_object_is_stale(const struct cst_fetch_object *o);
 
@@ -78,8 +108,27 @@ void cst_fetch_read_cancel(struct cst_fetch_read *r);
 /* Gives the blocks back; after done, exactly once, also after errors. */
 void cst_fetch_read_release(struct cst_fetch_read *r);
 
+/* Brings what is missing of an object into its local cache (cst_fetch_object_set_local), from memory or from the origin, ranges in order,
+ * after all demand and prefetch. Embedded in the caller's; offset, length, parallel, done and arg are the caller's. */
+struct cst_fetch_fill {
+	uint64_t offset, length; /* 0, UINT64_MAX: all of it */
+	unsigned parallel;	 /* ranges under way; 0: 4 */
+	/* Once, on a loop or I/O thread: 0: all of it is there; -ENOSPC: the cache took no more; -ECANCELED; -ESTALE, -EIO, … as a read's. */
+	void (*done)(struct cst_fetch_fill *fill, int rc, const struct cst_error *err);
+	void *arg;
+	uint64_t bytes_fetched, bytes_saved; /* from the origin; into the cache; atomic, grow while it runs */
+
+	struct cst_fetch_fill_state *state; /* private */
+};
+void cst_fetch_fill(struct cst_fetch_object *o, struct cst_fetch_fill *fill);
+void cst_fetch_fill_cancel(struct cst_fetch_fill *fill); /* done comes soon, or has come */
+
 struct cst_fetch_stats {
 	uint64_t memory_limit, memory_used, memory_peak;
+	uint64_t bytes_local, local_ranges, local_failures; /* read from the cache below; ranges of it; those the origin was asked for again */
+	uint64_t bytes_offered, bytes_saved;		    /* to that cache */
+	uint64_t fill_ranges;
+	unsigned parallel; /* prefetching GETs that are allowed at a time just now (measured) */
 	uint64_t bytes_read, bytes_fetched, hits, misses, prefetched_ranges, waits_for_memory;
 	unsigned requests_in_flight, reads_waiting;
 };

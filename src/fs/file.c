@@ -15,7 +15,7 @@ static void open_checked(struct cst_fs *fs, struct cst_fs_call *call, struct cst
 	/* One inode is one version, so what the kernel has of it is right whatever kernel_cache and auto_cache say. */
 	unsigned flags = fs->config.direct_io ? CST_FS_DIRECT_IO : CST_FS_KEEP_CACHE;
 	fs_handle_unref(h);
-	if (fs->host->opened(call, fh, flags) == -ENOENT)
+	if (fs->host->opened(call, fh, flags, 0) == -ENOENT)
 		fs_handle_release(fs, node, fh);
 }
 

@@ -9,6 +9,7 @@
 #pragma once
 
 #include "base/error.h"
+#include "cache/cache.h"
 #include "fetch/fetch.h"
 
 #include <sys/stat.h>
@@ -40,6 +41,7 @@ enum { /* open flags to the host */
        CST_FS_KEEP_CACHE = 1,
        CST_FS_DIRECT_IO = 2,
        CST_FS_CACHE_DIR = 4,
+       CST_FS_PASSTHROUGH = 8, /* reads go to the backing file */
 };
 
 /* One request. Embedded in the host's own; the host fills uid, gid, pid, umask. */
@@ -60,7 +62,8 @@ struct cst_fs_host {
 	/* Returns 0, or -ENOENT when nobody took the answer (interrupted): the caller then undoes the lookup count. */
 	int (*entry)(struct cst_fs_call *call, const struct cst_fs_entry *entry);
 	void (*attr)(struct cst_fs_call *call, const struct cst_fs_attr *attr);
-	int (*opened)(struct cst_fs_call *call, uint64_t fh, unsigned flags); /* as entry: undo on -ENOENT */
+	/* As entry: undo on -ENOENT. backing: an id of backing_open with CST_FS_PASSTHROUGH, else 0. */
+	int (*opened)(struct cst_fs_call *call, uint64_t fh, unsigned flags, int backing);
 	void (*data)(struct cst_fs_call *call, const struct iovec *iov, int count);
 	void (*text)(struct cst_fs_call *call, struct cst_slice text); /* readlink */
 	void (*statfs)(struct cst_fs_call *call, const struct statvfs *st);
@@ -75,6 +78,10 @@ struct cst_fs_host {
 	void (*invalidate_node)(void *host, uint64_t node, int64_t offset,
 				int64_t length); /* offset -1: attributes only */
 	void (*expire_name)(void *host, uint64_t parent, struct cst_slice name);
+	/* A file that opens may be served from directly: an id > 0, or -errno (-EPERM no capability, -ELOOP stacked file system, -EOPNOTSUPP kernel). Both
+	 * NULL: the host has none of it. The descriptor may be closed afterwards. */
+	int (*backing_open)(void *host, int fd);
+	void (*backing_close)(void *host, int backing);
 	void *host;
 };
 
@@ -83,6 +90,9 @@ enum cst_fs_attributes { CST_FS_ATTRIBUTES_LIST, CST_FS_ATTRIBUTES_OBJECT };
 struct cst_fs_config {
 	struct cst_bucket *bucket; /* borrowed */
 	struct cst_fetch *fetch;   /* borrowed */
+	struct cst_cache *cache;   /* borrowed; NULL: none */
+	bool passthrough;	   /* open wholly cached objects on their cache file */
+	bool look_ahead;	   /* fetch small files ahead of programs that open them in the order of a listing */
 	const char *prefix;	   /* "" or "a/b/" (with the slash) */
 	enum cst_fs_attributes attributes;
 	uint32_t uid, gid;
@@ -134,5 +144,8 @@ void cst_fs_call_interrupt(struct cst_fs_call *call);
 struct cst_fs_stats {
 	uint64_t inodes, open_files, open_dirs, cached_dirs, skipped_names;
 	uint64_t lookups, lookups_local, reads, bytes_read;
+	uint64_t opens_passthrough, opens_cached, opens_direct; /* by mode: backing file; page cache; FOPEN_DIRECT_IO */
+	uint64_t looked_ahead;					/* small files fetched ahead */
+	int passthrough_error; /* -errno of the last backing_open that failed; 0: none did */
 };
 void cst_fs_stats(struct cst_fs *fs, struct cst_fs_stats *stats);

@@ -400,7 +400,7 @@ void cst_fs_opendir(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node)
 	h->listing = cst_dir_open(h->dir);
 	pthread_mutex_unlock(&h->lock);
 	fs_handle_unref(h);
-	if (fs->host->opened(call, fh, fs->config.cache_dirs ? CST_FS_CACHE_DIR : 0) == -ENOENT)
+	if (fs->host->opened(call, fh, fs->config.cache_dirs ? CST_FS_CACHE_DIR : 0, 0) == -ENOENT)
 		fs_handle_release(fs, node, fh);
 	cst_inode_unref(fs->table, inode);
 }

@@ -121,8 +121,9 @@ static void reply_attr(struct cst_fs_call *call, const struct cst_fs_attr *attr)
 	}
 }
 
-static int reply_opened(struct cst_fs_call *call, uint64_t fh, unsigned flags)
+static int reply_opened(struct cst_fs_call *call, uint64_t fh, unsigned flags, int backing)
 {
+	(void)backing;
 	struct cst_kfuse_open_out out = {.fh = fh};
 
 	if (flags & CST_FS_KEEP_CACHE)

@@ -37,6 +37,12 @@ struct cst_bucket_config {
 	int64_t deadline;      /* ns for an operation with its retries; 0: 300 s; the bytes of a range extend it */
 	unsigned max_attempts; /* 0: bounded by the deadline alone */
 	bool verify_crc64;     /* check x-oss-hash-crc64ecma of whole-object reads */
+	/* What may be asked of the origin, over all operations, 0: no limit. GETs with `background` wait behind all others. */
+	uint64_t bandwidth; /* bytes of object data a second */
+	double requests;    /* a second */
+	/* Hedging: a GET that is slower than 95 of 100 are is sent a second time, for what is still missing; the first whole answer
+	 * counts. At most one GET in twenty. Needs If-Match (so that both answers are the same bytes). */
+	bool hedge;
 };
 struct cst_bucket *cst_bucket_new(const struct cst_bucket_config *config, struct cst_error *err);
 /* All operations must have ended and been released (those that are just doing so are waited for). Not on a loop thread. */
@@ -78,7 +84,8 @@ struct cst_object_get {
 	const struct iovec *into; /* room for at least `length` bytes; copied, the memory itself stays the caller's */
 	int into_count;
 	int64_t deadline; /* cst_now() clock; 0: from the bucket's config */
-	bool no_retry;	  /* hedged requests: one attempt */
+	bool no_retry;	  /* one attempt */
+	bool background;  /* prefetch, fill: not hedged on latency alone; behind others when the origin is rate limited */
 };
 /* got: bytes stored (≤ length, less only at the object's end). info: size (of the whole object), etag, mtime. */
 typedef void (*cst_object_get_fn)(void *arg, int rc, size_t got, const struct cst_object_info *info,
@@ -130,5 +137,7 @@ int cst_bucket_probe(struct cst_bucket *b, struct cst_slice prefix, struct cst_e
 /* Requests made, by operation, for `stats`. */
 struct cst_bucket_stats {
 	uint64_t get, head, list, symlink, retries, throttled, bytes_in;
+	uint64_t hedges, hedge_wins; /* second GETs sent; those that answered first */
+	uint64_t limited;	     /* operations that waited for bandwidth or requests */
 };
 void cst_bucket_stats(const struct cst_bucket *b, struct cst_bucket_stats *stats);

@@ -68,8 +68,9 @@ static void host_attr(struct cst_fs_call *call, const struct cst_fs_attr *attr)
 	((struct fake_call *)call)->attr = *attr;
 	finish(call, 0);
 }
-static int host_opened(struct cst_fs_call *call, uint64_t fh, unsigned flags)
+static int host_opened(struct cst_fs_call *call, uint64_t fh, unsigned flags, int backing)
 {
+	(void)backing;
 	((struct fake_call *)call)->fh = fh;
 	((struct fake_call *)call)->flags = flags;
 	return finish(call, 0);

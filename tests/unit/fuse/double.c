@@ -234,7 +234,8 @@ void cst_fs_open(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node, uin
 	(void)flags;
 	(void)fs->host->opened(call, node,
 			       (fs->board->direct_io ? CST_FS_DIRECT_IO : 0) |
-				       (fs->board->keep_cache ? CST_FS_KEEP_CACHE : 0));
+				       (fs->board->keep_cache ? CST_FS_KEEP_CACHE : 0),
+			       0);
 }
 
 static void read_big(struct cst_fs *fs, struct cst_fs_call *call, uint64_t offset, uint32_t size)
@@ -300,7 +301,7 @@ void cst_fs_release(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node, 
 }
 void cst_fs_opendir(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node)
 {
-	(void)fs->host->opened(call, node, 0);
+	(void)fs->host->opened(call, node, 0, 0);
 }
 void cst_fs_readdir(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node, uint64_t fh, uint64_t offset, bool plus)
 {
