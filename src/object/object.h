@@ -76,6 +76,9 @@ typedef void (*cst_object_head_fn)(void *arg, int rc, const struct cst_object_in
 struct cst_object_op *cst_object_head(struct cst_bucket *b, struct cst_slice key, bool light, cst_object_head_fn fn,
 				      void *arg);
 
+/* Progress: bytes [0, got) of the range are in memory and of the version that if_match names; on a loop thread, about every 128 KiB, never
+ * after the end. Only with if_match: they stay what they are whatever happens to the rest (retries write the same bytes). */
+typedef void (*cst_object_progress_fn)(void *arg, size_t got, const struct cst_object_info *info);
 struct cst_object_get {
 	struct cst_slice key;
 	uint64_t offset;
@@ -84,6 +87,7 @@ struct cst_object_get {
 	const struct iovec *into; /* room for at least `length` bytes; copied, the memory itself stays the caller's */
 	int into_count;
 	int64_t deadline; /* cst_now() clock; 0: from the bucket's config */
+	cst_object_progress_fn progress; /* with fn's arg; NULL: not wanted */
 	bool no_retry;	  /* one attempt */
 	bool background;  /* prefetch, fill: not hedged on latency alone; behind others when the origin is rate limited */
 };
