@@ -1,13 +1,30 @@
 /* The data files of a volume: formats, and reading and writing with checksums. Pure functions over descriptors; no locks, any
  * thread; they block (callers run them on I/O threads). Integers on disk are little endian.
  *
- * An extent is two files. .data is sparse and exactly the object's size. .map holds a header (magic, format, CRC32C of the
- * header, bucket, key, ETag, size), padded to CST_MAP_HEADER bytes, then 8 bytes for each block of CST_CACHE_BLOCK: CRC32C of the block's bytes and
- * CRC32C of (that, block number, identity hash); 8 zero bytes: the block is not there. A block is written before its
- * map record, so after kill -9 whatever has a record is right, and after a power cut a record whose data was lost fails its check.
+ * An extent is two files. .data is sparse and exactly the object's size. .map is a header of CST_MAP_HEADER bytes and 8 bytes for each block of
+ * CST_CACHE_BLOCK; both lengths never change. A block is written before its map record, so after kill -9 whatever has a record is right, and
+ * after a power cut a record whose data was lost fails its check.
  *
- * A slot holds a small object: header (magic, CRC32C of the header, identity hashes, size, CRC32C of the bytes, lengths of bucket, key, ETag), those names, the
- * bytes. Slots are reused, so a reader takes a slot only if header and bytes check for the identity it wants. */
+ * Map header:                                            Slot header:
+ *    0  8  "CSTRNMAP"                                       0  8  "CSTRSLOT"
+ *    8  4  format, 1                                        8  4  format, 1
+ *   12  4  CRC32C of the 4096 bytes, this field 0          12  4  CRC32C of header and texts, this field 0
+ *   16  8  hash of the name                                16  8  hash of the name
+ *   24  8  hash of the version                             24  8  hash of the version
+ *   32  8  size of the object                              32  8  size of the object
+ *   40  4  bytes of a block                                40  4  CRC32C of the bytes
+ *   44  2  length of the bucket                            44  2  length of the bucket
+ *   46  2  length of the key                               46  2  length of the key
+ *   48  2  length of the ETag                              48  2  length of the ETag
+ *   50 14  zero                                            50 14  zero
+ *   64     bucket, key, ETag; zeros up to 4096             64     bucket, key, ETag, the object's bytes
+ *
+ * Map record of a block, at CST_MAP_HEADER + 8 · its number (8 zero bytes: not there):
+ *    0  4  CRC32C of the block's bytes
+ *    4  4  CRC32C of: those 4 bytes, block number (8), hash of the name (8), hash of the version (8)
+ *
+ * Slots are reused, so a reader takes a slot only if header, texts and bytes check for the identity it wants. Files that were truncated, lengthened,
+ * zeroed or changed give -EBADMSG; nothing is mapped into memory. */
 #pragma once
 
 #include "base/error.h"
@@ -19,6 +36,7 @@
 #define CST_CACHE_BLOCK (128u << 10)
 #define CST_MAP_HEADER 4096u
 #define CST_SLOT_MAX (256u << 10) /* bytes of the largest object that goes into a slab */
+#define CST_CACHE_TEXT_MAX 4032u  /* bytes of bucket, key and ETag together; longer ones are not cached (-ENAMETOOLONG) */
 
 /* An object version. The hashes are XXH3-64 of "BUCKET/KEY" and of "ETAG/SIZE". */
 struct cst_cache_identity {
@@ -39,19 +57,26 @@ struct cst_slot_place {
 };
 
 #define CST_FILE_NAME_MAX 64
+/* "objects/HH/NAME-VERSION" and the suffix (".data", ".map"); HH is the first byte of NAME. */
 void cst_extent_name(uint64_t name, uint64_t version, const char *suffix, char out[CST_FILE_NAME_MAX]);
 
 struct cst_extent {
 	int data, map; /* -1: closed */
 	uint64_t name, version, size;
 };
-/* Creates both files (0600) with the map's header; -EEXIST when they are there. */
+/* Creates both files (0600) with the map's header, and the folder they are in; -EEXIST when one of them is there. */
 int cst_extent_create(int dir, const struct cst_cache_identity *id, struct cst_extent *e);
-/* -ENOENT; -EBADMSG: header or lengths wrong, or another identity (id NULL: name and version of *e are looked up, any identity is right). `write`: O_RDWR. */
+/* -ENOENT; -EBADMSG: header or lengths wrong, or another identity (id NULL: name and version of *e are looked up, any texts are right; id
+ * with an empty bucket, as one that has only the hashes: the texts are not compared). `write`: O_RDWR. */
 int cst_extent_open(int dir, const struct cst_cache_identity *id, bool write, struct cst_extent *e);
 void cst_extent_close(struct cst_extent *e);
+static inline uint64_t cst_extent_blocks(uint64_t size)
+{
+	return size / CST_CACHE_BLOCK + (size % CST_CACHE_BLOCK != 0);
+}
+/* Both files; -ENOENT when neither was there. */
 int cst_extent_unlink(int dir, uint64_t name, uint64_t version);
-/* The identity in a map's header; its texts lie in `text`. */
+/* The identity in a map's header; its texts lie in `text`, which is cleared first. */
 int cst_extent_identity(const struct cst_extent *e, struct cst_cache_identity *id, struct cst_buf *text);
 /* One bit a block that is there, from the map's records [first, first + count); the bitmap's bit 0 is block `first`. */
 int cst_extent_present(const struct cst_extent *e, uint64_t first, uint64_t count, uint8_t *bitmap);
@@ -71,5 +96,6 @@ int cst_slot_read(int slab, const struct cst_slot_place *at, const struct cst_ca
 		  int iov_count, bool nowait);
 /* The identity in a slot's header (for listing). */
 int cst_slot_identity(int slab, const struct cst_slot_place *at, struct cst_cache_identity *id, struct cst_buf *text);
-int cst_slab_open(int dir, uint32_t slab, bool create, uint64_t length); /* descriptor or -errno */
+/* Descriptor (O_RDWR) or -errno. create: makes it, sparse, of `length` bytes; else length 0: any, or -EBADMSG when it has another. */
+int cst_slab_open(int dir, uint32_t slab, bool create, uint64_t length);
 int cst_slab_unlink(int dir, uint32_t slab);

@@ -40,6 +40,9 @@ struct cst_volume *cst_volume_open(const struct cst_volume_config *config, struc
 void cst_volume_close(struct cst_volume *v);
 bool cst_volume_is_owner(const struct cst_volume *v);
 int cst_volume_dir(const struct cst_volume *v); /* descriptor of DIR, borrowed: for files.h */
+const char *cst_volume_path(const struct cst_volume *v); /* where it really is: DIR or DIR/cistern-UID */
+/* The caller met EIO, EROFS or ENODEV in the data files (other codes are ignored): the volume is given up, as if it had found that itself. */
+void cst_volume_fail(struct cst_volume *v, int rc, const char *what);
 
 enum { CST_VOLUME_CREATE = 1, CST_VOLUME_PIN = 2 };
 struct cst_volume_answer {
