@@ -76,6 +76,8 @@ struct cst_http_request {
 	int (*on_head)(void *arg, const struct cst_http_response *response);
 	/* A piece of the body when `into` does not take it (no `into`, or status is not 2xx). Same return. May be NULL: dropped. */
 	int (*on_body)(void *arg, struct cst_slice piece);
+	/* Bytes of the body that are in `into`, after each piece; not when the last one has come. May be NULL. */
+	void (*on_progress)(void *arg, size_t received);
 	/* rc: 0 = complete response whatever its status; -errno: no complete response (err says why: -ETIMEDOUT, -ECONNREFUSED,
 	 * -ECONNRESET, -EPIPE = body shorter than promised, -EBADMSG = not HTTP, -ECANCELED, -EHOSTUNREACH = name not resolved,
 	 * -EPROTO = TLS). received: body bytes stored or passed. After it the call is gone. */

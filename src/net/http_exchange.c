@@ -483,6 +483,8 @@ static enum step read_body(struct cst_http_conn *conn, size_t *budget)
 	}
 	conn->in_len = n - placed;
 	*budget -= cst_min(*budget, (size_t)n);
+	if (placed && conn->call->request.on_progress && !(conn->framing == CST_BODY_LENGTH && conn->body_left == 0))
+		conn->call->request.on_progress(conn->call->request.arg, conn->call->received);
 	/* What came may complete the body; only then is one more step due on a drained socket. */
 	if (drained && conn->in_len == 0 && !(conn->framing == CST_BODY_LENGTH && conn->body_left == 0))
 		return STEP_WAIT;

@@ -10,6 +10,7 @@
 #define SKEW_S 900 /* stores refuse requests further off than this */
 #define SKEW_TRIES 2
 #define QUIET_MAX (60 * CST_NS_PER_S) /* one answer silences no other operation for longer */
+#define PROGRESS_BLOCK (128 * 1024)   /* what readers wait for */
 #define RATE_LEAST 8192		      /* bytes per second of one range */
 
 static bool success(int status)
@@ -111,6 +112,7 @@ static int get_head(struct cst_object_op *op, const struct cst_http_response *r)
 		return stop(op, op->has_if_match ? CST_STOP_STALE : CST_STOP_CHANGED, "the object has changed");
 	read_common(op, r->head);
 	op->accepted = true;
+	op->named = op->has_if_match && etag.len && r->content_length >= 0;
 	if (r->status == 200)
 		return whole_object(op, r->content_length);
 	if (r->status != 206 ||
@@ -214,6 +216,35 @@ int cst_op_on_head(void *arg, const struct cst_http_response *r)
 	return op->kind == CST_OP_SYMLINK ? symlink_head(op, r->head) : 0;
 }
 
+/* ---- progress ---- */
+
+/* A CRC of the whole object is compared at its end: until then nothing is known to be right. */
+static bool crc_will_tell(const struct cst_object_op *op)
+{
+	return op->bucket->verify_crc64 && op->info.has_crc64 && op->offset == 0 && op->length >= op->info.size;
+}
+
+/* [0, got) of the range is in memory. Told when a block is complete, and after each block's worth otherwise. */
+static void show(struct cst_object_op *op, uint64_t got)
+{
+	if (!op->progress || !op->named || got <= op->shown || crc_will_tell(op))
+		return;
+	uint64_t from = op->offset + op->shown, to = op->offset + got;
+	if (to / PROGRESS_BLOCK == from / PROGRESS_BLOCK && got - op->shown < PROGRESS_BLOCK)
+		return;
+	op->shown = got;
+	op->info.key = cst_buf_slice(&op->key);
+	op->progress(op->arg, (size_t)got, &op->info);
+}
+
+void cst_op_on_progress(void *arg, size_t received)
+{
+	struct cst_object_op *op = arg;
+	CST_CHECK(op, CST_OP_MAGIC);
+	if (op->accepted && !__atomic_load_n(&op->cancelled, __ATOMIC_RELAXED))
+		show(op, op->got + received);
+}
+
 /* Puts a piece of the object at `passed` where it belongs; what lies outside the range is dropped. */
 static int sift(struct cst_object_op *op, struct cst_slice piece)
 {
@@ -227,9 +258,14 @@ static int sift(struct cst_object_op *op, struct cst_slice piece)
 		uint64_t low = cst_max(want, at), high = cst_min(to, at + piece.len);
 		if (low >= high)
 			continue;
-		memcpy((char *)op->iov[i].iov_base + (low - want), piece.data + (low - at), (size_t)(high - low));
 		op->got += high - low;
+		low = cst_max(low, op->offset + op->shown);
+		if (low < high)
+			memcpy((char *)op->iov[i].iov_base + (low - want), piece.data + (low - at),
+			       (size_t)(high - low));
 	}
+	if (op->got < op->length)
+		show(op, op->got);
 	/* An object whose size nobody told is read to its end: the size is part of the answer. */
 	return op->passed >= end && op->size_told ? stop(op, CST_STOP_ENOUGH, NULL) : 0;
 }

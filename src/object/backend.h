@@ -118,6 +118,7 @@ struct cst_object_op {
 	int64_t deadline, started;
 	unsigned max_attempts;
 	void *fn, *arg;
+	cst_object_progress_fn progress;
 	struct cst_object_list_ops list_ops;
 
 	/* the attempt */
@@ -130,6 +131,7 @@ struct cst_object_op {
 	enum cst_op_stop stop;
 	const char *stop_why;
 	bool accepted;	/* a 2xx answer of the form we want */
+	bool named;	/* framed, and its ETag is the one of if_match: what comes may be shown before the end */
 	bool size_told; /* info.size is known before the body has come */
 	uint64_t told;	/* bytes of a 206 by its Content-Range */
 	bool has_error;
@@ -144,6 +146,7 @@ struct cst_object_op {
 	unsigned restarts; /* from the first byte on: another version, a wrong CRC */
 	int renew_error;   /* what it is if there is no other credential */
 	uint64_t got;	   /* bytes of the range stored */
+	uint64_t shown;	   /* of them reported by progress: others may be reading them, nothing writes there again */
 	uint64_t passed;   /* sifting: bytes of the object seen */
 	struct cst_object_info info;
 	struct cst_buf meta_text, target_text;
@@ -169,6 +172,7 @@ struct cst_http_call *cst_op_send(struct cst_object_op *op);
 /* answer.c: callbacks of an attempt. */
 int cst_op_on_head(void *arg, const struct cst_http_response *response);
 int cst_op_on_body(void *arg, struct cst_slice piece);
+void cst_op_on_progress(void *arg, size_t received);
 /* The verdict on an attempt; ends in one of finish, retry, renew. */
 void cst_op_judge(struct cst_object_op *op, int rc, size_t received, const struct cst_error *err);
 void cst_op_list_entry(void *arg, const struct cst_object_list_entry *entry);

@@ -194,6 +194,7 @@ struct cst_object_op *cst_object_get(struct cst_bucket *b, const struct cst_obje
 	op->has_if_match = get->if_match && get->if_match[0];
 	if (op->has_if_match)
 		snprintf(op->if_match, sizeof(op->if_match), "%s", get->if_match);
+	op->progress = op->has_if_match ? get->progress : NULL;
 	op->deadline_fixed = get->deadline != 0;
 	if (get->deadline)
 		op->deadline = get->deadline;

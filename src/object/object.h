@@ -76,8 +76,10 @@ typedef void (*cst_object_head_fn)(void *arg, int rc, const struct cst_object_in
 struct cst_object_op *cst_object_head(struct cst_bucket *b, struct cst_slice key, bool light, cst_object_head_fn fn,
 				      void *arg);
 
-/* Progress: bytes [0, got) of the range are in memory and of the version that if_match names; on a loop thread, about every 128 KiB, never
- * after the end. Only with if_match: they stay what they are whatever happens to the rest (retries write the same bytes). */
+/* Progress: bytes [0, got) of the range are in memory and of the version that if_match names; on a loop thread, when a 128 KiB
+ * block of the object is complete and about every 128 KiB, not for the last piece, never after the end. Only with if_match and
+ * from stores that tell ETag and length: these bytes stay what they are whatever happens to the rest, nobody writes there
+ * again. `got` only grows. Whole-object reads whose CRC64 is to be verified report nothing before that. */
 typedef void (*cst_object_progress_fn)(void *arg, size_t got, const struct cst_object_info *info);
 struct cst_object_get {
 	struct cst_slice key;

@@ -105,7 +105,7 @@ static void reset_attempt(struct cst_object_op *op)
 	op->status = 0;
 	op->stop = CST_STOP_NONE;
 	op->stop_why = NULL;
-	op->accepted = op->has_error = false;
+	op->accepted = op->named = op->has_error = false;
 	op->told_delay = op->server_date = 0;
 	op->passed = 0;
 	cst_buf_clear(&op->error_body);
@@ -162,6 +162,7 @@ struct cst_http_call *cst_op_send(struct cst_object_op *op)
 	if (op->kind == CST_OP_GET && !op->sift) {
 		req.into = op->rest;
 		req.into_count = op->rest_count;
+		req.on_progress = op->progress ? cst_op_on_progress : NULL;
 	}
 	return cst_http_start(b->http, &req);
 }
