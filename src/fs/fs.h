@@ -78,6 +78,8 @@ struct cst_fs_host {
 	void (*invalidate_node)(void *host, uint64_t node, int64_t offset,
 				int64_t length); /* offset -1: attributes only */
 	void (*expire_name)(void *host, uint64_t parent, struct cst_slice name);
+	/* How many files are open whose reads come here: the host fits the kernel's read-ahead to it. NULL: the host has none. Cheap; any thread. */
+	void (*open_files)(void *host, uint64_t count);
 	/* A file that opens may be served from directly: an id > 0, or -errno (-EPERM no capability, -ELOOP stacked file system, -EOPNOTSUPP kernel). Both
 	 * NULL: the host has none of it. The descriptor may be closed afterwards. */
 	int (*backing_open)(void *host, int fd);

@@ -20,6 +20,15 @@
 
 /* ioctl on a fresh /dev/fuse descriptor: join the connection of another one (_IOR(229, 0, uint32_t)). */
 #define CST_KFUSE_IOC_CLONE 0x8004e500u
+/* A file that opens may be passed through to (_IOW(229, 1, struct cst_kfuse_backing_map)) gives an id > 0; _IOW(229, 2, uint32_t) gives
+ * the id back. 7.40. */
+#define CST_KFUSE_IOC_BACKING_OPEN 0x4010e501u
+#define CST_KFUSE_IOC_BACKING_CLOSE 0x4004e502u
+struct cst_kfuse_backing_map {
+	int32_t fd;
+	uint32_t flags;
+	uint64_t padding;
+};
 
 enum cst_kfuse_opcode {
 	CST_KFUSE_LOOKUP = 1,
@@ -112,7 +121,8 @@ enum cst_kfuse_opcode {
 #define CST_KFUSE_FOPEN_DIRECT_IO (1u << 0)
 #define CST_KFUSE_FOPEN_KEEP_CACHE (1u << 1)
 #define CST_KFUSE_FOPEN_CACHE_DIR (1u << 3)
-#define CST_KFUSE_FOPEN_NOFLUSH (1u << 5) /* 7.35 */
+#define CST_KFUSE_FOPEN_NOFLUSH (1u << 5)     /* 7.35 */
+#define CST_KFUSE_FOPEN_PASSTHROUGH (1u << 7) /* 7.40, with backing_id */
 
 struct cst_kfuse_in_header {
 	uint32_t len;
@@ -288,6 +298,7 @@ _Static_assert(sizeof(struct cst_kfuse_attr) == 88, "attr");
 _Static_assert(sizeof(struct cst_kfuse_entry_out) == 128, "entry_out");
 _Static_assert(sizeof(struct cst_kfuse_attr_out) == 104, "attr_out");
 _Static_assert(sizeof(struct cst_kfuse_open_out) == 16, "open_out");
+_Static_assert(sizeof(struct cst_kfuse_backing_map) == 16, "backing_map");
 _Static_assert(sizeof(struct cst_kfuse_read_in) == 40, "read_in");
 _Static_assert(sizeof(struct cst_kfuse_release_in) == 24, "release_in");
 _Static_assert(sizeof(struct cst_kfuse_kstatfs) == 80, "kstatfs");

@@ -117,6 +117,7 @@ static struct cst_fuse *fuse_new(const struct cst_fuse_config *config)
 	fuse->wish = (struct cst_fuse_init_wish){
 		.readdirplus = config->readdirplus,
 		.auto_cache = config->auto_cache,
+		.passthrough = config->passthrough,
 		.max_background = config->max_background,
 		.memory = config->memory,
 		.read_ahead_kb = config->read_ahead_kb,
@@ -124,7 +125,7 @@ static struct cst_fuse *fuse_new(const struct cst_fuse_config *config)
 		.max_readahead = MAX_READAHEAD,
 	};
 	fuse->threads = config->threads;
-	fuse->read_ahead_kb = config->read_ahead_kb;
+	fuse->read_ahead_most = config->read_ahead_kb;
 	fuse->allow_root = config->allow_root && !config->allow_other;
 	fuse->owner_uid = geteuid();
 	pthread_condattr_init(&attr);
@@ -289,7 +290,9 @@ int cst_fuse_start(struct cst_fuse *fuse, struct cst_fs *fs, struct cst_error *e
 	} while (rc == -EAGAIN);
 	if (rc < 0)
 		return rc;
-	fuse->read_ahead_kb = cst_fuse_mountpoint_read_ahead(&fuse->where, fuse->read_ahead_kb);
+	fuse->read_ahead_kb = cst_fuse_mountpoint_read_ahead(&fuse->where, fuse->read_ahead_most);
+	fuse->read_ahead_wanted = fuse->read_ahead_kb;
+	cst_fuse_backing_start(fuse);
 	add_clones(fuse);
 	rc = cst_fuse_notify_start(fuse);
 	pthread_mutex_lock(&fuse->lock);
@@ -458,11 +461,12 @@ void cst_fuse_free(struct cst_fuse *fuse)
 void cst_fuse_stats(const struct cst_fuse *fuse, struct cst_fuse_stats *stats)
 {
 	*stats = (struct cst_fuse_stats){
+		.passthrough = cst_fuse_backing_state(fuse),
 		.kernel_major = CST_KFUSE_MAJOR,
 		.kernel_minor = fuse->agreed.minor,
 		.max_background = fuse->agreed.max_background,
 		.max_write = fuse->agreed.max_write,
-		.read_ahead_kb = fuse->read_ahead_kb,
+		.read_ahead_kb = __atomic_load_n(&fuse->read_ahead_kb, __ATOMIC_RELAXED),
 		.requests = __atomic_load_n(&fuse->requests, __ATOMIC_RELAXED),
 		.in_flight = __atomic_load_n(&fuse->in_flight, __ATOMIC_RELAXED),
 		.interrupts = __atomic_load_n(&fuse->interrupts, __ATOMIC_RELAXED),

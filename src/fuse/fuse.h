@@ -20,10 +20,11 @@ struct cst_fuse_config {
 	unsigned long mount_flags; /* MS_* as from ro, nosuid, nodev, noexec, noatime, nodiratime, dirsync, sync */
 	unsigned threads;	   /* 0: one per core */
 	unsigned max_background;   /* 0: from memory and read_ahead_kb */
-	uint64_t memory;	   /* the mount's budget, to derive max_background (32…256) and how far read-ahead falls */
-	bool passthrough;	   /* negotiate FUSE_PASSTHROUGH where the kernel has it */
-	uint32_t max_read;	   /* bytes; 0: 1 MiB */
-	uint32_t read_ahead_kb;	   /* written to the mount's bdi; 0: leave */
+	uint64_t
+		memory; /* the mount's budget, to derive max_background (32…256) and how far read-ahead falls as files are opened */
+	bool passthrough;	/* negotiate FUSE_PASSTHROUGH where the kernel has it */
+	uint32_t max_read;	/* bytes; 0: 1 MiB */
+	uint32_t read_ahead_kb; /* written to the mount's bdi; 0: leave */
 	bool readdirplus;
 	bool auto_cache; /* the kernel drops a file's pages when its mtime or size change */
 };
@@ -46,14 +47,13 @@ void cst_fuse_free(struct cst_fuse *fuse);
 /* Makes the kernel look every name up again at its next use, without dropping data; never waits. -EOPNOTSUPP before Linux 6.16. */
 int cst_fuse_expire_all(struct cst_fuse *fuse);
 
-/* How many files are open: the read-ahead of files opened from now on falls as their number grows, so that it fits into `memory`. Any thread; cheap. */
-void cst_fuse_set_open_files(struct cst_fuse *fuse, uint64_t open_files);
-
 struct cst_fuse_stats {
-	/* "on"; else why not: "off", "kernel before 6.9", "not permitted (CAP_SYS_ADMIN)", "cache directory on a stacked file system". */
+	/* "on"; else why not: "off", "kernel before 6.9", "kernel built without FUSE_PASSTHROUGH", "not permitted (CAP_SYS_ADMIN)",
+	 * "cache directory on a stacked file system", "the kernel refused the cache file". The last backing file decides. */
 	const char *passthrough;
 	uint32_t kernel_major, kernel_minor; /* negotiated protocol */
-	uint32_t max_background, max_write, read_ahead_kb;
+	uint32_t max_background, max_write;
+	uint32_t read_ahead_kb; /* now: it falls as the number of open files grows */
 	uint64_t requests, in_flight, interrupts;
 };
 void cst_fuse_stats(const struct cst_fuse *fuse, struct cst_fuse_stats *stats);

@@ -9,6 +9,8 @@
 /* The smallest the kernel allows; nothing is written on a read-only mount, and a reader's buffer must hold a whole WRITE. */
 #define MAX_WRITE 4096u
 #define BACKGROUND_MAX 256u
+/* A file that opens are passed through to lies on no stacked file system, so that ours may be stacked upon. */
+#define STACK_DEPTH 1u
 /* Readers that the store stalls may hold this many windows of read-ahead, of two requests each; what others then still have. */
 #define STALLED_READERS 64u
 #define BACKGROUND_SPARE 32u
@@ -38,6 +40,8 @@ static uint64_t wanted_flags(const struct cst_fuse_init_wish *wish)
 
 	if (wish->readdirplus)
 		flags |= CST_KFUSE_DO_READDIRPLUS;
+	if (wish->passthrough)
+		flags |= CST_KFUSE_PASSTHROUGH;
 	/* A changed object gets a new node, so pages of a node never go stale and are dropped on request only. */
 	flags |= wish->auto_cache ? CST_KFUSE_AUTO_INVAL_DATA : CST_KFUSE_EXPLICIT_INVAL_DATA;
 	return flags;
@@ -78,6 +82,8 @@ int cst_fuse_init_answer(const struct cst_kfuse_init_in *in, const struct cst_fu
 	out->congestion_threshold = (uint16_t)(result->max_background * 3 / 4);
 	out->max_write = result->max_write;
 	out->time_gran = 1;
+	if (result->flags & CST_KFUSE_PASSTHROUGH)
+		out->max_stack_depth = STACK_DEPTH;
 	if (result->flags & CST_KFUSE_MAX_PAGES)
 		out->max_pages = (uint16_t)(pages < 1 ? 1 : pages > PAGES_MAX ? PAGES_MAX : pages);
 	return 0;

@@ -75,8 +75,11 @@ struct cst_fuse {
 	struct cst_fuse_init_result agreed;
 	bool allow_root;
 	uint32_t owner_uid;
-	uint32_t read_ahead_kb; /* wanted, then what the kernel has */
-	unsigned threads;	/* wanted */
+	uint32_t read_ahead_kb;	    /* atomic: what the kernel has now */
+	uint32_t read_ahead_most;   /* configured; 0: left as the kernel has it */
+	uint32_t read_ahead_wanted; /* atomic: for the files that are open now */
+	int backing_error;	    /* atomic: -errno of the last backing file, 0: it was taken */
+	unsigned threads;	    /* wanted */
 	uint32_t max_read;
 
 	struct cst_fuse_channel channels[CST_FUSE_CHANNELS_MAX];
@@ -98,9 +101,10 @@ struct cst_fuse {
 		pthread_mutex_t lock;
 		pthread_cond_t wake;
 		struct cst_fuse_notice_list queue;
-		unsigned count;	   /* under lock: in the queue */
-		bool epoch_queued; /* under lock: an INC_EPOCH waits in the queue */
-		uint64_t lost;	   /* under lock: messages that found the queue full, since it was empty last */
+		unsigned count;	     /* under lock: in the queue */
+		bool epoch_queued;   /* under lock: an INC_EPOCH waits in the queue */
+		bool read_ahead_due; /* under lock: read_ahead_wanted is to be written */
+		uint64_t lost;	     /* under lock: messages that found the queue full, since it was empty last */
 		unsigned long thread;
 		bool started, ending, left; /* under lock */
 		bool warned;		    /* atomic */
@@ -127,10 +131,23 @@ void cst_fuse_reply_init(struct cst_fuse *fuse);
 int cst_fuse_reply_raw(const struct cst_fuse_channel *channel, uint64_t unique, int error, const void *data,
 		       size_t len);
 
+/* backing.c */
+void cst_fuse_backing_start(struct cst_fuse *fuse); /* after INIT: can it be had? */
+int cst_fuse_backing_open(void *host, int fd);
+void cst_fuse_backing_close(void *host, int backing);
+const char *cst_fuse_backing_state(const struct cst_fuse *fuse); /* cst_fuse_stats.passthrough */
+
+/* readahead.c: the host's open_files. */
+void cst_fuse_read_ahead_for(void *host, uint64_t open_files);
+/* KiB for so many open files: a power of two between 128 and `most`, or `most`. `now`: what is set. */
+uint32_t cst_fuse_read_ahead_step(uint64_t open_files, uint64_t memory, uint32_t most, uint32_t now);
+void cst_fuse_read_ahead_write(struct cst_fuse *fuse); /* the notifier: it may block */
+
 /* dispatch.c: one request, whole in `data`. */
 void cst_fuse_dispatch(struct cst_fuse_channel *channel, const void *data, size_t len);
 
 /* notify.c */
+void cst_fuse_notify_read_ahead(struct cst_fuse *fuse); /* read_ahead_wanted has changed */
 int cst_fuse_notify_start(struct cst_fuse *fuse);
 /* Asks the thread to end and waits for it a while: false when it still waits for the kernel, which waits for an answer of ours. */
 bool cst_fuse_notify_stop(struct cst_fuse *fuse, int64_t ns);

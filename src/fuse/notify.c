@@ -84,6 +84,13 @@ static void *notify_main(void *arg)
 
 		if (fuse->notify.ending)
 			break;
+		if (fuse->notify.read_ahead_due) {
+			fuse->notify.read_ahead_due = false;
+			pthread_mutex_unlock(&fuse->notify.lock);
+			cst_fuse_read_ahead_write(fuse);
+			pthread_mutex_lock(&fuse->notify.lock);
+			continue;
+		}
 		n = next_locked(fuse);
 		if (!n) {
 			pthread_cond_wait(&fuse->notify.wake, &fuse->notify.lock);
@@ -122,6 +129,14 @@ static void enqueue(struct cst_fuse *fuse, struct cst_fuse_notice *n)
 	pthread_mutex_unlock(&fuse->notify.lock);
 	if (!taken)
 		free(n);
+}
+
+void cst_fuse_notify_read_ahead(struct cst_fuse *fuse)
+{
+	pthread_mutex_lock(&fuse->notify.lock);
+	fuse->notify.read_ahead_due = true;
+	pthread_cond_signal(&fuse->notify.wake);
+	pthread_mutex_unlock(&fuse->notify.lock);
 }
 
 void cst_fuse_notify_node(void *host, uint64_t node, int64_t offset, int64_t length)

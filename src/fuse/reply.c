@@ -123,9 +123,16 @@ static void reply_attr(struct cst_fs_call *call, const struct cst_fs_attr *attr)
 
 static int reply_opened(struct cst_fs_call *call, uint64_t fh, unsigned flags, int backing)
 {
-	(void)backing;
+	const struct cst_fuse_request *r = request_of(call);
 	struct cst_kfuse_open_out out = {.fh = fh};
 
+	/* Nothing is written, so close(2) has nothing to tell us. */
+	if (r->opcode == CST_KFUSE_OPEN)
+		out.open_flags |= CST_KFUSE_FOPEN_NOFLUSH;
+	if (flags & CST_FS_PASSTHROUGH) {
+		out.open_flags |= CST_KFUSE_FOPEN_PASSTHROUGH;
+		out.backing_id = backing;
+	}
 	if (flags & CST_FS_KEEP_CACHE)
 		out.open_flags |= CST_KFUSE_FOPEN_KEEP_CACHE;
 	if (flags & CST_FS_DIRECT_IO)
@@ -261,6 +268,9 @@ void cst_fuse_reply_init(struct cst_fuse *fuse)
 		.dirents_end = end_dirents,
 		.invalidate_node = cst_fuse_notify_node,
 		.expire_name = cst_fuse_notify_name,
+		.open_files = cst_fuse_read_ahead_for,
+		.backing_open = cst_fuse_backing_open,
+		.backing_close = cst_fuse_backing_close,
 		.host = fuse,
 	};
 }

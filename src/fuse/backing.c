@@ -1,0 +1,84 @@
+/* Files that opens are passed through to: registering them with the kernel, and why that can't be had. */
+#include "fuse/internal.h"
+
+#define CST_LOG_AREA "fuse"
+#include "base/log.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+
+/* Linux 6.9 */
+#define MINOR_WITH_PASSTHROUGH 40
+
+static int register_file(const struct cst_fuse *fuse, int fd)
+{
+	struct cst_kfuse_backing_map map = {.fd = fd};
+	int id = ioctl(fuse->channels[0].fd, CST_KFUSE_IOC_BACKING_OPEN, &map);
+
+	return id < 0 ? -errno : id > 0 ? id : -EIO;
+}
+
+static void unregister(const struct cst_fuse *fuse, int backing)
+{
+	uint32_t id = (uint32_t)backing;
+
+	/* Once the connection has ended the ids are gone with it. */
+	if (ioctl(fuse->channels[0].fd, CST_KFUSE_IOC_BACKING_CLOSE, &id) < 0)
+		cst_log_debug("backing file %u: %s", id, strerror(errno));
+}
+
+/* Tried once with a file that any kernel takes, so that the reason is known before the first open needs it. */
+void cst_fuse_backing_start(struct cst_fuse *fuse)
+{
+	if (!fuse->wish.passthrough || !(fuse->agreed.flags & CST_KFUSE_PASSTHROUGH))
+		return;
+	CST_AUTO_CLOSE int fd = memfd_create("cistern-passthrough", MFD_CLOEXEC);
+	int id = fd < 0 ? -errno : register_file(fuse, fd);
+
+	if (id > 0)
+		unregister(fuse, id);
+	fuse->backing_error = id < 0 ? id : 0;
+	cst_log_info("passthrough: %s", cst_fuse_backing_state(fuse));
+}
+
+int cst_fuse_backing_open(void *host, int fd)
+{
+	struct cst_fuse *fuse = host;
+	int id;
+
+	CST_CHECK(fuse, CST_FUSE_MAGIC);
+	if (!(fuse->agreed.flags & CST_KFUSE_PASSTHROUGH))
+		return -EOPNOTSUPP;
+	id = register_file(fuse, fd);
+	__atomic_store_n(&fuse->backing_error, id < 0 ? id : 0, __ATOMIC_RELAXED);
+	return id;
+}
+
+void cst_fuse_backing_close(void *host, int backing)
+{
+	const struct cst_fuse *fuse = host;
+
+	CST_CHECK(fuse, CST_FUSE_MAGIC);
+	unregister(fuse, backing);
+}
+
+const char *cst_fuse_backing_state(const struct cst_fuse *fuse)
+{
+	if (!fuse->wish.passthrough)
+		return "off";
+	if (!(fuse->agreed.flags & CST_KFUSE_PASSTHROUGH))
+		return fuse->agreed.minor < MINOR_WITH_PASSTHROUGH ? "kernel before 6.9"
+								   : "kernel built without FUSE_PASSTHROUGH";
+	switch (__atomic_load_n(&fuse->backing_error, __ATOMIC_RELAXED)) {
+	case 0:
+		return "on";
+	case -EPERM:
+		return "not permitted (CAP_SYS_ADMIN)";
+	case -ELOOP:
+		return "cache directory on a stacked file system";
+	default:
+		return "the kernel refused the cache file";
+	}
+}
