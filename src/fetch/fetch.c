@@ -98,6 +98,8 @@ void object_put(struct cst_fetch_object *o)
 		return;
 	struct cst_fetch *f = o->fetch;
 	CST_ASSERT(TAILQ_EMPTY(&o->blocks) && TAILQ_EMPTY(&o->ranges));
+	if (o->local)
+		o->local->ops->unref(o->local);
 	o->magic = 0;
 	free(o->key);
 	free(o);
@@ -157,6 +159,47 @@ void cst_fetch_object_unref(struct cst_fetch_object *o)
 		abandon(o);
 		object_put(o);
 	}
+}
+
+void cst_fetch_object_set_local(struct cst_fetch_object *o, struct cst_fetch_local *local)
+{
+	CST_CHECK(o, OBJECT_MAGIC);
+	if (local)
+		local->ops->ref(local);
+	pthread_mutex_lock(&o->fetch->lock);
+	struct cst_fetch_local *old = o->local;
+	o->local = local;
+	pthread_mutex_unlock(&o->fetch->lock);
+	if (old)
+		old->ops->unref(old);
+}
+
+bool cst_fetch_object_prefetch(struct cst_fetch_object *o)
+{
+	CST_CHECK(o, OBJECT_MAGIC);
+	struct cst_fetch *f = o->fetch;
+	struct todo todo;
+	todo_init(&todo);
+	pthread_mutex_lock(&f->lock);
+	bool made = object_prefetch_locked(o, &todo);
+	pthread_mutex_unlock(&f->lock);
+	todo_run(&todo);
+	return made;
+}
+
+/* Nothing is filled yet: the cache gets what is read. */
+void cst_fetch_fill(struct cst_fetch_object *o, struct cst_fetch_fill *fill)
+{
+	CST_CHECK(o, OBJECT_MAGIC);
+	struct cst_error err = CST_ERROR_INIT;
+	cst_error_set(&err, ENOSPC, "can't load %.*s", (int)cst_min(o->key_len, (size_t)160), o->key);
+	cst_error_why(&err, "the cache took no more");
+	fill->done(fill, -ENOSPC, &err);
+}
+
+void cst_fetch_fill_cancel(struct cst_fetch_fill *fill)
+{
+	(void)fill;
 }
 
 bool cst_fetch_object_is_stale(const struct cst_fetch_object *o)

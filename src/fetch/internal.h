@@ -99,6 +99,7 @@ struct cst_fetch_object {
 	int64_t mtime; /* of a store without ETags: the first answer's Last-Modified */
 	uint64_t size;
 	bool stale;
+	struct cst_fetch_local *local; /* what a cache has of it; NULL: nothing */
 	unsigned demand_flying; /* blocks of demand ranges under way */
 	int64_t range_ns;	/* what a prefetched range takes, averaged over the last ones */
 	struct block_list blocks;
@@ -158,3 +159,4 @@ void todo_run(struct todo *todo); /* not under the lock */
 void stream_note_locked(struct cst_fetch_stream *s, struct cst_fetch_read *r);
 void stream_leave_locked(struct cst_fetch_stream *s); /* nobody will read on: its window is free for others */
 void stream_prefetch_locked(struct cst_fetch_stream *s, struct todo *todo);
+bool object_prefetch_locked(struct cst_fetch_object *o, struct todo *todo); /* a small object ahead of its first read */

@@ -154,3 +154,15 @@ void stream_prefetch_locked(struct cst_fetch_stream *s, struct todo *todo)
 		s->prefetched = end;
 	}
 }
+
+bool object_prefetch_locked(struct cst_fetch_object *o, struct todo *todo)
+{
+	struct cst_fetch *f = o->fetch;
+	if (o->size == 0 || o->size > 2 * CST_FETCH_READ_MAX || o->stale || !TAILQ_EMPTY(&o->blocks))
+		return false;
+	uint64_t last = (o->size - 1) / BLOCK_SIZE;
+	if (f->prefetch_ranges >= f->config.max_prefetch || !TAILQ_EMPTY(&f->waiting) ||
+	    !has_room_locked(f, (unsigned)last + 1))
+		return false;
+	return ranges_make_locked(o, 0, last, RANGE_BLOCKS_MAX, true, todo) > 0;
+}
