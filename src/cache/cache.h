@@ -45,22 +45,30 @@ struct cst_cache_config {
 	const struct cst_cache_level *levels; /* copied; fastest first */
 	unsigned level_count;
 	enum cst_cache_policy policy;
-	const char *bucket;  /* "oss://NAME": with the key, what an object is called in the cache */
-	uint64_t keep_free;  /* bytes of each file system that stay free; 0: the larger of 1 GiB and 5 %, at most half of what is free now */
+	const char *bucket; /* "oss://NAME": with the key, what an object is called in the cache */
+	uint64_t
+		keep_free; /* bytes of each file system that stay free; 0: the larger of 1 GiB and 5 %, at most half of what is free now */
 	unsigned io_threads; /* 0: 16 for each level */
+	uint64_t
+		memory; /* bytes that the process itself uses (--memory): a MEM level must fit into the cgroup's limit beside them */
 	bool finish_partial; /* complete partly cached objects in the background after their last close */
 };
 /* Blocks: opens the volumes (creates the directories, 0700; elects or finds their owners). Fails only when no level can be used, or a
- * configuration is wrong (the same directory twice, a MEM level over the cgroup's memory limit, a directory of another user). */
+ * configuration is wrong (the same directory twice, a MEM level over the cgroup's memory limit, a directory of another user).
+ * A path that exists and is not a private directory (0700) of this user, or is the root of a file system, is used through its
+ * subdirectory "cistern-UID": so /dev/shm can be given as it is. */
 struct cst_cache *cst_cache_new(const struct cst_cache_config *config, struct cst_error *err);
-/* All objects must have been given up. Blocks until what is being saved is saved. */
+/* Ends what goes on in the background: nothing new is copied between levels or completed, and what is under way is cancelled. Blocks until
+ * the cache holds no cst_fetch_object any more; before cst_fetch_free(). */
+void cst_cache_stop(struct cst_cache *cache);
+/* Stops; all objects must have been given up (after cst_fetch_free() they are). Blocks until what is being saved is saved. */
 void cst_cache_free(struct cst_cache *cache);
 
 /* Finds or makes room for a version. fn gets a referenced object, or NULL when it is neither there nor wanted (policy, no ETag, size 0, no level
  * left). It may come before the call returns. */
 typedef void (*cst_cache_open_fn)(void *arg, struct cst_cache_object *o);
-void cst_cache_open(struct cst_cache *cache, struct cst_slice key, const char *etag, uint64_t size, cst_cache_open_fn fn,
-		    void *arg);
+void cst_cache_open(struct cst_cache *cache, struct cst_slice key, const char *etag, uint64_t size,
+		    cst_cache_open_fn fn, void *arg);
 struct cst_cache_object *cst_cache_object_ref(struct cst_cache_object *o);
 void cst_cache_object_unref(struct cst_cache_object *o);
 struct cst_fetch_local *cst_cache_object_local(struct cst_cache_object *o); /* borrowed from o */
@@ -74,10 +82,10 @@ uint64_t cst_cache_object_cached(const struct cst_cache_object *o);
 
 struct cst_cache_level_stats {
 	enum cst_cache_medium medium;
-	char paths[256]; /* comma list */
+	char paths[256];   /* comma list */
 	const char *state; /* "ok", "out: WHY" (a failing disk), "full" */
 	uint64_t quota, used, entries, pinned;
-	uint64_t hits, hit_bytes; /* reads of this process that this level answered; passthrough reads are not seen */
+	uint64_t hits, hit_bytes; /* blocks that this process read from this level; passthrough reads are not seen */
 	uint64_t saved_bytes, refused_bytes; /* written; not admitted (no room, policy, disk too slow) */
 	uint64_t evicted, demoted, promoted; /* entries: dropped, moved to the next level, moved into this one */
 	uint64_t corrupt;		     /* blocks that failed their checksum */
@@ -87,9 +95,10 @@ struct cst_cache_level_stats {
 struct cst_cache_stats {
 	unsigned level_count;
 	struct cst_cache_level_stats levels[CST_CACHE_LEVELS];
-	uint64_t misses; /* blocks that no level had */
+	uint64_t misses;  /* blocks that no level had: they came from the origin */
 	uint64_t objects; /* in use */
 };
+/* Blocks for a round trip where another process owns a volume. Sets the gauges among the metrics, too. */
 void cst_cache_stats(struct cst_cache *cache, struct cst_cache_stats *stats);
 
 /* ---- for `cistern cache`: these block ---- */

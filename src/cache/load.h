@@ -18,6 +18,7 @@ struct cst_load_config {
 	unsigned target_count;
 	unsigned parallel; /* objects at a time; 0: 32 */
 	bool pin;
+	unsigned first_level; /* the fastest level to load into; what doesn't fit there goes below */
 	/* One object could not be loaded. On the load's thread. */
 	void (*failure)(void *arg, struct cst_slice key, const struct cst_error *err);
 	void *arg;
@@ -26,10 +27,11 @@ struct cst_load_progress {
 	uint64_t objects, bytes;	   /* found so far */
 	uint64_t objects_done, bytes_done; /* in the cache now, skipped ones included */
 	uint64_t bytes_fetched;		   /* from the store by this run */
-	uint64_t objects_skipped;	   /* were complete */
+	uint64_t objects_skipped;	   /* were complete, or are empty */
+	uint64_t objects_vanished;	   /* deleted after they were listed: no longer counted as found, no failure */
 	uint64_t objects_failed, objects_refused; /* refused: no room (quota), or the policy */
-	bool listed, finished; /* all names are known; all is over */
-	int rc;		       /* finished: 0, -EIO (some failed), -ENOSPC (some were refused), -ENOENT (a target names nothing), -ECANCELED, a listing's error */
+	bool listed, finished;			  /* all names are known; all is over */
+	int rc; /* finished: 0, -EIO (some failed), -ENOSPC (some were refused), -ENOENT (a target names nothing), -ECANCELED, a listing's error */
 };
 struct cst_load *cst_load_start(const struct cst_load_config *config, struct cst_error *err);
 void cst_load_progress(struct cst_load *load, struct cst_load_progress *progress);
