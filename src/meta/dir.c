@@ -147,6 +147,7 @@ struct cst_listing *cst_listing_start_locked(struct cst_dir *dir, unsigned wante
 	listing->dir = dir;
 	listing->refs = 1;
 	listing->wanted_pages = wanted_pages;
+	listing->number = ++dir->listings;
 	listing->started = listing->refreshed = cst_meta_now(meta);
 	TAILQ_INIT(&listing->waits);
 	if (old && meta->config.attributes_object && old->names.attr_count > 0) {
@@ -432,6 +433,41 @@ int cst_dir_find(struct cst_dir *dir, const char *name, struct cst_entry *entry,
 	}
 	pthread_mutex_unlock(&dir->lock);
 	return rc;
+}
+
+int cst_dir_place(struct cst_dir *dir, const char *name, struct cst_dir_place *place)
+{
+	int rc = -EAGAIN;
+	pthread_mutex_lock(&dir->lock);
+	struct cst_listing *listing = dir->listing;
+	if (cst_listing_is_fresh_locked(listing) && !listing->names.unsorted &&
+	    cst_names_find(&listing->names, cst_slice_of(name), &place->at) == CST_NAMES_FOUND &&
+	    !(cst_names_flags(&listing->names, place->at) & (CST_NAME_PREFIX | CST_NAME_FOLDER))) {
+		__atomic_store_n(&listing->used, true, __ATOMIC_RELAXED);
+		place->listing = listing->number;
+		rc = 0;
+	}
+	pthread_mutex_unlock(&dir->lock);
+	return rc;
+}
+
+bool cst_dir_walk(struct cst_dir *dir, const struct cst_dir_place *place,
+		  bool (*each)(void *arg, size_t i, const struct cst_name_view *view, struct cst_object_attr *attr),
+		  void *arg)
+{
+	pthread_mutex_lock(&dir->lock);
+	const struct cst_listing *listing = dir->listing;
+	bool same = cst_listing_is_fresh_locked(listing) && listing->number == place->listing;
+	for (size_t i = place->at; same && i < listing->names.sealed; i++) {
+		struct cst_name_view view;
+		if (cst_names_flags(&listing->names, i) & CST_NAME_HIDDEN)
+			continue;
+		cst_names_get(&listing->names, i, &view);
+		if (!each(arg, i, &view, cst_names_attr(&listing->names, i)))
+			break;
+	}
+	pthread_mutex_unlock(&dir->lock);
+	return same;
 }
 
 void cst_dir_doubt(struct cst_dir *dir, const char *name)

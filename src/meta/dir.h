@@ -28,6 +28,19 @@ struct cst_slice cst_dir_prefix(const struct cst_dir *dir);
  * then still be set: what is missing is the object's attributes). */
 int cst_dir_find(struct cst_dir *dir, const char *name, struct cst_entry *entry, int64_t *at);
 
+/* Where a name is in the directory's listing, and the names that come after it. */
+struct cst_dir_place {
+	uint64_t listing; /* tells one listing of the directory from the next */
+	size_t at;
+};
+/* -EAGAIN: there is no listing now that is young enough, in order, and has it as a file. */
+int cst_dir_place(struct cst_dir *dir, const char *name, struct cst_dir_place *place);
+/* Calls `each` for what is shown from `place` on, as far as it is listed, under the directory's lock, until it returns false; its `i` is the
+ * position. False: the directory has another listing by now. */
+bool cst_dir_walk(struct cst_dir *dir, const struct cst_dir_place *place,
+		  bool (*each)(void *arg, size_t i, const struct cst_name_view *view, struct cst_object_attr *attr),
+		  void *arg);
+
 /* Someone who waits for a name. Embedded in the caller's request; done comes exactly once unless cst_dir_leave() returned true. */
 struct cst_dir_wait {
 	/* rc: 0: *entry says what it is; -ENOENT: nothing, as of entry->at; else err is set. `below`: a new directory's own cst_dir

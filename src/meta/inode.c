@@ -24,8 +24,8 @@ struct cst_inode_table {
 	uint64_t count;	       /* atomic */
 	uint64_t replacements; /* atomic: has any inode an ino that is not the one of first sight? */
 	uint64_t generation;
-	/* The newest replacements, with references: an open that finds a new version answers ESTALE, and the lookup that follows must
-	 * find the same inode. */
+	/* The newest replacements, with references: an open that finds a new version, or sets its inode aside, answers ESTALE, and the
+	 * lookup that follows must find the same inode. */
 	pthread_mutex_t recent_lock;
 	struct cst_inode *recent[RECENT];
 	unsigned recent_next;
@@ -404,16 +404,12 @@ static void refresh_locked(struct cst_inode *inode, const struct cst_entry *entr
 }
 
 static struct cst_inode *enter_new(struct cst_inode_table *t, struct shard *names, struct cst_inode *parent,
-				   struct cst_slice name, const struct cst_entry *entry, unsigned lookups,
-				   bool replaces)
+				   struct cst_slice name, const struct cst_entry *entry, unsigned lookups, uint64_t ino)
 {
 	uint64_t node = __atomic_fetch_add(&t->next_node, 1, __ATOMIC_RELAXED);
-	uint64_t ino = replaces ? renewed_ino(parent, name, entry) : cst_inode_first_ino(parent, name);
 	struct cst_inode *inode = inode_new(identity_new(node, parent->id->node, ino, name, entry), entry);
 	inode->parent = cst_inode_ref(t, parent);
 	inode->lookups = lookups;
-	if (replaces)
-		__atomic_fetch_add(&t->replacements, 1, __ATOMIC_RELAXED);
 	struct shard *s = node_shard(t, node);
 	pthread_mutex_lock(&s->lock);
 	insert_node(s, inode);
@@ -462,8 +458,11 @@ struct cst_inode *cst_inode_enter(struct cst_inode_table *t, struct cst_inode *p
 		}
 		pthread_mutex_unlock(&s->lock);
 	}
+	if (!inode && replaces)
+		__atomic_fetch_add(&t->replacements, 1, __ATOMIC_RELAXED);
 	if (!inode)
-		inode = enter_new(t, names, parent, text, entry, lookups, replaces);
+		inode = enter_new(t, names, parent, text, entry, lookups,
+				  replaces ? renewed_ino(parent, text, entry) : cst_inode_first_ino(parent, text));
 	pthread_mutex_unlock(&names->lock);
 	if (replaces)
 		keep_recent(t, inode);
@@ -488,6 +487,32 @@ uint64_t cst_inode_remove(struct cst_inode_table *t, struct cst_inode *parent, c
 	}
 	pthread_mutex_unlock(&names->lock);
 	return node;
+}
+
+void cst_inode_set_aside(struct cst_inode_table *t, struct cst_inode *inode)
+{
+	struct cst_slice text = {inode->id->text, inode->id->name_len};
+	uint64_t hash = inode_name_hash(inode);
+	struct shard *names = name_shard(t, hash);
+	struct cst_entry entry;
+	struct cst_inode *other = NULL;
+	if (!inode->parent)
+		return;
+	cst_inode_entry(t, inode, &entry);
+	pthread_mutex_lock(&names->lock);
+	if (find_name(names, hash, inode->id->parent, text.data, text.len) == inode) {
+		cst_inode_lock(t, inode);
+		inode->aside = true;
+		cst_inode_unlock(t, inode);
+		remove_name(names, inode);
+		other = enter_new(t, names, inode->parent, text, &entry, 0, inode->id->ino);
+	}
+	pthread_mutex_unlock(&names->lock);
+	cst_entry_fini(&entry);
+	if (!other)
+		return;
+	keep_recent(t, other);
+	cst_inode_unref(t, other);
 }
 
 void cst_inode_entry(struct cst_inode_table *t, struct cst_inode *inode, struct cst_entry *entry)

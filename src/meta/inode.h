@@ -22,6 +22,7 @@
 struct cst_inode_table;
 struct cst_dir;
 struct cst_fetch_object;
+struct fs_file;
 
 /* The identity part: immutable once the inode is in the table. */
 struct cst_identity {
@@ -38,6 +39,7 @@ struct cst_identity {
 struct cst_inode {
 	unsigned magic;
 	bool stale;	  /* [locked] replaced or removed in the store; never reset */
+	bool aside;	  /* [locked] another inode of the same version has its place by name; never reset */
 	uint32_t opens;	  /* [locked] open handles */
 	uint32_t refs;	  /* [locked] users in this process, children included */
 	uint64_t lookups; /* [locked] the kernel's count, an upper bound */
@@ -51,6 +53,7 @@ struct cst_inode {
 	int64_t link_at;	       /* [locked] when the store was asked for that */
 	struct cst_dir *dir;	       /* [locked] directories, made on first use */
 	struct cst_fetch_object *data; /* [locked] files, made at the first open */
+	struct fs_file *file;	       /* [locked] files that are open: the file system's */
 };
 #define CST_INODE_MAGIC 0x1a0de001u
 
@@ -90,6 +93,10 @@ struct cst_inode *cst_inode_enter(struct cst_inode_table *table, struct cst_inod
 				  const struct cst_entry *entry, unsigned lookups, uint64_t *replaced);
 /* News of `at` say that the name is gone. Returns the node id that became stale, or 0. */
 uint64_t cst_inode_remove(struct cst_inode_table *table, struct cst_inode *parent, const char *name, int64_t at);
+
+/* Puts another inode of the same version and st_ino, with a new node id, in the inode's place by name: the next lookup finds that. The inode
+ * stays what it is for whoever has its node id. Nothing happens to one that has no place. */
+void cst_inode_set_aside(struct cst_inode_table *table, struct cst_inode *inode);
 
 void cst_inode_lock(struct cst_inode_table *table, const struct cst_inode *inode);
 void cst_inode_unlock(struct cst_inode_table *table, const struct cst_inode *inode);

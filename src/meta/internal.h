@@ -49,6 +49,7 @@ struct cst_listing {
 	struct cst_dir *dir;
 	struct cst_names names;
 	struct cst_buf token;
+	uint64_t number;   /* among those of its directory */
 	int64_t started;   /* of the first request: how old the news may be */
 	int64_t refreshed; /* of the last page: list_ttl counts from here */
 	unsigned pages, wanted_pages, readers;
@@ -96,6 +97,7 @@ struct cst_dir {
 	TAILQ_HEAD(, cst_dir_probe) probes;
 	int64_t last_miss;
 	unsigned misses;
+	uint64_t listings;	  /* begun so far */
 	uint64_t skipped, losers; /* told already */
 	size_t prefix_len;
 	char prefix[];
