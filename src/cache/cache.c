@@ -31,6 +31,11 @@ struct cst_cache *cst_cache_new(const struct cst_cache_config *config, struct cs
 	return CST_NEW(struct cst_cache);
 }
 
+void cst_cache_stop(struct cst_cache *cache)
+{
+	(void)cache;
+}
+
 void cst_cache_free(struct cst_cache *cache)
 {
 	free(cache);

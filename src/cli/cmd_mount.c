@@ -104,7 +104,7 @@ static int mount_plan(struct cst_mount_plan *plan)
 	struct cst_error err = CST_ERROR_INIT;
 	struct cst_daemon daemon = {-1};
 	CST_AUTO_FREE char *log = log_path(plan);
-	CST_AUTO_FREE char *ready_text = cst_xasprintf("%s is mounted on %s, read-only; log: %s", plan->source,
+	CST_AUTO_FREE char *ready_text = cst_xasprintf("%s is mounted on %s, read-only; log: %s", plan->access.source,
 						       plan->mountpoint, log ? log : "standard error");
 	/* The log is opened here so that a path that can't be is this command's error. */
 	if (open_log(plan, log, &err) != 0)

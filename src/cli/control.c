@@ -10,6 +10,7 @@
 #include "net/http_server.h"
 
 #include <errno.h>
+#include <jansson.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/time.h>
@@ -17,6 +18,7 @@
 
 #define WAIT_S 10
 #define ANSWER_MAX (16 << 20)
+#define REQUEST_MAX (64 << 20) /* names to load */
 #define STOP_GRACE (1 * CST_NS_PER_S)
 
 struct cst_control {
@@ -54,27 +56,48 @@ static char *socket_path(const char *mountpoint)
 	return cst_xasprintf("%s/%s.sock", dir, hex.data);
 }
 
+static void answer_metrics(struct cst_control *control, struct cst_http_exchange *x)
+{
+	CST_AUTO_BUF body = CST_BUF_INIT;
+	if (control->config.metrics)
+		control->config.metrics(control->config.arg);
+	cst_metrics_write(&body);
+	cst_http_response_header(x, "Content-Type", "text/plain; version=0.0.4");
+	cst_http_response_send(x, 200, body.data, body.len);
+}
+
+static void answer_json(struct cst_control *control, struct cst_http_exchange *x, const struct cst_http_head *head)
+{
+	CST_AUTO_BUF body = CST_BUF_INIT;
+	CST_AUTO_BUF json = CST_BUF_INIT;
+	int status = 200;
+	if (cst_slice_is(head->target, "/stats"))
+		control->config.stats(control->config.arg, &json);
+	else if (cst_http_request_read_all(x, &body, REQUEST_MAX) != 0)
+		status = 413;
+	else if (control->config.request)
+		status = control->config.request(control->config.arg, head->method, head->target, cst_buf_slice(&body),
+						 &json);
+	else
+		status = 404;
+	cst_http_response_header(x, "Content-Type", "application/json");
+	cst_http_response_send(x, status, json.data, json.len);
+}
+
 static void answer(struct cst_http_exchange *x, void *arg)
 {
 	struct cst_control *control = arg;
 	const struct cst_http_head *head = cst_http_request_head(x);
-	CST_AUTO_BUF body = CST_BUF_INIT;
-	if (!cst_slice_is(head->method, "GET")) {
-		cst_http_response_send(x, 405, "only GET\n", 9);
-		return;
-	}
-	struct sockaddr_storage peer = *cst_http_request_peer(x);
-	if (cst_slice_is(head->target, "/metrics")) {
-		cst_metrics_write(&body);
-		cst_http_response_header(x, "Content-Type", "text/plain; version=0.0.4");
-	} else if (cst_slice_is(head->target, "/stats") && peer.ss_family != AF_INET && peer.ss_family != AF_INET6) {
-		control->config.stats(control->config.arg, &body);
-		cst_http_response_header(x, "Content-Type", "application/json");
-	} else {
+	sa_family_t family = cst_http_request_peer(x)->ss_family;
+	bool get = cst_slice_is(head->method, "GET");
+	if (get && cst_slice_is(head->target, "/metrics"))
+		answer_metrics(control, x);
+	else if (family == AF_INET || family == AF_INET6)
 		cst_http_response_send(x, 404, "no such page\n", 13);
-		return;
-	}
-	cst_http_response_send(x, 200, body.data, body.len);
+	else if (get || cst_slice_is(head->method, "POST"))
+		answer_json(control, x, head);
+	else
+		cst_http_response_send(x, 405, "only GET and POST\n", 18);
 }
 
 /* The directory must be ours: in /tmp somebody else could have made it. */
@@ -183,33 +206,45 @@ static int read_all(int fd, struct cst_buf *out)
 	}
 }
 
-static int exchange(int fd, const char *path, struct cst_buf *body)
+static int send_all(int fd, const void *data, size_t len)
+{
+	for (size_t done = 0; done < len;) {
+		ssize_t n = send(fd, (const char *)data + done, len - done, MSG_NOSIGNAL);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -errno;
+		done += (size_t)n;
+	}
+	return 0;
+}
+
+/* The status, or -errno. */
+static int exchange(int fd, const char *method, const char *target, struct cst_slice body, struct cst_buf *answer_body)
 {
 	CST_AUTO_BUF text = CST_BUF_INIT;
-	cst_buf_printf(&text, "GET %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", path);
-	if (send(fd, text.data, text.len, MSG_NOSIGNAL) != (ssize_t)text.len)
-		return -EPIPE;
+	cst_buf_printf(&text, "%s %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: %zu\r\n\r\n",
+		       method, target, body.len);
+	int rc = send_all(fd, text.data, text.len);
+	if (rc == 0)
+		rc = send_all(fd, body.data, body.len);
 	cst_buf_clear(&text);
-	int rc = read_all(fd, &text);
+	/* An answer may be there before all of the body was taken. */
+	if (rc == 0 || rc == -EPIPE)
+		rc = read_all(fd, &text);
 	if (rc != 0)
 		return rc;
 	CST_AUTO_FREE struct cst_http_head *head = CST_NEW(struct cst_http_head);
 	const char *why;
 	ssize_t len = cst_http_parse_response(cst_buf_slice(&text), head, &why);
-	if (len <= 0 || head->status != 200)
+	if (len <= 0)
 		return -EBADMSG;
-	cst_buf_add(body, text.data + len, text.len - (size_t)len);
-	return 0;
+	cst_buf_add(answer_body, text.data + len, text.len - (size_t)len);
+	return head->status;
 }
 
-int cst_control_get(const char *mountpoint, const char *path, struct cst_buf *body, struct cst_error *err)
+static int unreachable(const char *mountpoint, int rc, struct cst_error *err)
 {
-	CST_AUTO_CLOSE int fd = -1;
-	int rc = connect_to(mountpoint, &fd);
-	if (rc == 0)
-		rc = exchange(fd, path, body);
-	if (rc == 0)
-		return 0;
 	if (rc == -ECONNREFUSED)
 		rc = -ENOENT;
 	cst_error_set(err, -rc, "can't ask the mount on %s", mountpoint);
@@ -221,4 +256,38 @@ int cst_control_get(const char *mountpoint, const char *path, struct cst_buf *bo
 		cst_error_hint(err, "%s", rc == -EACCES ? "ask as the user who mounted" : "");
 	}
 	return rc;
+}
+
+static int refused(const char *mountpoint, int status, const struct cst_buf *answer_body, struct cst_error *err)
+{
+	int code = status == 404 ? ENOENT : status >= 500 ? EIO : EINVAL;
+	json_t *root = json_loadb(answer_body->data ? answer_body->data : "", answer_body->len, 0, NULL);
+	const char *what = NULL, *why = "", *hint = "";
+	if (root)
+		json_unpack(root, "{s:{s:s, s:s, s:s}}", "error", "what", &what, "why", &why, "hint", &hint);
+	cst_error_set(err, code, "%s", what ? what : "the mount refused the request");
+	if (what)
+		cst_error_why(err, "%s", why);
+	else
+		cst_error_why(err, "the mount on %s answered %d", mountpoint, status);
+	cst_error_hint(err, "%s", hint);
+	json_decref(root);
+	return -code;
+}
+
+int cst_control_call(const char *mountpoint, const char *method, const char *target, struct cst_slice body,
+		     struct cst_buf *answer_body, struct cst_error *err)
+{
+	CST_AUTO_CLOSE int fd = -1;
+	int rc = connect_to(mountpoint, &fd);
+	if (rc == 0)
+		rc = exchange(fd, method, target, body, answer_body);
+	if (rc < 0)
+		return unreachable(mountpoint, rc, err);
+	return rc == 200 ? 0 : refused(mountpoint, rc, answer_body, err);
+}
+
+int cst_control_get(const char *mountpoint, const char *path, struct cst_buf *body, struct cst_error *err)
+{
+	return cst_control_call(mountpoint, "GET", path, (struct cst_slice){NULL, 0}, body, err);
 }

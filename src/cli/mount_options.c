@@ -31,17 +31,17 @@ static int take_source(struct cst_mount_plan *plan, const char *source, bool *fo
 {
 	*found = true;
 	if (cst_url_is(source))
-		return cst_url_parse(source, &plan->url, err);
+		return cst_url_parse(source, &plan->access.url, err);
 	if (plan->persona == CST_PERSONA_CISTERN)
-		return cst_url_parse(source, &plan->url, err); /* tells what is wrong with it */
+		return cst_url_parse(source, &plan->access.url, err); /* tells what is wrong with it */
 	if (plan->persona == CST_PERSONA_OSSFS)
-		return cst_url_parse_ossfs(source, &plan->url, err);
+		return cst_url_parse_ossfs(source, &plan->access.url, err);
 	/* A line of fstab needs a first column; with the bucket among the options any word will do there. */
 	if (plan->o.bucket) {
 		*found = false;
 		return 0;
 	}
-	return cst_url_parse_ossfs(source, &plan->url, err);
+	return cst_url_parse_ossfs(source, &plan->access.url, err);
 }
 
 static int no_bucket(struct cst_error *err)
@@ -62,22 +62,20 @@ static int resolve_bucket(struct cst_mount_plan *plan, const char *source, struc
 	/* `url=` is ossfs 1.0's spelling of the endpoint; a bucket's URL is clear enough to be taken for what it is. */
 	if (!found && o->endpoint && cst_url_is(o->endpoint)) {
 		found = true;
-		rc = cst_url_parse(o->endpoint, &plan->url, err);
+		rc = cst_url_parse(o->endpoint, &plan->access.url, err);
 		free(o->endpoint);
 		o->endpoint = NULL;
 	} else if (!found && o->bucket) {
 		found = true;
-		rc = cst_url_set_bucket(&plan->url, cst_slice_of(o->bucket), err);
+		rc = cst_url_set_bucket(&plan->access.url, cst_slice_of(o->bucket), err);
 	}
 	if (rc == 0 && !found)
 		rc = no_bucket(err);
-	if (rc == 0 && o->prefix && plan->url.prefix[0] == '\0')
-		rc = cst_url_set_prefix(&plan->url, cst_slice_of(o->prefix), err);
+	if (rc == 0 && o->prefix && plan->access.url.prefix[0] == '\0')
+		rc = cst_url_set_prefix(&plan->access.url, cst_slice_of(o->prefix), err);
 	if (rc != 0)
 		return rc;
-	CST_AUTO_BUF text = CST_BUF_INIT;
-	cst_url_text(&plan->url, &text);
-	plan->source = cst_buf_steal(&text);
+	cst_access_name(&plan->access);
 	return 0;
 }
 
@@ -129,7 +127,7 @@ static int resolve_write(struct cst_mount_plan *plan, struct cst_error *err)
 		o->ro = true;
 		return 0;
 	}
-	cst_error_set(err, EINVAL, "can't mount %s for writing", plan->source);
+	cst_error_set(err, EINVAL, "can't mount %s for writing", plan->access.source);
 	cst_error_why(err, "write modes are not in this version");
 	cst_error_hint(err, "leave %s out to mount it read-only", explicit_mode ? "write=" : "rw");
 	return -EINVAL;
@@ -173,90 +171,18 @@ static int resolve_page_cache(struct cst_mount_plan *plan, struct cst_error *err
 	return 0;
 }
 
-static int conflict(struct cst_error *err, const char *a, const char *b)
+/* Chunks, windows and their cap as ossfs 1.0 counts them; our own options go before. */
+static void resolve_direct_read(struct cst_mount_options *o)
 {
-	cst_error_set(err, EINVAL, "%s and %s contradict each other", a, b);
-	cst_error_hint(err, "leave one of them out");
-	return -EINVAL;
-}
-
-static int resolve_signature(struct cst_mount_plan *plan, struct cst_error *err)
-{
-	static const enum cst_sign_kind kinds[] = {CST_SIGN_NONE, CST_SIGN_OSS_V1, CST_SIGN_OSS_V4};
-	static const enum cst_addressing addressings[] = {CST_ADDRESS_AUTO, CST_ADDRESS_VIRTUAL, CST_ADDRESS_PATH,
-							  CST_ADDRESS_CNAME};
-	struct cst_mount_options *o = &plan->o;
-	if (o->sigv1 && o->sigv4)
-		return conflict(err, "sigv1", "sigv4");
-	plan->sign = kinds[o->signature];
-	if (o->sigv1)
-		plan->sign = CST_SIGN_OSS_V1;
-	if (o->sigv4)
-		plan->sign = CST_SIGN_OSS_V4;
-	if (plan->url.cloud == CST_CLOUD_S3)
-		plan->sign = CST_SIGN_NONE;
-	plan->addressing = addressings[o->addressing];
-	if (o->path_style && plan->addressing != CST_ADDRESS_AUTO && plan->addressing != CST_ADDRESS_PATH)
-		return conflict(err, "path_style", "addressing");
-	if (o->path_style)
-		plan->addressing = CST_ADDRESS_PATH;
-	return 0;
-}
-
-static bool said(const char *text)
-{
-	return text && text[0] != '\0';
-}
-
-/* Endpoint and region of the environment and the profile files. For OSS a region that the user named says better than they where
- * its endpoint is, and an endpoint that the user named has nothing to do with their region. */
-static int resolve_profile(struct cst_mount_plan *plan, char *endpoint, size_t size, struct cst_error *err)
-{
-	struct cst_mount_options *o = &plan->o;
-	char region[64];
-	bool wanted = plan->url.cloud == CST_CLOUD_S3 ? !said(o->endpoint) || !said(o->region)
-						      : !said(o->endpoint) && !said(o->region);
-	if (!wanted)
-		return 0;
-	struct cst_credentials_config config = {.cloud = plan->url.cloud,
-						.bucket = plan->url.bucket,
-						.ossutil_config = o->ossutil_config,
-						.profile = o->profile};
-	int rc = cst_credentials_profile_endpoint(&config, endpoint, size, region, sizeof(region), err);
-	if (rc == 0 && !said(o->region) && said(region)) {
-		free(o->region);
-		o->region = cst_xstrdup(region);
-	}
-	return rc;
-}
-
-static int resolve_endpoint(struct cst_mount_plan *plan, struct cst_error *err)
-{
-	struct cst_mount_options *o = &plan->o;
-	char found[512] = "";
-	int rc = resolve_profile(plan, found, sizeof(found), err);
-	if (rc != 0)
-		return rc;
-	const char *endpoint = said(o->endpoint) ? o->endpoint : said(found) ? found : NULL;
-	if (!endpoint && plan->url.cloud == CST_CLOUD_OSS)
-		endpoint = getenv("OSS_ENDPOINT");
-	if (said(endpoint)) {
-		bool http = plan->persona == CST_PERSONA_OSSFS && !strstr(endpoint, "://");
-		plan->endpoint = cst_xasprintf("%s%s", http ? "http://" : "", endpoint);
-	} else if (plan->url.cloud == CST_CLOUD_OSS && said(o->region)) {
-		plan->endpoint = cst_xasprintf("https://oss-%s.aliyuncs.com",
-					       strncmp(o->region, "oss-", 4) == 0 ? o->region + 4 : o->region);
-	} else if (plan->persona == CST_PERSONA_OSSFS) {
-		plan->endpoint = cst_xstrdup("http://oss-cn-hangzhou.aliyuncs.com"); /* what ossfs 1.0 does */
-	} else if (plan->url.cloud == CST_CLOUD_OSS) {
-		cst_error_set(err, EINVAL, "no endpoint was named for %s", plan->source);
-		cst_error_why(err, "OSS has one in each region");
-		cst_error_hint(
-			err,
-			"give --endpoint https://oss-REGION.aliyuncs.com, or --region REGION, or run ossutil config");
-		return -EINVAL;
-	}
-	return 0;
+	if (!o->direct_read)
+		return;
+	uint64_t limit = (uint64_t)o->direct_read_prefetch_limit << 20;
+	if (!by_user(o->given.range_size))
+		o->range_size = (uint64_t)o->direct_read_chunk_size << 20;
+	if (!by_user(o->given.prefetch_window))
+		o->prefetch_window = cst_min(o->range_size * (uint64_t)o->direct_read_prefetch_chunks, limit);
+	if (by_user(o->given.direct_read_prefetch_limit) && !by_user(o->given.memory))
+		o->memory = cst_max(limit, UINT64_C(64) << 20);
 }
 
 /* What the programs do whose names we were called by, where the user said nothing. */
@@ -287,13 +213,14 @@ static int resolve(struct cst_mount_plan *plan, const char *source, struct cst_e
 	if (rc == 0)
 		rc = resolve_page_cache(plan, err);
 	if (rc == 0)
-		rc = resolve_signature(plan, err);
+		rc = cst_access_resolve(&plan->access, o, plan->persona == CST_PERSONA_OSSFS, err);
 	if (rc == 0)
-		rc = resolve_endpoint(plan, err);
+		rc = cst_cache_choice_resolve(&plan->cache, o, err);
 	if (rc != 0)
 		return rc;
 	apply_persona(plan);
 	resolve_timeouts(o);
+	resolve_direct_read(o);
 	if (by_user(o->given.oss_request_timeout_ms) && !by_user(o->given.request_timeout))
 		o->request_timeout = o->oss_request_timeout_ms;
 	if (o->debug) {
@@ -326,18 +253,10 @@ int cst_mount_plan_init(struct cst_mount_plan *plan, enum cst_persona persona, i
 	return rc ? rc : resolve(plan, source, err);
 }
 
-void cst_mount_plan_forget_secrets(struct cst_mount_plan *plan)
-{
-	char *secrets[] = {plan->o.access_key_secret, plan->o.security_token};
-	for (size_t i = 0; i < CST_ARRAY_LEN(secrets); i++)
-		if (secrets[i])
-			explicit_bzero(secrets[i], strlen(secrets[i]));
-}
-
 void cst_mount_plan_fini(struct cst_mount_plan *plan)
 {
 	cst_option_set_fini(&plan->set);
-	free(plan->source);
+	cst_access_fini(&plan->access);
+	cst_cache_choice_fini(&plan->cache);
 	free(plan->mountpoint);
-	free(plan->endpoint);
 }

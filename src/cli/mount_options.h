@@ -5,8 +5,8 @@
 
 #include "base/clock.h"
 #include "base/option.h"
-#include "cli/url.h"
-#include "object/object.h"
+#include "cli/access.h"
+#include "cli/cache_choice.h"
 
 #define NO_EFFECT(id, synonyms, argument, why) \
 	OPTION(id, IGNORED, synonyms, argument, 0, 0, NULL, CST_OPTION_OPTIONAL, why)
@@ -38,12 +38,9 @@ struct cst_mount_plan {
 	enum cst_persona persona;
 	struct cst_option_set set;
 	struct cst_mount_options o;
-	struct cst_url url;
-	char *source;	  /* "oss://bucket/prefix" */
-	char *mountpoint; /* absolute */
-	enum cst_sign_kind sign;
-	enum cst_addressing addressing;
-	char *endpoint;	     /* NULL: the cloud's own, from the region */
+	struct cst_access access;
+	struct cst_cache_choice cache;
+	char *mountpoint;    /* absolute */
 	bool asked_to_write; /* rw where that does not refuse the mount: say that it is read-only */
 };
 
@@ -51,5 +48,3 @@ struct cst_mount_plan {
 int cst_mount_plan_init(struct cst_mount_plan *plan, enum cst_persona persona, int argc, char **argv,
 			struct cst_error *err);
 void cst_mount_plan_fini(struct cst_mount_plan *plan);
-/* Overwrites the secrets as soon as the credentials object has them. */
-void cst_mount_plan_forget_secrets(struct cst_mount_plan *plan);

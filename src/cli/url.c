@@ -89,6 +89,11 @@ int cst_url_parse_ossfs(const char *text, struct cst_url *url, struct cst_error 
 	return rc ? rc : cst_url_set_prefix(url, rest, err);
 }
 
+void cst_url_bucket_text(const struct cst_url *url, char *out, size_t size)
+{
+	snprintf(out, size, "%s://%s", url->cloud == CST_CLOUD_S3 ? "s3" : "oss", url->bucket);
+}
+
 void cst_url_text(const struct cst_url *url, struct cst_buf *out)
 {
 	cst_buf_printf(out, "%s://%s", url->cloud == CST_CLOUD_S3 ? "s3" : "oss", url->bucket);

@@ -19,6 +19,8 @@ bool cst_url_is(const char *text);
 int cst_url_parse(const char *text, struct cst_url *url, struct cst_error *err);
 /* "bucket", "bucket:/", "bucket:/a/b" */
 int cst_url_parse_ossfs(const char *text, struct cst_url *url, struct cst_error *err);
+/* "oss://bucket": the name by which the cache knows it. */
+void cst_url_bucket_text(const struct cst_url *url, char *out, size_t size);
 /* Checks a bucket's name and copies it. */
 int cst_url_set_bucket(struct cst_url *url, struct cst_slice name, struct cst_error *err);
 /* Takes leading slashes away, adds the one at the end. */

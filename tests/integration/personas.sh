@@ -43,9 +43,9 @@ works() { # COMMAND…: mounts, reads, unmounts
 
 # ossfs 1.0
 check "ossfs: bucket:/path and -o options" works ossfs demo:/train/data "$mnt" -ourl="$STORE_URL" -opasswd_file="$WORK/passwd" -o allow_other \
-	-o kernel_cache -o max_stat_cache_size=10000 -oumask=022 -o use_cache=/tmp/none,parallel_count=20,max_multireq=20 -olog_dir="$WORK"
+	-o kernel_cache -o max_stat_cache_size=10000 -oumask=022 -o use_cache=$WORK/cache,parallel_count=20,max_multireq=20 -olog_dir="$WORK"
 check "ossfs: it says that it is read-only" has "$WORK/err" "write modes are not in this version, mounted read-only"
-check "ossfs: the log names options without effect" has <(cat "$WORK"/*mnt.log) "use_cache has no effect"
+check "ossfs: the log names options without effect" has <(cat "$WORK"/*mnt.log) "max_multireq has no effect"
 check "ossfs: ro says nothing" works ossfs demo:/train/data "$mnt" -ourl="$STORE_URL" -opasswd_file="$WORK/passwd" -oro,log_dir="$WORK"
 check_not "ossfs: no remark then" has "$WORK/err" "write modes"
 check "ossfs: an endpoint without a scheme is http" works ossfs demo:/train/data "$mnt" -ourl="$STORE_ADDRESS" -o "passwd_file=$WORK/passwd,log_dir=$WORK"

@@ -79,11 +79,11 @@ static void plain(void **state)
 	struct fixture *f = *state;
 	assert_int_equal(
 		PLAN(f, CISTERN, "oss://abc/p", "/mnt/x/", "--endpoint", "http://127.0.0.1:9000", "--anonymous"), 0);
-	assert_string_equal(f->plan.url.bucket, "abc");
-	assert_string_equal(f->plan.url.prefix, "p/");
-	assert_string_equal(f->plan.source, "oss://abc/p");
+	assert_string_equal(f->plan.access.url.bucket, "abc");
+	assert_string_equal(f->plan.access.url.prefix, "p/");
+	assert_string_equal(f->plan.access.source, "oss://abc/p");
 	assert_string_equal(f->plan.mountpoint, "/mnt/x");
-	assert_string_equal(f->plan.endpoint, "http://127.0.0.1:9000");
+	assert_string_equal(f->plan.access.endpoint, "http://127.0.0.1:9000");
 	assert_true(f->plan.o.anonymous);
 	assert_true(f->plan.o.auto_cache);
 	assert_int_equal(f->plan.o.attributes, 0);
@@ -95,13 +95,13 @@ static void bucket_sources(void **state)
 {
 	struct fixture *f = *state;
 	assert_int_equal(PLAN(f, CISTERN, "/mnt", "-o", "url=http://h:1,bucket=abc,prefix=/q"), 0);
-	assert_string_equal(f->plan.source, "oss://abc/q");
-	assert_string_equal(f->plan.endpoint, "http://h:1");
+	assert_string_equal(f->plan.access.source, "oss://abc/q");
+	assert_string_equal(f->plan.access.endpoint, "http://h:1");
 	assert_int_equal(PLAN(f, CISTERN, "/mnt", "-ourl=oss://abc/p,region=cn-hangzhou"), 0);
-	assert_string_equal(f->plan.source, "oss://abc/p");
-	assert_string_equal(f->plan.endpoint, "https://oss-cn-hangzhou.aliyuncs.com");
+	assert_string_equal(f->plan.access.source, "oss://abc/p");
+	assert_string_equal(f->plan.access.endpoint, "https://oss-cn-hangzhou.aliyuncs.com");
 	assert_int_equal(PLAN(f, CISTERN, "s3://abc", "/mnt"), 0);
-	assert_null(f->plan.endpoint);
+	assert_null(f->plan.access.endpoint);
 	fails(f, PLAN(f, CISTERN, "oss://abc", "/mnt"), "no endpoint was named");
 	fails(f, PLAN(f, CISTERN, "/mnt", "--region=x"), "no bucket was named");
 	fails(f, PLAN(f, CISTERN, "oss://abc", "--region=x"), "no mountpoint was named");
@@ -110,7 +110,7 @@ static void bucket_sources(void **state)
 	fails(f, PLAN(f, CISTERN, "abc", "/mnt"), "neither oss:// nor s3://");
 	setenv("OSS_ENDPOINT", "oss-x.example", 1);
 	assert_int_equal(PLAN(f, CISTERN, "oss://abc", "/mnt"), 0);
-	assert_string_equal(f->plan.endpoint, "oss-x.example");
+	assert_string_equal(f->plan.access.endpoint, "oss-x.example");
 }
 
 static void writing_is_refused(void **state)
@@ -140,19 +140,101 @@ static void ossfs_command_line(void **state)
 		     "use_cache=/tmp/c,parallel_count=20,max_multireq=30,multipart_size=10,noxmlns,dbglevel=info,sigv1",
 		     "-s", "-d"),
 		0);
-	assert_string_equal(f->plan.source, "oss://abc/train/data");
-	assert_string_equal(f->plan.endpoint, "http://oss-cn-beijing.aliyuncs.com");
+	assert_string_equal(f->plan.access.source, "oss://abc/train/data");
+	assert_string_equal(f->plan.access.endpoint, "http://oss-cn-beijing.aliyuncs.com");
 	assert_string_equal(f->plan.o.passwd_file, "/etc/p");
 	assert_int_equal(f->plan.o.attributes, 1);
 	assert_int_equal(f->plan.o.umask, 022);
 	assert_int_equal(f->plan.o.attr_timeout, 60 * CST_NS_PER_S);
-	assert_int_equal(f->plan.sign, CST_SIGN_OSS_V1);
+	assert_int_equal(f->plan.access.sign, CST_SIGN_OSS_V1);
 	assert_true(f->plan.o.kernel_cache);
 	assert_false(f->plan.o.auto_cache);
 	assert_true(f->plan.o.foreground);
-	assert_int_equal(f->plan.set.notes.count, 6);
+	assert_int_equal(f->plan.set.notes.count, 4);
+	assert_int_equal(f->plan.cache.level_count, 1);
+	assert_string_equal(f->plan.cache.levels[0].paths[0].path, "/tmp/c");
+	assert_int_equal(f->plan.o.parallel_count, 20);
 	fails(f, PLAN(f, OSSFS, "abc", "/mnt", "-ono_check_certificate"), "certificates are always checked");
 	fails(f, PLAN(f, OSSFS, "abc", "/mnt", "-osigv1,sigv4"), "contradict each other");
+}
+
+static void caches(void **state)
+{
+	struct fixture *f = *state;
+	assert_int_equal(PLAN(f, CISTERN, "oss://abc", "/mnt", "--region=x"), 0);
+	assert_int_equal(f->plan.cache.level_count, 0);
+	assert_int_equal(PLAN(f, CISTERN, "oss://abc", "/mnt", "--region=x", "--cache-dir", "/tmp/c:10GiB"), 0);
+	assert_int_equal(f->plan.cache.level_count, 1);
+	assert_int_equal(f->plan.cache.levels[0].quota, INT64_C(10) << 30);
+	assert_int_equal(PLAN(f, CISTERN, "oss://abc", "/mnt", "--region=x", "--cache-level",
+			      "MEM:/dev/shm/c:2GiB:0.99:0.8", "--cache-level=HDD:/tmp/a,/tmp/b:1TiB"),
+			 0);
+	assert_int_equal(f->plan.cache.level_count, 2);
+	assert_int_equal(f->plan.cache.levels[0].medium, CST_CACHE_MEM);
+	assert_int_equal(f->plan.cache.levels[1].path_count, 2);
+	assert_string_equal(f->plan.cache.levels[1].paths[1].path, "/tmp/b");
+	/* A daemon changes its directory. */
+	assert_int_equal(PLAN(f, CISTERN, "oss://abc", "/mnt", "--region=x", "--cache-level", "SSD:c:1GiB"), 0);
+	assert_int_equal(f->plan.cache.levels[0].paths[0].path[0], '/');
+	assert_int_equal(PLAN(f, CISTERN, "oss://abc", "/mnt", "--region=x", "--cache-dir", "c"), 0);
+	assert_int_equal(f->plan.cache.levels[0].paths[0].path[0], '/');
+	fails(f, PLAN(f, CISTERN, "oss://abc", "/mnt", "--region=x", "--cache-dir=/c", "--cache-level=SSD:/d:1GiB"),
+	      "exclude each other");
+	fails(f, PLAN(f, CISTERN, "oss://abc", "/mnt", "--region=x", "--cache-dir=/c:1GiB", "--cache-quota=2GiB"),
+	      "they name different sizes");
+	fails(f, PLAN(f, CISTERN, "oss://abc", "/mnt", "--region=x", "--cache-level=SSD"), "SSD");
+	fails(f, PLAN(f, CISTERN, "oss://abc", "/mnt", "--region=x", "--cache-policy=lru"), "one of s3fifo|pin|stream");
+	fails(f,
+	      PLAN(f, CISTERN, "oss://abc", "/mnt", "--region=x", "--cache-level=SSD:/a:1", "--cache-level=SSD:/b:1",
+		   "--cache-level=SSD:/c:1", "--cache-level=SSD:/d:1", "--cache-level=SSD:/e:1"),
+	      "too many");
+}
+
+static void caches_of_ossfs(void **state)
+{
+	struct fixture *f = *state;
+	assert_int_equal(PLAN(f, OSSFS, "abc", "/mnt", "-ouse_cache=/tmp/c,ensure_diskfree=2048,del_cache"), 0);
+	assert_int_equal(f->plan.cache.level_count, 1);
+	assert_int_equal(f->plan.cache.keep_free, INT64_C(2) << 30);
+	assert_true(f->plan.o.del_cache);
+	assert_int_equal(PLAN(f, OSSFS, "abc", "/mnt", "-ouse_cache="), 0);
+	assert_int_equal(f->plan.cache.level_count, 0);
+	assert_int_equal(PLAN(f, OSSFS, "abc", "/mnt", "-ouse_cache=/nonexistent/c,check_cache_dir_exist"), -ENOENT);
+	assert_int_equal(PLAN(f, OSSFS2, "mount", "/mnt", "--oss_bucket=abc", "--oss_endpoint=h",
+			      "--data_cache_dir=/tmp/c", "--data_cache_size=3G", "--cache_keep_free=1M",
+			      "--ensure_diskfree=7"),
+			 0);
+	assert_int_equal(f->plan.cache.levels[0].quota, INT64_C(3) << 30);
+	assert_int_equal(f->plan.cache.keep_free, 1 << 20);
+}
+
+static void direct_read(void **state)
+{
+	struct fixture *f = *state;
+	assert_int_equal(PLAN(f, OSSFS, "abc", "/mnt", "-odirect_read"), 0);
+	assert_int_equal(f->plan.o.range_size, 4 << 20);
+	assert_int_equal(f->plan.o.prefetch_window, 128 << 20);
+	assert_int_equal(f->plan.o.memory, 512 << 20);
+	assert_int_equal(
+		PLAN(f, OSSFS, "abc", "/mnt",
+		     "-odirect_read,direct_read_chunk_size=8,direct_read_prefetch_chunks=64,direct_read_prefetch_limit=256"),
+		0);
+	assert_int_equal(f->plan.o.range_size, 8 << 20);
+	assert_int_equal(f->plan.o.prefetch_window, 256 << 20);
+	assert_int_equal(f->plan.o.memory, 256 << 20);
+	assert_int_equal(PLAN(f, OSSFS, "abc", "/mnt", "-odirect_read,direct_read_prefetch_limit=1"), 0);
+	assert_int_equal(f->plan.o.memory, 64 << 20);
+	assert_int_equal(
+		PLAN(f, OSSFS, "abc", "/mnt",
+		     "-odirect_read,range_size=16M,prefetch_window=32M,memory=1G,direct_read_prefetch_limit=256"),
+		0);
+	assert_int_equal(f->plan.o.range_size, 16 << 20);
+	assert_int_equal(f->plan.o.prefetch_window, 32 << 20);
+	assert_int_equal(f->plan.o.memory, 1 << 30);
+	/* Without it its companions mean nothing. */
+	assert_int_equal(PLAN(f, OSSFS, "abc", "/mnt", "-odirect_read_chunk_size=32"), 0);
+	assert_int_equal(f->plan.o.range_size, 8 << 20);
+	assert_int_equal(f->plan.o.prefetch_window, 0);
 }
 
 static void timeouts(void **state)
@@ -190,17 +272,17 @@ static void ossfs2_config(void **state)
 		"--oss_bucket_prefix=a/b\n--attr_timeout=7200\n--oss_access_key_id=ID\n--oss_access_key_secret=SECRET\n"
 		"--upload_concurrency=64\n--total_mem_limit=1G\n");
 	assert_int_equal(PLAN(f, OSSFS2, "mount", "/mnt", "-c", path, "--attr_timeout=30"), 0);
-	assert_string_equal(f->plan.source, "oss://bucket-name/a/b");
+	assert_string_equal(f->plan.access.source, "oss://bucket-name/a/b");
 	assert_int_equal(f->plan.o.attr_timeout, 30 * CST_NS_PER_S);
 	assert_int_equal(f->plan.o.memory, 1 << 30);
 	assert_string_equal(f->plan.o.access_key_secret, "SECRET");
 	assert_int_equal(f->plan.o.file_mode, 0777);
 	assert_false(f->plan.o.symlinks);
-	cst_mount_plan_forget_secrets(&f->plan);
+	cst_access_forget_secrets(&f->plan.o);
 	assert_string_equal(f->plan.o.access_key_secret, "");
 	/* fstab: the file in the first column */
 	assert_int_equal(PLAN(f, OSSFS2, path, "/mnt", "-o", "rw,_netdev"), 0);
-	assert_string_equal(f->plan.source, "oss://bucket-name/a/b");
+	assert_string_equal(f->plan.access.source, "oss://bucket-name/a/b");
 	unlink(path);
 	assert_int_equal(PLAN(f, OSSFS2, "mount", "/mnt", "-c", path), -ENOENT);
 }
@@ -224,11 +306,11 @@ static void helper(void **state)
 	assert_int_equal(PLAN(f, HELPER, "oss://abc/p", "/mnt", "-o",
 			      "rw,_netdev,noauto,x-systemd.requires=network-online.target,nofail,user=me,endpoint=h"),
 			 0);
-	assert_string_equal(f->plan.source, "oss://abc/p");
+	assert_string_equal(f->plan.access.source, "oss://abc/p");
 	assert_int_equal(PLAN(f, HELPER, "abc:/p", "/mnt", "-o", "endpoint=h"), 0);
-	assert_string_equal(f->plan.source, "oss://abc/p");
+	assert_string_equal(f->plan.access.source, "oss://abc/p");
 	assert_int_equal(PLAN(f, HELPER, "anything", "/mnt", "-o", "bucket=abc,endpoint=h,dev,suid,exec"), 0);
-	assert_string_equal(f->plan.source, "oss://abc");
+	assert_string_equal(f->plan.access.source, "oss://abc");
 	assert_false(f->plan.o.nodev);
 	fails(f, PLAN(f, HELPER, "oss://abc", "/mnt", "-o", "remount,endpoint=h"), "unmount and mount again");
 }
@@ -237,8 +319,17 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
-		TEST(plain),	TEST(bucket_sources), TEST(writing_is_refused), TEST(ossfs_command_line),
-		TEST(timeouts), TEST(page_cache),     TEST(ossfs2_config),	TEST(secrets_on_command_line),
+		TEST(plain),
+		TEST(bucket_sources),
+		TEST(writing_is_refused),
+		TEST(ossfs_command_line),
+		TEST(caches),
+		TEST(caches_of_ossfs),
+		TEST(direct_read),
+		TEST(timeouts),
+		TEST(page_cache),
+		TEST(ossfs2_config),
+		TEST(secrets_on_command_line),
 		TEST(helper),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
