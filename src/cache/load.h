@@ -13,7 +13,8 @@ struct cst_load_config {
 	struct cst_fetch *fetch;
 	struct cst_cache *cache;
 	/* What to load: keys below `prefixes`; an entry with *, ? or [ is a glob over keys (* and ? don't cross "/", ** does); a name that is an object
-	 * itself is that object; one that ends in "/" a prefix. */
+	 * itself is that object; one that ends in "/" a prefix. A backslash makes the character after it an ordinary one,
+	 * in all of them. */
 	const char *const *targets;
 	unsigned target_count;
 	unsigned parallel; /* objects at a time; 0: 32 */
