@@ -53,6 +53,22 @@ def make_file(path, size):
         key.wait()
 
 
+def make_files(directory, count, size):
+    """Small files, cut from one large one; made once. Their names."""
+    names = [f"{i:06d}.bin" for i in range(count)]
+    os.makedirs(directory, exist_ok=True)
+    if len(os.listdir(directory)) != count:
+        source = directory.rstrip("/") + ".source"
+        make_file(source, size + count * 512)
+        with open(source, "rb") as f:
+            data = f.read()
+        os.unlink(source)
+        for i, name in enumerate(names):
+            with open(os.path.join(directory, name), "wb") as f:
+                f.write(data[i * 512:i * 512 + size])
+    return names
+
+
 @contextlib.contextmanager
 def store(cistern, directory, *options):
     process = subprocess.Popen([cistern, "store", directory, "--listen", "127.0.0.1:0", "--anonymous", *options],
@@ -225,7 +241,8 @@ def peer_mount(name, directory, endpoint, cache=None):
         command = ["rclone", "mount", ":s3:bench", directory, "--s3-provider", "Other", "--s3-endpoint", endpoint, "--read-only",
                    "--s3-no-check-bucket", "--config", os.devnull, "--dir-cache-time", "1h", "--buffer-size", "256M", "--vfs-read-chunk-size", "64M",
                    *(("--vfs-cache-mode", "full", "--cache-dir", cache) if cache else ())]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    environment = {"PATH": os.environ["PATH"], "HOME": directory}  # neither proxies nor certificates of this user
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
     try:
         for _ in range(400):
             if process.poll() is not None:
