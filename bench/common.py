@@ -184,7 +184,7 @@ def ranges_of(key, size, step=8 << 20):
 
 
 def fio(path, *options, timeout=600):
-    done = subprocess.run(["fio", "--name=bench", f"--filename={path}", "--readonly", "--output-format=json", "--norandommap",
+    done = subprocess.run(["fio", "--name=bench", f"--filename={path}", "--readonly", "--output-format=json",
                            "--invalidate=0", *options], stdout=subprocess.PIPE, check=True, timeout=timeout)
     return json.loads(done.stdout[done.stdout.index(b"{"):])
 
