@@ -235,7 +235,7 @@ static size_t text_length(const struct cst_cache_identity *id)
 	return id->bucket.len + id->key.len + id->etag.len;
 }
 
-static bool texts_fit(const struct cst_cache_identity *id)
+bool cst_cache_identity_fits(const struct cst_cache_identity *id)
 {
 	return id->bucket.len <= CST_CACHE_TEXT_MAX && id->key.len <= CST_CACHE_TEXT_MAX &&
 	       id->etag.len <= CST_CACHE_TEXT_MAX && text_length(id) <= CST_CACHE_TEXT_MAX;
@@ -373,7 +373,7 @@ int cst_extent_create(int dir, const struct cst_cache_identity *id, struct cst_e
 	uint8_t header[CST_MAP_HEADER];
 	char path[CST_FILE_NAME_MAX];
 	*e = (struct cst_extent){-1, -1, id->name, id->version, id->size};
-	if (!texts_fit(id))
+	if (!cst_cache_identity_fits(id))
 		return -ENAMETOOLONG;
 	if (!size_allowed(id->size))
 		return -EFBIG;
@@ -633,7 +633,7 @@ uint32_t cst_slot_length(const struct cst_cache_identity *id)
 
 static bool slot_holds(const struct cst_slot_place *at, const struct cst_cache_identity *id)
 {
-	return id->size <= CST_SLOT_MAX && texts_fit(id) && cst_slot_length(id) <= at->length;
+	return id->size <= CST_SLOT_MAX && cst_cache_identity_fits(id) && cst_slot_length(id) <= at->length;
 }
 
 int cst_slot_write(int slab, const struct cst_slot_place *at, const struct cst_cache_identity *id,

@@ -47,6 +47,7 @@ struct cst_cache_identity {
 };
 void cst_cache_identify(struct cst_cache_identity *id, struct cst_slice bucket, struct cst_slice key, struct cst_slice etag,
 			uint64_t size);
+bool cst_cache_identity_fits(const struct cst_cache_identity *id); /* CST_CACHE_TEXT_MAX */
 
 /* Where the bytes of an entry are. */
 enum cst_entry_kind { CST_ENTRY_EXTENT = 1, CST_ENTRY_SLOT };

@@ -1,0 +1,193 @@
+/* What the owner does to the files of entries, on its pools. */
+#include "cache/volume_private.h"
+
+#include <errno.h>
+
+#define VERIFY_BLOCKS 8u
+
+static uint64_t block_bytes(const struct cst_extent *e, uint64_t block)
+{
+	return cst_min((uint64_t)CST_CACHE_BLOCK, e->size - block * CST_CACHE_BLOCK);
+}
+
+static int disk_outcome(struct cst_volume *v, int rc, const char *what)
+{
+	if (cst_volume_is_disk_error(rc)) {
+		cst_volume_give_up(v, rc, what);
+		return -EIO;
+	}
+	return rc;
+}
+
+/* The entry, kept from being evicted; *epoch says by which index. */
+static int hold(struct cst_volume *v, uint64_t name, uint64_t version, struct cst_index_entry *entry, uint64_t *epoch)
+{
+	const struct cst_cache_identity id = {.name = name, .version = version};
+	bool created;
+	struct cst_index *x = cst_volume_index_get(v);
+	if (!x)
+		return cst_volume_refusal(v);
+	*epoch = v->epoch;
+	int rc = cst_index_entry_open(x, &id, false, false, entry, &created);
+	cst_volume_index_put(v);
+	return rc == -ENOENT ? -EAGAIN : rc;
+}
+
+/* The index that `hold` has used, or NULL: then nothing is held any more either. */
+static struct cst_index *same_index(struct cst_volume *v, uint64_t epoch)
+{
+	struct cst_index *x = cst_volume_index_get(v);
+	if (x && v->epoch == epoch)
+		return x;
+	if (x)
+		cst_volume_index_put(v);
+	return NULL;
+}
+
+static void let_go(struct cst_volume *v, uint64_t name, uint64_t version, uint64_t epoch)
+{
+	struct cst_index *x = same_index(v, epoch);
+	if (!x)
+		return;
+	cst_index_entry_close(x, name, version);
+	cst_volume_index_put(v);
+}
+
+/* A block is not what it should be: it is no longer there, and takes no room. */
+static void drop_block(struct cst_volume *v, const struct cst_extent *e, uint64_t block, uint64_t epoch)
+{
+	uint8_t there = 0;
+	struct cst_index *x;
+	if (cst_extent_present(e, block, 1, &there) < 0 || !there || cst_extent_forget(e, block) < 0)
+		return;
+	x = same_index(v, epoch);
+	if (!x)
+		return;
+	cst_index_charge(x, e->name, e->version, -(int64_t)block_bytes(e, block));
+	cst_volume_index_put(v);
+}
+
+/* All blocks are read; the bad ones are dropped. */
+static int verify_blocks(struct cst_volume *v, const struct cst_extent *e, uint64_t epoch)
+{
+	uint64_t count = cst_extent_blocks(e->size);
+	CST_AUTO_FREE uint8_t *room = cst_xmalloc((size_t)VERIFY_BLOCKS * CST_CACHE_BLOCK);
+	int result = 0;
+	for (uint64_t first = 0; first < count;) {
+		uint64_t n = cst_min(count - first, (uint64_t)VERIFY_BLOCKS), bad = 0;
+		struct iovec iov = {room, (size_t)((n - 1) * CST_CACHE_BLOCK + block_bytes(e, first + n - 1))};
+		int rc = cst_extent_read(e, first, &iov, 1, false, &bad);
+		if (rc < 0 && rc != -EBADMSG)
+			return rc;
+		if (rc < 0) {
+			drop_block(v, e, bad, epoch);
+			result = rc;
+		}
+		first = rc < 0 ? bad + 1 : first + n;
+	}
+	return result;
+}
+
+/* Bytes of the blocks that have a record, or -errno. */
+static int64_t present_bytes(const struct cst_extent *e)
+{
+	uint8_t bitmap[512];
+	uint64_t count = cst_extent_blocks(e->size), bytes = 0;
+	for (uint64_t first = 0; first < count; first += sizeof(bitmap) * 8) {
+		uint64_t n = cst_min(count - first, (uint64_t)sizeof(bitmap) * 8);
+		int rc = cst_extent_present(e, first, n, bitmap);
+		if (rc < 0)
+			return rc;
+		for (uint64_t i = 0; i < n; i++)
+			if (bitmap[i / 8] & (1u << (i % 8)))
+				bytes += block_bytes(e, first + i);
+	}
+	return (int64_t)bytes;
+}
+
+static int verify_and_sync(struct cst_volume *v, struct cst_extent *e, bool verify, uint64_t epoch)
+{
+	int rc = cst_extent_open(v->dir, NULL, true, e);
+	if (rc < 0)
+		return rc == -ENOENT ? -EBADMSG : rc;
+	if (verify) {
+		rc = verify_blocks(v, e, epoch);
+	} else {
+		int64_t bytes = present_bytes(e);
+		rc = bytes < 0 ? (int)bytes : (uint64_t)bytes == e->size ? 0 : -EBADMSG;
+	}
+	if (rc == 0)
+		rc = cst_extent_sync(e);
+	cst_extent_close(e);
+	return rc;
+}
+
+int cst_volume_work_complete(struct cst_volume *v, uint64_t name, uint64_t version, bool verify)
+{
+	struct cst_index_entry entry;
+	struct cst_extent e = {.data = -1, .map = -1, .name = name, .version = version};
+	uint64_t epoch = 0;
+	int rc = hold(v, name, version, &entry, &epoch);
+	if (rc < 0)
+		return disk_outcome(v, rc, "completing an entry");
+	if (entry.kind != CST_ENTRY_EXTENT)
+		rc = -EINVAL;
+	else if (!entry.complete)
+		rc = verify_and_sync(v, &e, verify, epoch);
+	if (rc == 0 && !entry.complete) {
+		struct cst_index *x = same_index(v, epoch);
+		rc = x ? cst_index_complete(x, name, version) : -EAGAIN;
+		if (x)
+			cst_volume_index_put(v);
+		rc = rc == -ENOENT ? -EAGAIN : rc;
+	}
+	let_go(v, name, version, epoch);
+	return disk_outcome(v, rc, "completing an entry");
+}
+
+void cst_volume_work_recount(struct cst_volume *v, uint64_t name, uint64_t version, uint64_t charged)
+{
+	struct cst_index_entry entry;
+	struct cst_extent e = {.data = -1, .map = -1, .name = name, .version = version};
+	uint64_t epoch = 0;
+	int rc = hold(v, name, version, &entry, &epoch);
+	if (rc < 0)
+		return;
+	if (entry.kind == CST_ENTRY_EXTENT && cst_extent_open(v->dir, NULL, false, &e) == 0) {
+		int64_t bytes = present_bytes(&e);
+		uint64_t excess = bytes >= 0 && entry.cached > (uint64_t)bytes ? entry.cached - (uint64_t)bytes : 0;
+		struct cst_index *x = excess ? same_index(v, epoch) : NULL;
+		if (x) {
+			cst_index_charge(x, name, version, -(int64_t)cst_min(excess, charged));
+			cst_volume_index_put(v);
+		}
+		cst_extent_close(&e);
+	}
+	let_go(v, name, version, epoch);
+}
+
+int cst_volume_work_reserve(struct cst_index *x, const struct cst_cache_identity *id, bool pin,
+			    struct cst_index_entry *entry, bool *created)
+{
+	*created = false;
+	int rc = cst_index_entry_open(x, id, false, pin, entry, created);
+	if (rc != -ENOENT)
+		return rc;
+	rc = cst_index_slot_reserve(x, id, pin, entry);
+	*created = rc == 0;
+	/* Another process was quicker. */
+	if (rc == -EEXIST) {
+		bool ignored;
+		rc = cst_index_entry_open(x, id, false, pin, entry, &ignored);
+	}
+	return rc;
+}
+
+int cst_volume_work_write_slot(struct cst_volume *v, const struct cst_index_entry *entry,
+			       const struct cst_cache_identity *id, const struct iovec *iov, int iov_count)
+{
+	CST_AUTO_CLOSE int slab = cst_slab_open(v->dir, entry->slot.slab, false, 0);
+	if (slab < 0)
+		return disk_outcome(v, slab, "opening a slab");
+	return disk_outcome(v, cst_slot_write(slab, &entry->slot, id, iov, iov_count), "writing a slab");
+}
