@@ -218,6 +218,23 @@ def warm_pages(*paths):
                 pass
 
 
+def loaded(args, endpoint, target, cache, *options):
+    """`cistern load` of a prefix or object of the bucket into a cache directory. Seconds."""
+    began = time.monotonic()
+    done = subprocess.run([args.cistern, "load", f"oss://bench/{target}", "--cache-dir", cache, "--endpoint", endpoint, "--anonymous", "--quiet",
+                           *options], stderr=subprocess.PIPE, text=True, timeout=1800, check=False)
+    if done.returncode:
+        raise RuntimeError(f"cistern load ended with status {done.returncode}: {done.stderr.strip()}")
+    return time.monotonic() - began
+
+
+def opens(args):
+    """How files were opened, as `cistern stats` tells it: so that a figure that was not measured through passthrough is known for it."""
+    seen = mount_stats(args)
+    modes = {k: v for k, v in seen.get("files", {}).items() if k.startswith("opens_")}
+    return f"opens {modes or '(not told)'}, passthrough {seen.get('kernel', {}).get('passthrough', '(not told)')}"
+
+
 def fresh(directory):
     shutil.rmtree(directory, ignore_errors=True)
     os.makedirs(directory, mode=0o700)
