@@ -63,15 +63,30 @@ struct cst_fetch_block *block_find_locked(struct cst_fetch *f, const struct cst_
 	return b;
 }
 
-unsigned blocks_available_locked(const struct cst_fetch *f, bool demand)
+/* Unread blocks that have rested for long enough to be given up for demand, as far as `count`. */
+static unsigned ripe_locked(const struct cst_fetch *f, unsigned count)
 {
-	return f->free_count + f->used_count + (demand ? f->unread_count : 0);
+	const struct cst_fetch_block *b;
+	unsigned found = 0;
+	int64_t old = cst_now() - f->config.keep_for_demand;
+	TAILQ_FOREACH (b, &f->unread, queue) {
+		if (found == count || b->ready_at > old)
+			break;
+		found++;
+	}
+	return found;
 }
 
-/* Leaves the queue that a READY block without references is in. */
+bool blocks_can_have_locked(const struct cst_fetch *f, unsigned count, bool demand)
+{
+	unsigned there = f->free_count + f->used_count;
+	return there >= count || (demand && ripe_locked(f, count - there) == count - there);
+}
+
+/* Leaves the queue that a block at rest is in. */
 static void dequeue_locked(struct cst_fetch *f, struct cst_fetch_block *b)
 {
-	CST_ASSERT(b->state == BLOCK_READY && b->refs == 0);
+	CST_ASSERT(block_at_rest(b));
 	if (b->unread) {
 		TAILQ_REMOVE(&f->unread, b, queue);
 		f->unread_count--;
@@ -81,22 +96,30 @@ static void dequeue_locked(struct cst_fetch *f, struct cst_fetch_block *b)
 	}
 }
 
+/* A block has come to rest. */
 static void enqueue_locked(struct cst_fetch *f, struct cst_fetch_block *b)
 {
+	CST_ASSERT(block_at_rest(b));
 	if (b->unread) {
+		b->ready_at = cst_now();
 		TAILQ_INSERT_TAIL(&f->unread, b, queue);
 		f->unread_count++;
 	} else {
-		TAILQ_INSERT_TAIL(&f->used, b, queue);
+		if (b->cold)
+			TAILQ_INSERT_HEAD(&f->used, b, queue);
+		else
+			TAILQ_INSERT_TAIL(&f->used, b, queue);
 		f->used_count++;
 	}
+	if (!object_used(b->object))
+		block_free_locked(f, b);
 }
 
-static void clear_unread_locked(struct cst_fetch *f, struct cst_fetch_block *b)
+static void set_unread_locked(struct cst_fetch *f, struct cst_fetch_block *b, bool unread)
 {
-	if (b->unread) {
-		b->unread = false;
-		f->prefetch_blocks--;
+	if (b->unread != unread) {
+		b->unread = unread;
+		f->prefetch_blocks += unread ? 1u : -1u;
 	}
 }
 
@@ -104,20 +127,21 @@ void block_unwanted_locked(struct cst_fetch *f, struct cst_fetch_block *b)
 {
 	if (!b->unread)
 		return;
-	if (b->state == BLOCK_READY) {
+	bool rests = block_at_rest(b);
+	if (rests)
 		dequeue_locked(f, b);
-		TAILQ_INSERT_HEAD(&f->used, b, queue);
-		f->used_count++;
-	}
-	clear_unread_locked(f, b);
+	set_unread_locked(f, b, false);
+	b->cold = true;
+	if (rests)
+		enqueue_locked(f, b);
 }
 
 void block_free_locked(struct cst_fetch *f, struct cst_fetch_block *b)
 {
-	CST_ASSERT(b->refs == 0 && TAILQ_EMPTY(&b->waiters));
+	CST_ASSERT(b->refs == 0 && b->pins == 0 && TAILQ_EMPTY(&b->waiters));
 	if (b->state == BLOCK_READY)
 		dequeue_locked(f, b);
-	clear_unread_locked(f, b);
+	set_unread_locked(f, b, false);
 
 	struct cst_fetch_block **at = bucket(f, b->object, b->index);
 	while (*at != b)
@@ -131,12 +155,11 @@ void block_free_locked(struct cst_fetch *f, struct cst_fetch_block *b)
 	f->free_count++;
 }
 
-struct cst_fetch_block *block_take_locked(struct cst_fetch *f, struct cst_fetch_object *o, uint64_t index,
-					  bool prefetch)
+struct cst_fetch_block *block_take_locked(struct cst_fetch *f, struct cst_fetch_object *o, uint64_t index, bool unread)
 {
 	if (f->free_count == 0) {
 		struct cst_fetch_block *victim = TAILQ_FIRST(&f->used);
-		if (!victim && !prefetch)
+		if (!victim)
 			victim = TAILQ_FIRST(&f->unread);
 		CST_ASSERT(victim != NULL);
 		block_free_locked(f, victim);
@@ -149,8 +172,9 @@ struct cst_fetch_block *block_take_locked(struct cst_fetch *f, struct cst_fetch_
 	b->object = o;
 	b->index = index;
 	b->state = BLOCK_FETCHING;
-	b->unread = prefetch;
-	f->prefetch_blocks += prefetch;
+	b->pins = 1;
+	b->cold = b->saving = false;
+	set_unread_locked(f, b, unread);
 	struct cst_fetch_block **at = bucket(f, o, index);
 	b->hash_next = *at;
 	*at = b;
@@ -160,31 +184,47 @@ struct cst_fetch_block *block_take_locked(struct cst_fetch *f, struct cst_fetch_
 
 void block_ref_locked(struct cst_fetch *f, struct cst_fetch_block *b)
 {
-	if (b->refs == 0 && b->state == BLOCK_READY)
+	if (block_at_rest(b))
 		dequeue_locked(f, b);
 	b->refs++;
-	clear_unread_locked(f, b);
 }
 
 void block_unref_locked(struct cst_fetch *f, struct cst_fetch_block *b)
 {
 	CST_ASSERT(b->refs > 0);
-	if (--b->refs > 0 || b->state != BLOCK_READY)
-		return;
-	enqueue_locked(f, b);
-	if (b->object->users == 0)
-		block_free_locked(f, b);
+	b->refs--;
+	if (block_at_rest(b))
+		enqueue_locked(f, b);
 }
 
-void block_ready_locked(struct cst_fetch *f, struct cst_fetch_block *b)
+void block_touch_locked(struct cst_fetch *f, struct cst_fetch_block *b, bool more)
 {
-	CST_ASSERT(b->state == BLOCK_FETCHING);
+	CST_ASSERT(b->refs > 0);
+	b->cold = false;
+	/* Handles that read a little each must not hold everything. */
+	if (!more || (!b->unread && f->prefetch_blocks < f->block_count / 2))
+		set_unread_locked(f, b, more);
+}
+
+void block_ready_locked(struct cst_fetch_block *b)
+{
+	CST_ASSERT(b->state == BLOCK_FETCHING && b->pins > 0);
 	b->state = BLOCK_READY;
-	if (b->refs > 0)
-		return;
-	if (b->unread)
-		b->ready_at = cst_now();
-	enqueue_locked(f, b);
-	if (b->object->users == 0)
+}
+
+void block_pin_locked(struct cst_fetch *f, struct cst_fetch_block *b)
+{
+	if (block_at_rest(b))
+		dequeue_locked(f, b);
+	b->pins++;
+}
+
+void block_unpin_locked(struct cst_fetch *f, struct cst_fetch_block *b)
+{
+	CST_ASSERT(b->pins > 0);
+	b->pins--;
+	if (b->state == BLOCK_FETCHING)
 		block_free_locked(f, b);
+	else if (block_at_rest(b))
+		enqueue_locked(f, b);
 }

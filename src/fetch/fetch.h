@@ -17,6 +17,7 @@ struct cst_fetch_stream;
 /* What a cache below the memory holds of one object version (src/cache fills it in). Any thread; no function blocks, and `done` may
  * come before the call returns. Blocks are CST_FETCH_BLOCK bytes, aligned in the object; the object's last one is short. */
 #define CST_FETCH_BLOCK (128u << 10)
+#define CST_FETCH_WHOLE (256u << 10) /* objects up to this size are offered to the cache whole, in one call */
 struct cst_fetch_local;
 typedef void (*cst_fetch_local_fn)(void *arg, int rc);
 struct cst_fetch_local_ops {
@@ -49,7 +50,7 @@ struct cst_fetch_config {
 	int64_t calm_range; /* ns; 0: 2.5 s. Windows grow while ranges take no longer, and shrink when they take four times that */
 	unsigned stream_parallel; /* prefetching GETs in flight for one handle; 0: as many as max_prefetch lets */
 	bool no_save;		  /* nothing read goes into the local cache (fills do) */
-	int64_t keep_for_demand;  /* ns; 0: 3 s. Prefetched bytes that wait longer may make room for a READ that waits for memory */
+	int64_t keep_for_demand; /* ns; 0: 3 s. Prefetched bytes that wait longer may make room for a READ that waits for memory */
 };
 struct cst_fetch *cst_fetch_new(const struct cst_fetch_config *config, struct cst_error *err);
 /* All objects must have been given up and all reads released; waits for cancelled GETs to end (the bucket must still work). */
@@ -102,7 +103,8 @@ struct cst_fetch_read {
 	int slot_count, pending;
 	int result;
 	enum { CST_FETCH_READ_NEW, CST_FETCH_READ_QUEUED, CST_FETCH_READ_WAITING, CST_FETCH_READ_DONE } state;
-	bool whole; /* the range around it may be extended: sequential or a small object */
+	bool sequential;		/* its stream goes on behind it */
+	uint64_t want_first, want_last; /* blocks that its GET may be extended to */
 	TAILQ_ENTRY(cst_fetch_read) link;
 };
 void cst_fetch_read(struct cst_fetch_stream *s, struct cst_fetch_read *r);
@@ -116,23 +118,28 @@ void cst_fetch_read_release(struct cst_fetch_read *r);
 struct cst_fetch_fill {
 	uint64_t offset, length; /* 0, UINT64_MAX: all of it */
 	unsigned parallel;	 /* ranges under way; 0: 4 */
-	/* Once, on a loop or I/O thread: 0: all of it is there; -ENOSPC: the cache took no more; -ECANCELED; -ESTALE, -EIO, … as a read's. */
+	/* Once, on the thread of the cst_fetch, after cst_fetch_fill() or while it returns: 0: all of it is there; -ENOSPC: the cache took no more,
+	 * or there is none; -ECANCELED; -ESTALE, -EIO, … as a read's. May start the next one, may not block for long. */
 	void (*done)(struct cst_fetch_fill *fill, int rc, const struct cst_error *err);
 	void *arg;
 	uint64_t bytes_fetched, bytes_saved; /* from the origin; into the cache; atomic, grow while it runs */
 
-	struct cst_fetch_fill_state *state; /* private */
+	struct cst_fetch *fetch; /* private, from here on; NULL before it is started */
+	struct cst_fetch_fill_state *state;
 };
 void cst_fetch_fill(struct cst_fetch_object *o, struct cst_fetch_fill *fill);
 void cst_fetch_fill_cancel(struct cst_fetch_fill *fill); /* done comes soon, or has come */
 
 struct cst_fetch_stats {
 	uint64_t memory_limit, memory_used, memory_peak;
-	uint64_t bytes_local, local_ranges, local_failures; /* read from the cache below; ranges of it; those the origin was asked for again */
-	uint64_t bytes_offered, bytes_saved;		    /* to that cache */
+	uint64_t bytes_local, local_ranges,
+		local_failures; /* read from the cache below; ranges of it; those the origin was asked for again */
+	uint64_t bytes_offered, bytes_saved; /* to that cache */
 	uint64_t fill_ranges;
 	unsigned parallel; /* prefetching GETs that are allowed at a time just now (measured) */
-	uint64_t bytes_read, bytes_fetched, hits, misses, prefetched_ranges, waits_for_memory;
+	/* READs by where their bytes were: all in memory (or on their way there); the rest in the cache below; some asked from the origin. */
+	uint64_t hits, hits_local, misses;
+	uint64_t bytes_read, bytes_fetched, prefetched_ranges, waits_for_memory;
 	unsigned requests_in_flight, reads_waiting;
 };
 void cst_fetch_stats(struct cst_fetch *f, struct cst_fetch_stats *stats);

@@ -3,9 +3,13 @@
 #include <errno.h>
 #include <string.h>
 
+/* Work that was found while work was being done waits for it: a cache that answers at once doesn't pile up the stack. */
+static _Thread_local struct todo *running;
+
 void todo_init(struct todo *todo)
 {
 	STAILQ_INIT(&todo->ranges);
+	STAILQ_INIT(&todo->saves);
 	TAILQ_INIT(&todo->reads);
 	todo->err = NULL;
 }
@@ -23,24 +27,44 @@ static void describe(const struct cst_fetch_read *r, struct cst_error *err)
 		cst_error_why(err, "%s", strerror(-r->result));
 }
 
-void todo_run(struct todo *todo)
+static void run_reads(struct todo *todo)
 {
-	struct range *range;
-	while ((range = STAILQ_FIRST(&todo->ranges))) {
-		STAILQ_REMOVE_HEAD(&todo->ranges, link);
-		range_start(range);
-	}
 	struct cst_fetch_read *r;
 	while ((r = TAILQ_FIRST(&todo->reads))) {
 		TAILQ_REMOVE(&todo->reads, r, link);
-		struct cst_error err = CST_ERROR_INIT;
-		const struct cst_error *why = NULL;
-		if (r->result < 0) {
-			describe(r, &err);
-			why = todo->err && todo->err->code == -r->result ? todo->err : &err;
+		if (r->result >= 0) {
+			r->done(r, r->result, NULL); /* r may be gone after it */
+			continue;
 		}
-		r->done(r, r->result, why); /* r may be gone after it */
+		struct cst_error err;
+		describe(r, &err);
+		r->done(r, r->result, todo->err && todo->err->code == -r->result ? todo->err : &err);
 	}
+}
+
+void todo_run(struct todo *todo)
+{
+	if (running) {
+		STAILQ_CONCAT(&running->ranges, &todo->ranges);
+		STAILQ_CONCAT(&running->saves, &todo->saves);
+		run_reads(todo);
+		return;
+	}
+	running = todo;
+	do {
+		struct range *range;
+		while ((range = STAILQ_FIRST(&todo->ranges))) {
+			STAILQ_REMOVE_HEAD(&todo->ranges, link);
+			range_start(range);
+		}
+		run_reads(todo);
+		struct save *save = STAILQ_FIRST(&todo->saves);
+		if (save) {
+			STAILQ_REMOVE_HEAD(&todo->saves, link);
+			save_run(save);
+		}
+	} while (!STAILQ_EMPTY(&todo->ranges) || !STAILQ_EMPTY(&todo->saves));
+	running = NULL;
 }
 
 static void drop_slots_locked(struct cst_fetch_read *r)
@@ -90,31 +114,59 @@ void read_finish_locked(struct cst_fetch_read *r, int result, struct todo *todo)
 	TAILQ_INSERT_TAIL(&todo->reads, r, link);
 }
 
-/* The last block that the GET for a read should reach: the read's own end, or further where the bytes after it will surely be
- * wanted and memory is plentiful (small objects whole, sequential readers up to the next MiB). */
-static uint64_t demand_end_locked(const struct cst_fetch_read *r, uint64_t last)
+/* What the GET for a read may be extended to where memory is plentiful: as far around it as nothing is there or coming. */
+static void demand_extend_locked(const struct cst_fetch_read *r, unsigned missing, uint64_t *first, uint64_t *last)
 {
 	const struct cst_fetch_object *o = r->object;
-	const struct cst_fetch *f = o->fetch;
-	if (!r->whole || f->free_count + f->used_count < f->block_count / 4)
-		return last;
-	const uint64_t per_mib = (1u << 20) / BLOCK_SIZE;
-	uint64_t object_last = (o->size - 1) / BLOCK_SIZE;
-	uint64_t end = o->size <= 2 * CST_FETCH_READ_MAX ? object_last
-							 : cst_min((last / per_mib + 1) * per_mib - 1, object_last);
-	/* A neighbour that is there or coming ends the stretch. */
-	uint64_t reach = last;
-	while (reach < end && !block_find_locked(o->fetch, o, reach + 1))
-		reach++;
-	return reach;
+	struct cst_fetch *f = o->fetch;
+	uint64_t lo = *first, hi = *last;
+	if (r->want_first >= lo && r->want_last <= hi)
+		return;
+	while (hi < r->want_last && !block_find_locked(f, o, hi + 1))
+		hi++;
+	while (lo > r->want_first && !block_find_locked(f, o, lo - 1))
+		lo--;
+	unsigned more = (unsigned)(hi - *last + *first - lo);
+	if (f->free_count + f->used_count < cst_max(missing + more, f->block_count / 4))
+		return;
+	*first = lo;
+	*last = hi;
 }
 
 /* The last quarter of the memory is for objects that don't wait for the store already: those that it stalls must not take all. Such a
- * read is passed over in the queue until what its object waits for has come. */
+ * read is passed over in the queue until what its object waits for has come. Where prefetched bytes hold the memory, half of that. */
 static bool has_its_share_locked(const struct cst_fetch_object *o)
 {
 	const struct cst_fetch *f = o->fetch;
-	return o->demand_flying > 0 && blocks_available_locked(f, true) < f->block_count / 4;
+	if (o->demand_flying == 0)
+		return false;
+	return f->free_count + f->used_count + f->unread_count < f->block_count / 4 ||
+	       !blocks_can_have_locked(f, f->block_count / 8, true);
+}
+
+/* Is everything that a read misses in the cache below? */
+static bool local_has_locked(const struct cst_fetch_object *o, struct cst_fetch_block *const *found, uint64_t first,
+			     unsigned count)
+{
+	bool there = true;
+	for (unsigned i = 0; i < count && there; i++)
+		if (!found[i])
+			there = o->local && o->local->ops->probe(o->local, first + i, 1, &there) > 0 && there;
+	return there;
+}
+
+static void wait_for_locked(struct cst_fetch_read *r, struct cst_fetch_block *b)
+{
+	uint64_t end = r->offset + r->length;
+	struct cst_fetch_slot *slot = &r->slots[r->slot_count++];
+	*slot = (struct cst_fetch_slot){.read = r, .block = b};
+	block_touch_locked(r->object->fetch, b,
+			   r->sequential && end < b->index * BLOCK_SIZE + block_length(r->object, b->index));
+	if (b->state == BLOCK_FETCHING) {
+		slot->waiting = true;
+		TAILQ_INSERT_TAIL(&b->waiters, slot, link);
+		r->pending++;
+	}
 }
 
 /* Tries to give a read all its blocks. False: there is not enough memory; it then holds none. */
@@ -123,71 +175,88 @@ static bool read_start_locked(struct cst_fetch_read *r, bool first_in_line, stru
 	struct cst_fetch_object *o = r->object;
 	struct cst_fetch *f = o->fetch;
 	uint64_t first = r->offset / BLOCK_SIZE, last = (r->offset + r->length - 1) / BLOCK_SIZE;
-	unsigned missing = 0;
+	struct cst_fetch_block *found[CST_FETCH_IOV_MAX];
+	unsigned count = (unsigned)(last - first + 1), missing = 0, gets = 0;
 
-	for (uint64_t i = first; i <= last; i++)
-		missing += block_find_locked(f, o, i) == NULL;
-	if (missing && o->stale) {
+	for (unsigned i = 0; i < count; i++) {
+		found[i] = block_find_locked(f, o, first + i);
+		missing += found[i] == NULL;
+	}
+	if (missing && o->stale && !local_has_locked(o, found, first, count)) {
 		read_finish_locked(r, -ESTALE, todo);
 		return true;
 	}
 	if (missing && (!first_in_line || has_its_share_locked(o)))
 		return false;
 	/* What is there is referenced first, so that it is not given up to make room for the rest. */
-	struct cst_fetch_block *there[CST_FETCH_IOV_MAX];
-	int held = 0;
-	for (uint64_t i = first; i <= last; i++) {
-		struct cst_fetch_block *b = block_find_locked(f, o, i);
-		if (b) {
-			block_ref_locked(f, b);
-			there[held++] = b;
-		}
-	}
-	bool enough = blocks_available_locked(f, true) >= missing;
-	if (enough && missing) {
-		uint64_t end = demand_end_locked(r, last);
-		if (blocks_available_locked(f, true) < missing + (unsigned)(end - last))
-			end = last;
-		ranges_make_locked(o, first, end, RANGE_BLOCKS_MAX, false, todo);
-	}
-	if (enough) {
-		for (uint64_t i = first; i <= last; i++) {
-			struct cst_fetch_slot *slot = &r->slots[r->slot_count++];
-			*slot = (struct cst_fetch_slot){.read = r, .block = block_find_locked(f, o, i)};
-			block_ref_locked(f, slot->block);
-			if (slot->block->state == BLOCK_FETCHING) {
-				slot->waiting = true;
-				TAILQ_INSERT_TAIL(&slot->block->waiters, slot, link);
-				r->pending++;
-			}
-		}
-	}
-	for (int i = 0; i < held; i++)
-		block_unref_locked(f, there[i]);
-	if (!enough)
+	for (unsigned i = 0; i < count; i++)
+		if (found[i])
+			block_ref_locked(f, found[i]);
+	if (missing && !blocks_can_have_locked(f, missing, true)) {
+		for (unsigned i = 0; i < count; i++)
+			if (found[i])
+				block_unref_locked(f, found[i]);
 		return false;
+	}
+	if (missing) {
+		const struct range_plan plan = {
+			.kind = RANGE_DEMAND, .most = RANGE_BLOCKS_MAX, .own_first = first, .own_last = last};
+		uint64_t from = first, to = last;
+		demand_extend_locked(r, missing, &from, &to);
+		ranges_make_locked(o, from, to, &plan, &gets, todo);
+	}
+	for (unsigned i = 0; i < count; i++) {
+		struct cst_fetch_block *b = found[i];
+		if (!b) {
+			b = block_find_locked(f, o, first + i);
+			block_ref_locked(f, b);
+		}
+		wait_for_locked(r, b);
+	}
 
 	if (r->state == CST_FETCH_READ_QUEUED) {
 		TAILQ_REMOVE(&f->waiting, r, link);
 		f->waiting_count--;
 	}
 	r->state = CST_FETCH_READ_WAITING;
-	if (missing)
-		f->stats.misses++;
-	else
-		f->stats.hits++;
+	f->stats.hits += missing == 0;
+	f->stats.hits_local += missing > 0 && gets == 0;
+	f->stats.misses += gets > 0;
 	if (r->pending == 0)
 		read_finish_locked(r, 0, todo);
 	return true;
 }
 
-void waiting_pump_locked(struct cst_fetch *f, struct todo *todo)
+static void waiting_pump_locked(struct cst_fetch *f, struct todo *todo)
 {
 	struct cst_fetch_read *r, *next;
 	for (r = TAILQ_FIRST(&f->waiting); r; r = next) {
 		next = TAILQ_NEXT(r, link);
 		if (!read_start_locked(r, true, todo) && !has_its_share_locked(r->object))
 			return;
+	}
+}
+
+void pump_locked(struct cst_fetch *f, struct todo *todo)
+{
+	if (!TAILQ_EMPTY(&f->waiting))
+		waiting_pump_locked(f, todo);
+	if (!TAILQ_EMPTY(&f->hungry))
+		streams_pump_locked(f, todo);
+	if (!TAILQ_EMPTY(&f->fills))
+		fills_pump_locked(f, todo);
+}
+
+static void enqueue_locked(struct cst_fetch *f, struct cst_fetch_read *r, struct todo *todo)
+{
+	r->state = CST_FETCH_READ_QUEUED;
+	TAILQ_INSERT_TAIL(&f->waiting, r, link);
+	f->waiting_count++;
+	f->stats.waits_for_memory++;
+	waiting_pump_locked(f, todo); /* those before it may all be passed over */
+	if (f->asleep && !TAILQ_EMPTY(&f->waiting)) {
+		f->asleep = false;
+		pthread_cond_signal(&f->wake);
 	}
 }
 
@@ -203,7 +272,7 @@ void cst_fetch_read(struct cst_fetch_stream *s, struct cst_fetch_read *r)
 	r->object = cst_fetch_object_ref(o);
 	r->slot_count = r->pending = r->iov_count = 0;
 	r->result = 0;
-	r->whole = false;
+	r->sequential = false;
 	r->state = CST_FETCH_READ_NEW;
 
 	pthread_mutex_lock(&f->lock);
@@ -215,13 +284,8 @@ void cst_fetch_read(struct cst_fetch_stream *s, struct cst_fetch_read *r)
 		read_finish_locked(r, 0, &todo);
 	} else {
 		stream_note_locked(s, r);
-		if (!read_start_locked(r, TAILQ_EMPTY(&f->waiting), &todo)) {
-			r->state = CST_FETCH_READ_QUEUED;
-			TAILQ_INSERT_TAIL(&f->waiting, r, link);
-			f->waiting_count++;
-			f->stats.waits_for_memory++;
-			waiting_pump_locked(f, &todo); /* those before it may all be passed over */
-		}
+		if (!read_start_locked(r, TAILQ_EMPTY(&f->waiting), &todo))
+			enqueue_locked(f, r, &todo);
 		stream_prefetch_locked(s, &todo);
 	}
 	pthread_mutex_unlock(&f->lock);
@@ -236,7 +300,7 @@ void cst_fetch_read_cancel(struct cst_fetch_read *r)
 	pthread_mutex_lock(&f->lock);
 	if (r->state == CST_FETCH_READ_QUEUED || r->state == CST_FETCH_READ_WAITING) {
 		read_finish_locked(r, -EINTR, &todo);
-		waiting_pump_locked(f, &todo);
+		pump_locked(f, &todo);
 	}
 	pthread_mutex_unlock(&f->lock);
 	todo_run(&todo);
@@ -251,7 +315,7 @@ void cst_fetch_read_release(struct cst_fetch_read *r)
 	pthread_mutex_lock(&f->lock);
 	CST_ASSERT(r->state == CST_FETCH_READ_DONE);
 	drop_slots_locked(r);
-	waiting_pump_locked(f, &todo);
+	pump_locked(f, &todo);
 	pthread_mutex_unlock(&f->lock);
 	todo_run(&todo);
 	cst_fetch_object_unref(o);

@@ -1,21 +1,27 @@
-/* Access patterns and prefetch.
+/* Prefetch: what is asked for ahead of a handle's reads (pattern.c says what they look like).
  *
- * The kernel's own readahead sends several READs at once and two reader threads may swap them, so "sequential" means close to the
- * furthest byte read, not exactly after it. A run that starts at the object's beginning counts as sequential from its first read
- * (that is how files are copied and models loaded); elsewhere a second read in sequence is needed.
- *
- * The window (bytes kept asked for ahead of the reader) starts at 4 MiB and quadruples each time the reader has gone through a
+ * The window of a lane (bytes kept asked for ahead of it) starts at 4 MiB and quadruples each time the reader has gone through a
  * quarter of it, so that at 20 ms a request and 90 MiB/s a connection a stream reaches network speed after three round trips and a
- * short file costs little. It grows only as long as ranges come soon: over a thin line a larger window makes each of them slower and
- * nothing faster, until reads that wait for the first one pass their deadline. Ranges grow with it, from 1 MiB to the configured size: many small ones at first fill the window
- * soonest, few large ones later cost the fewest requests. */
+ * short file costs little; models start at 16 MiB with their first read. Reads from the back, and pieces of files that are read from their
+ * directory at the end, double. It grows only as long as ranges come soon: over a thin line a larger window makes each of
+ * them slower and nothing faster, until reads that wait for the first one pass their deadline. Ranges grow with it, from 1 MiB
+ * to the configured size: many small ones at first fill the window soonest, few large ones later cost the fewest requests.
+ *
+ * Three quarters of the memory are for prefetching, shared evenly by the streams that have read in the last seconds. Who is refused
+ * (by the share of GETs in flight, by memory, by reads that wait) stands in line, and is served in turn when something has ended. */
 #include "fetch/internal.h"
 
 #include "base/clock.h"
 
-#define NEAR_LEAST (64u << 10)
-#define WINDOW_FIRST (4u << 20)
-#define BLOCKS_PER_MIB ((1u << 20) / BLOCK_SIZE)
+#define WINDOW_FIRST (4 * MIB)
+#define WINDOW_MODEL (16 * MIB)
+#define WINDOW_BACKWARD (2 * MIB)
+#define WINDOW_LOCAL (8 * MIB) /* what is in the cache below needs no more */
+#define WINDOW_LEAST (2 * MIB)
+#define TAIL_SIZE MIB
+#define RECORDS_MOST 32u
+#define LANE_IDLE 16u /* reads of the handle elsewhere, until a lane's window is given up */
+#define STREAM_IDLE (2 * CST_NS_PER_S)
 
 struct cst_fetch_stream *cst_fetch_stream_new(struct cst_fetch_object *o)
 {
@@ -25,77 +31,214 @@ struct cst_fetch_stream *cst_fetch_stream_new(struct cst_fetch_object *o)
 	return s;
 }
 
-void cst_fetch_stream_free(struct cst_fetch_stream *s)
+static void free_stream(struct cst_fetch_stream *s)
 {
-	if (!s)
-		return;
-	CST_CHECK(s, STREAM_MAGIC);
-	pthread_mutex_lock(&s->object->fetch->lock);
-	stream_leave_locked(s);
-	pthread_mutex_unlock(&s->object->fetch->lock);
 	s->magic = 0;
-	cst_fetch_object_unref(s->object);
 	free(s);
 }
 
-void stream_leave_locked(struct cst_fetch_stream *s)
+/* Nobody will read blocks [from, to] on: they are free for others. */
+static void leave_blocks_locked(struct cst_fetch_object *o, uint64_t from, uint64_t to)
 {
-	struct cst_fetch_object *o = s->object;
-	if (s->window == 0)
-		return;
-	for (uint64_t i = s->next / BLOCK_SIZE; i * BLOCK_SIZE < s->prefetched; i++) {
+	for (uint64_t i = from; i <= to && !TAILQ_EMPTY(&o->blocks); i++) {
 		struct cst_fetch_block *b = block_find_locked(o->fetch, o, i);
 		if (b)
 			block_unwanted_locked(o->fetch, b);
 	}
 }
 
-void stream_note_locked(struct cst_fetch_stream *s, struct cst_fetch_read *r)
+static void leave_lane_locked(struct cst_fetch_stream *s, const struct lane *l)
 {
-	uint64_t end = r->offset + r->length;
-	/* Swapped READs come from the kernel's readahead, which makes them large; small random reads must not look close. */
-	uint64_t near_by = cst_max(4 * (uint64_t)r->length, (uint64_t)NEAR_LEAST);
-	bool near = r->offset + near_by >= s->next && r->offset <= s->next + near_by;
-	/* At the very start `next` is 0: a first read further in is near only by accident. */
-	bool follows = s->run ? near : r->offset == 0;
-	if (follows) {
-		s->run += r->length;
-		s->next = cst_max(s->next, end);
-	} else {
-		stream_leave_locked(s);
-		s->run = r->offset == 0 ? r->length : 0;
-		s->next = end;
-		s->window = 0;
-		s->prefetched = end;
-		if (s->run == 0)
-			s->run = 1; /* the next one nearby continues it */
-	}
-	bool sequential = s->run > r->length || r->offset == 0;
-	r->whole = sequential || s->object->size <= CST_FETCH_READ_MAX;
-	if (sequential && r->offset == 0 && s->window == 0)
-		s->prefetched = cst_max(s->prefetched, end);
+	if (l->kind == LANE_FORWARD) /* also what its last reads were extended to */
+		leave_blocks_locked(s->object, l->hi / BLOCK_SIZE,
+				    cst_max(l->ahead, (l->hi / MIB + 1) * MIB) / BLOCK_SIZE);
+	else if (l->kind == LANE_BACKWARD && l->window)
+		leave_blocks_locked(s->object, l->ahead / BLOCK_SIZE, l->lo / BLOCK_SIZE);
 }
 
-/* The stream has proved itself when it went past its first MiB; before that its prefetch could only be a guess, and slow objects
- * would fill the slots for prefetching with guesses. */
-static void grow_locked(struct cst_fetch_stream *s)
+static uint64_t record_start(const struct pattern *p, uint64_t k)
+{
+	return (uint64_t)((int64_t)p->record + p->stride * (int64_t)k);
+}
+
+static void leave_strides_locked(struct cst_fetch_stream *s)
+{
+	const struct pattern *p = &s->pattern;
+	uint64_t length = cst_max(p->record_length, p->record_end - p->record);
+	for (uint64_t k = 1; k <= s->stride_ahead; k++) {
+		uint64_t start = record_start(p, k);
+		leave_blocks_locked(s->object, start / BLOCK_SIZE, (start + length) / BLOCK_SIZE);
+	}
+	s->stride_ahead = 0;
+	s->stride_records = 0;
+}
+
+static void deactivate_locked(struct cst_fetch *f, struct cst_fetch_stream *s)
+{
+	if (!s->active)
+		return;
+	s->active = false;
+	TAILQ_REMOVE(&f->active, s, active_link);
+	f->active_count--;
+}
+
+static void activate_locked(struct cst_fetch *f, struct cst_fetch_stream *s)
+{
+	const struct cst_fetch_stream *oldest;
+	deactivate_locked(f, s);
+	s->seen = cst_now();
+	s->active = true;
+	TAILQ_INSERT_TAIL(&f->active, s, active_link);
+	f->active_count++;
+	while ((oldest = TAILQ_FIRST(&f->active)) && s->seen - oldest->seen > STREAM_IDLE)
+		deactivate_locked(f, TAILQ_FIRST(&f->active));
+}
+
+void cst_fetch_stream_free(struct cst_fetch_stream *s)
+{
+	if (!s)
+		return;
+	CST_CHECK(s, STREAM_MAGIC);
+	struct cst_fetch_object *o = s->object;
+	struct cst_fetch *f = o->fetch;
+	pthread_mutex_lock(&f->lock);
+	if (!TAILQ_EMPTY(&o->blocks)) {
+		for (const struct lane *l = s->pattern.lanes; l < s->pattern.lanes + LANES; l++)
+			leave_lane_locked(s, l);
+		leave_strides_locked(s);
+	}
+	deactivate_locked(f, s);
+	if (s->hungry)
+		TAILQ_REMOVE(&f->hungry, s, hungry_link);
+	s->hungry = false;
+	s->closed = true;
+	bool last = s->ranges == 0;
+	pthread_mutex_unlock(&f->lock);
+	if (last)
+		free_stream(s);
+	cst_fetch_object_unref(o);
+}
+
+void stream_put_locked(struct cst_fetch_stream *s)
+{
+	if (--s->ranges == 0 && s->closed)
+		free_stream(s);
+}
+
+/* ---- a read ---- */
+
+/* The blocks that the GET for a read should cover where memory is plentiful. */
+static void extend_read_locked(struct cst_fetch_stream *s, struct cst_fetch_read *r)
+{
+	const struct cst_fetch_object *o = s->object;
+	uint64_t end = r->offset + r->length, last = object_last(o);
+	r->want_first = r->offset / BLOCK_SIZE;
+	r->want_last = (end - 1) / BLOCK_SIZE;
+	if (o->size <= SMALL_OBJECT / 2 || (o->size <= SMALL_OBJECT && r->sequential)) {
+		r->want_first = 0;
+		r->want_last = last;
+	} else if (o->hint == HINT_TAIL && !s->tail_asked && r->offset + TAIL_SIZE >= o->size) {
+		s->tail_asked = true; /* the directory at the end, in one request */
+		r->want_first = (o->size - TAIL_SIZE) / BLOCK_SIZE;
+		r->want_last = last;
+	} else if (r->sequential && (o->hint != HINT_TAIL || r->offset == 0)) {
+		r->want_last = cst_min((r->want_last / BLOCKS_PER_MIB + 1) * BLOCKS_PER_MIB - 1, last);
+	}
+}
+
+/* A window for a lane that has proved itself by going past its first MiB; before that its prefetch could only be a guess, and slow
+ * objects would fill the slots for prefetching with guesses. The names of models are proof enough. */
+static void grow_forward_locked(struct cst_fetch_stream *s, struct lane *l, const struct cst_fetch_read *r)
 {
 	const struct cst_fetch *f = s->object->fetch;
 	uint64_t most = f->config.window_max;
-	if (s->run <= CST_FETCH_READ_MAX)
-		return;
-	if (s->window == 0) {
-		s->window = cst_min((uint64_t)WINDOW_FIRST, most);
-		s->grow_at = s->next + s->window / 4;
-	} else if (s->next >= s->grow_at) {
+	enum pattern_hint hint = s->object->hint;
+	bool model = hint == HINT_WHOLE && r->length >= BLOCK_SIZE / 2;
+	if (l->window == 0) {
+		if (l->bytes <= MIB && !model)
+			return;
+		l->window = cst_min(model ? WINDOW_MODEL : WINDOW_FIRST, most);
+		l->grow_at = l->hi + l->window / 4;
+		l->ahead = l->hi;
+	} else if (l->hi >= l->grow_at) {
 		int64_t took = s->object->range_ns, calm = f->config.calm_range;
 		if (took <= calm)
-			s->window = cst_min(s->window * 4, most);
+			l->window = cst_min(l->window * (hint == HINT_TAIL ? 2 : 4), most);
 		else if (took > 4 * calm)
-			s->window = cst_max(s->window / 4, cst_min((uint64_t)WINDOW_FIRST, most));
-		s->grow_at = s->next + s->window / 4;
+			l->window = cst_max(l->window / 4, cst_min(WINDOW_FIRST, most));
+		l->grow_at = l->hi + l->window / 4;
 	}
 }
+
+static void grow_backward_locked(struct cst_fetch_stream *s, struct lane *l)
+{
+	const struct cst_fetch *f = s->object->fetch;
+	if (l->window == 0) {
+		l->window = cst_min(WINDOW_BACKWARD, f->config.window_max);
+		l->ahead = l->lo;
+	} else if (l->lo <= l->grow_at) {
+		if (s->object->range_ns <= f->config.calm_range)
+			l->window = cst_min(l->window * 2, f->config.window_max);
+	} else {
+		return;
+	}
+	l->grow_at = l->lo > l->window / 4 ? l->lo - l->window / 4 : 0;
+}
+
+/* Windows of lanes that the handle has not come back to. */
+static void leave_idle_lanes_locked(struct cst_fetch_stream *s)
+{
+	struct pattern *p = &s->pattern;
+	for (struct lane *l = p->lanes; l < p->lanes + LANES; l++)
+		if (l->window && p->reads - l->used > LANE_IDLE) {
+			leave_lane_locked(s, l);
+			l->window = 0;
+			l->bytes = 0;
+		}
+}
+
+void stream_note_locked(struct cst_fetch_stream *s, struct cst_fetch_read *r)
+{
+	struct cst_fetch_object *o = s->object;
+	struct pattern *p = &s->pattern, before = *p;
+	struct lane left;
+	bool was_strided = s->stride_records > 0;
+	struct lane *l = pattern_note(p, r->offset, r->length, o->hint, &left);
+	bool strided = pattern_is_strided(p);
+
+	leave_lane_locked(s, &left);
+	leave_idle_lanes_locked(s);
+	if (was_strided && (!strided || p->stride != before.stride)) {
+		struct pattern now = *p;
+		*p = before;
+		leave_strides_locked(s);
+		*p = now;
+	}
+	r->sequential = !strided && l->kind == LANE_FORWARD;
+	extend_read_locked(s, r);
+	if (!o->fetch->config.prefetch)
+		return;
+	if (strided) {
+		if (p->record != before.record) {
+			uint64_t gone = (uint64_t)(((int64_t)p->record - (int64_t)before.record) / p->stride);
+			s->stride_ahead -= cst_min(gone, s->stride_ahead);
+			s->stride_records = cst_min(cst_max(2u, s->stride_records * 2), RECORDS_MOST);
+		}
+	} else if (l->kind == LANE_FORWARD) {
+		enum lane_kind kind = before.lanes[l - p->lanes].kind;
+		if (kind == LANE_BACKWARD)
+			l->window = 0;
+		grow_forward_locked(s, l, r);
+	} else if (l->kind == LANE_BACKWARD) {
+		if (before.lanes[l - p->lanes].kind != LANE_BACKWARD)
+			l->window = 0;
+		grow_backward_locked(s, l);
+	}
+	if (l->window || s->stride_records)
+		activate_locked(o->fetch, s);
+}
+
+/* ---- asking ---- */
 
 /* Memory for prefetching: not all of it, and not what other streams are about to read, unless they have paused for long. */
 static bool has_room_locked(struct cst_fetch *f, unsigned blocks)
@@ -106,7 +249,7 @@ static bool has_room_locked(struct cst_fetch *f, unsigned blocks)
 	 * the other half is for demand. */
 	if (f->prefetch_flying + blocks > f->block_count / 2)
 		return false;
-	while (blocks_available_locked(f, false) < blocks || f->prefetch_blocks + blocks > f->block_count / 4 * 3) {
+	while (!blocks_can_have_locked(f, blocks, false) || f->prefetch_blocks + blocks > f->block_count / 4 * 3) {
 		now = now ? now : cst_now();
 		oldest = TAILQ_FIRST(&f->unread);
 		if (!oldest || now - oldest->ready_at < f->config.keep_unread)
@@ -116,53 +259,186 @@ static bool has_room_locked(struct cst_fetch *f, unsigned blocks)
 	return true;
 }
 
-/* What was prefetched may have been given up meanwhile: the window is then filled again. */
-static void check_window_locked(struct cst_fetch_stream *s)
+enum answer { YES, LATER, NOT_NOW };
+
+/* May these blocks be asked for? LATER: something of the whole is short, the stream stands in line. NOT_NOW: its own GETs will bring it
+ * back here when they end. */
+static enum answer may_ask_locked(struct cst_fetch_stream *s, unsigned blocks, bool local)
+{
+	struct cst_fetch *f = s->object->fetch;
+	if (!local) {
+		if (f->config.stream_parallel && s->gets >= f->config.stream_parallel)
+			return NOT_NOW;
+		if (f->prefetch_ranges >= f->adapt.limit) {
+			adapt_bound(&f->adapt);
+			return LATER;
+		}
+	}
+	return TAILQ_EMPTY(&f->waiting) && has_room_locked(f, blocks) ? YES : LATER;
+}
+
+/* Is the block in the cache below? Then *count falls to those that are alike. */
+static bool is_local_locked(const struct cst_fetch_object *o, uint64_t first, unsigned *count)
+{
+	bool there = false;
+	if (o->local) {
+		unsigned alike = o->local->ops->probe(o->local, first, *count, &there);
+		*count = cst_min(*count, cst_max(alike, 1u));
+	}
+	return there;
+}
+
+static uint64_t share_locked(const struct cst_fetch *f)
+{
+	return cst_max((uint64_t)f->block_count * BLOCK_SIZE / 4 * 3 / cst_max(f->active_count, 1u), WINDOW_LEAST);
+}
+
+/* Asks for blocks [first, last], in pieces that are all in the cache below or all in the origin. *first: where it stopped. */
+static enum answer ask_locked(struct cst_fetch_stream *s, uint64_t *first, uint64_t last, struct todo *todo)
 {
 	struct cst_fetch_object *o = s->object;
-	uint64_t next = (s->next + BLOCK_SIZE - 1) / BLOCK_SIZE;
-	if (next * BLOCK_SIZE < s->prefetched && !block_find_locked(o->fetch, o, next))
-		s->prefetched = next * BLOCK_SIZE;
+	const struct range_plan plan = {.kind = RANGE_PREFETCH, .most = RANGE_BLOCKS_MAX, .stream = s};
+	while (*first <= last) {
+		unsigned count = (unsigned)cst_min(last - *first + 1, (uint64_t)RANGE_BLOCKS_MAX);
+		bool local = is_local_locked(o, *first, &count);
+		enum answer answer = may_ask_locked(s, count, local);
+		if (answer != YES)
+			return answer;
+		ranges_make_locked(o, *first, *first + count - 1, &plan, NULL, todo);
+		*first += count;
+	}
+	return YES;
+}
+
+/* What was prefetched may have been given up meanwhile: the window is then filled again. */
+static void check_ahead_locked(struct cst_fetch_stream *s, struct lane *l)
+{
+	struct cst_fetch_object *o = s->object;
+	uint64_t next = (l->hi + BLOCK_SIZE - 1) / BLOCK_SIZE;
+	if (next * BLOCK_SIZE < l->ahead && !block_find_locked(o->fetch, o, next))
+		l->ahead = next * BLOCK_SIZE;
+}
+
+static uint64_t range_size(const struct cst_fetch *f, uint64_t window)
+{
+	return cst_min(cst_max(window / 4 & ~(MIB - 1), MIB), (uint64_t)f->config.range_size);
+}
+
+static enum answer ask_forward_locked(struct cst_fetch_stream *s, struct lane *l, struct todo *todo)
+{
+	struct cst_fetch_object *o = s->object;
+	l->ahead = cst_max(l->ahead, l->hi);
+	check_ahead_locked(s, l);
+	uint64_t window = cst_min(l->window, share_locked(o->fetch));
+	unsigned one = 1;
+	if (window > WINDOW_LOCAL && l->ahead < o->size && is_local_locked(o, l->ahead / BLOCK_SIZE, &one))
+		window = WINDOW_LOCAL;
+	uint64_t range = range_size(o->fetch, window), target = cst_min(l->hi + window, o->size);
+	while (l->ahead < target) {
+		/* Ranges end on multiples of their size, so that streams over one object ask for the same ones. */
+		uint64_t end = cst_min((l->ahead / range + 1) * range, o->size);
+		if (end > target && end != o->size)
+			break;
+		uint64_t first = l->ahead / BLOCK_SIZE;
+		enum answer answer = ask_locked(s, &first, (end - 1) / BLOCK_SIZE, todo);
+		l->ahead = cst_max(l->ahead, cst_min(first * BLOCK_SIZE, end));
+		if (answer != YES)
+			return answer;
+		l->ahead = end;
+	}
+	return YES;
+}
+
+static enum answer ask_backward_locked(struct cst_fetch_stream *s, struct lane *l, struct todo *todo)
+{
+	const struct cst_fetch *f = s->object->fetch;
+	uint64_t window = cst_min(l->window, share_locked(f)), range = range_size(f, window);
+	l->ahead = cst_min(l->ahead, l->lo);
+	uint64_t target = l->lo > window ? l->lo - window : 0;
+	while (l->ahead > target) {
+		uint64_t from = (l->ahead - 1) / range * range;
+		if (from < target)
+			break;
+		uint64_t first = from / BLOCK_SIZE;
+		/* All of it or nothing: what is nearest comes last. */
+		enum answer answer = may_ask_locked(s, (unsigned)((l->ahead - 1) / BLOCK_SIZE - first + 1), false);
+		if (answer == YES)
+			answer = ask_locked(s, &first, (l->ahead - 1) / BLOCK_SIZE, todo);
+		if (answer != YES)
+			return answer;
+		l->ahead = from;
+	}
+	return YES;
+}
+
+static enum answer ask_strided_locked(struct cst_fetch_stream *s, struct todo *todo)
+{
+	const struct cst_fetch_object *o = s->object;
+	const struct pattern *p = &s->pattern;
+	uint64_t length = cst_max(p->record_length, p->record_end - p->record);
+	uint64_t most =
+		cst_min(o->fetch->config.window_max, share_locked(o->fetch)) / cst_max(length, (uint64_t)BLOCK_SIZE);
+	while (s->stride_ahead < cst_min((uint64_t)s->stride_records, most)) {
+		int64_t at = (int64_t)p->record + p->stride * (int64_t)(s->stride_ahead + 1);
+		if (at < 0 || (uint64_t)at >= o->size)
+			break;
+		uint64_t first = (uint64_t)at / BLOCK_SIZE;
+		enum answer answer =
+			ask_locked(s, &first, (cst_min((uint64_t)at + length, o->size) - 1) / BLOCK_SIZE, todo);
+		if (answer != YES)
+			return answer;
+		s->stride_ahead++;
+	}
+	return YES;
 }
 
 void stream_prefetch_locked(struct cst_fetch_stream *s, struct todo *todo)
 {
-	struct cst_fetch_object *o = s->object;
-	struct cst_fetch *f = o->fetch;
-	if (!f->config.prefetch || o->stale)
+	struct cst_fetch *f = s->object->fetch;
+	if (s->closed || s->object->stale)
 		return;
-	grow_locked(s);
-	if (s->window == 0)
-		return;
-
-	uint64_t mib = 1u << 20;
-	uint64_t range = cst_min(cst_max(s->window / 4 & ~(mib - 1), mib), (uint64_t)f->config.range_size);
-	uint64_t target = cst_min(s->next + s->window, o->size);
-	if (s->prefetched < s->next)
-		s->prefetched = s->next;
-	check_window_locked(s);
-	while (s->prefetched < target) {
-		/* Ranges end on multiples of their size, so that streams over one object ask for the same ones. */
-		uint64_t end = cst_min((s->prefetched / range + 1) * range, o->size);
-		if (end > target && end != o->size)
-			return;
-		unsigned blocks = (unsigned)((end - 1) / BLOCK_SIZE - s->prefetched / BLOCK_SIZE + 1);
-		if (f->prefetch_ranges >= f->config.max_prefetch || !TAILQ_EMPTY(&f->waiting) ||
-		    !has_room_locked(f, blocks))
-			return;
-		ranges_make_locked(o, s->prefetched / BLOCK_SIZE, (end - 1) / BLOCK_SIZE, RANGE_BLOCKS_MAX, true, todo);
-		s->prefetched = end;
+	enum answer answer = s->stride_records ? ask_strided_locked(s, todo) : YES;
+	for (struct lane *l = s->pattern.lanes; l < s->pattern.lanes + LANES && answer == YES; l++)
+		if (l->window)
+			answer = l->kind == LANE_FORWARD ? ask_forward_locked(s, l, todo)
+							 : ask_backward_locked(s, l, todo);
+	if (answer == LATER && !s->hungry) {
+		s->hungry = true;
+		TAILQ_INSERT_TAIL(&f->hungry, s, hungry_link);
 	}
 }
 
-bool object_prefetch_locked(struct cst_fetch_object *o, struct todo *todo)
+void streams_pump_locked(struct cst_fetch *f, struct todo *todo)
 {
+	unsigned turns = 0;
+	struct cst_fetch_stream *s;
+	while ((s = TAILQ_FIRST(&f->hungry)) && TAILQ_EMPTY(&f->waiting)) {
+		unsigned before = f->ranges;
+		TAILQ_REMOVE(&f->hungry, s, hungry_link);
+		s->hungry = false;
+		stream_prefetch_locked(s, todo);
+		/* Nothing for this one: nor for the others, but it may want more than they do. */
+		if (f->ranges == before && ++turns == 4)
+			return;
+	}
+}
+
+bool cst_fetch_object_prefetch(struct cst_fetch_object *o)
+{
+	CST_CHECK(o, OBJECT_MAGIC);
 	struct cst_fetch *f = o->fetch;
-	if (o->size == 0 || o->size > 2 * CST_FETCH_READ_MAX || o->stale || !TAILQ_EMPTY(&o->blocks))
+	const struct range_plan plan = {.kind = RANGE_PREFETCH, .most = RANGE_BLOCKS_MAX};
+	struct todo todo;
+	todo_init(&todo);
+	bool made = false;
+	if (o->size == 0 || o->size > SMALL_OBJECT)
 		return false;
-	uint64_t last = (o->size - 1) / BLOCK_SIZE;
-	if (f->prefetch_ranges >= f->config.max_prefetch || !TAILQ_EMPTY(&f->waiting) ||
-	    !has_room_locked(f, (unsigned)last + 1))
-		return false;
-	return ranges_make_locked(o, 0, last, RANGE_BLOCKS_MAX, true, todo) > 0;
+	pthread_mutex_lock(&f->lock);
+	/* Small GETs cost their time, not the line: they are not measured, nor held to what is. */
+	if (!o->stale && TAILQ_EMPTY(&o->blocks) && TAILQ_EMPTY(&f->waiting) &&
+	    f->prefetch_ranges < f->config.max_prefetch && has_room_locked(f, (unsigned)object_last(o) + 1))
+		made = ranges_make_locked(o, 0, object_last(o), &plan, NULL, &todo) > 0;
+	pthread_mutex_unlock(&f->lock);
+	todo_run(&todo);
+	return made;
 }
