@@ -111,7 +111,9 @@ struct cst_cache {
 	unsigned promoting;
 	TAILQ_HEAD(cst_finish_list, cst_finish) finish_waiting, finish_running;
 	unsigned finish_count, finish_active;
-	bool stopping;
+	bool stopping;	 /* atomic */
+	bool ready;	 /* atomic: all levels are open */
+	unsigned copies; /* demoted entries that are being made complete */
 };
 
 /* An entry in use. Identity is its object's, which lives longer. */
@@ -125,6 +127,7 @@ struct cst_place {
 	pthread_mutex_t files; /* the extent's descriptors are opened once, and then stay as they are */
 	struct cst_extent extent;
 	int opened; /* atomic: extent is open */
+	int bad;    /* atomic: damaged, and forgotten */
 
 	/* Under the object's lock. */
 	uint64_t blocks, present, own; /* own: written by this process since it opened the entry */
@@ -149,6 +152,7 @@ struct cst_cache_object {
 	struct cst_cache *cache;
 	struct cst_fetch_local local;
 	struct cst_cache_object *hash_next;
+	bool finishing;		      /* under cst_cache.lock: its rest is being fetched, or will be */
 	struct cst_cache_identity id; /* texts behind this struct */
 	uint64_t blocks;
 	unsigned lookups; /* atomic: volumes that haven't answered */
@@ -228,6 +232,8 @@ void cst_place_unref(struct cst_place *p); /* may close files */
 int cst_place_files(struct cst_place *p);
 /* Reads the map's records and adds what is there. Blocks. */
 int cst_place_look(struct cst_cache_object *o, struct cst_place *p);
+/* How many of the blocks from `block` on, at most `most`, are all there or (there false) all missing. */
+uint64_t cst_place_run_locked(const struct cst_place *p, uint64_t block, uint64_t most, bool there);
 bool cst_place_has_locked(const struct cst_place *p, uint64_t block);
 /* Notes blocks as there; returns how many were not. */
 uint64_t cst_place_add_locked(struct cst_place *p, uint64_t first, uint64_t count);
@@ -238,6 +244,8 @@ static inline uint64_t cst_block_length(uint64_t size, uint64_t block)
 }
 /* The topmost usable entry that has the block, and how many following ones, at most `most`, it has too. */
 struct cst_place *cst_object_find_locked(struct cst_cache_object *o, uint64_t block, uint64_t most, uint64_t *run);
+/* How many of the blocks from `block` on, at most `most`, no level has. */
+uint64_t cst_object_missing_locked(struct cst_cache_object *o, uint64_t block, uint64_t most);
 /* The volumes are asked again, when that is due. Never blocks. */
 void cst_object_look_again(struct cst_cache_object *o);
 /* fn once nothing of the object is being written or completed. */
