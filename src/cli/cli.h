@@ -19,6 +19,8 @@ extern const struct cst_command cst_command_store;
 extern const struct cst_command cst_command_mount;
 extern const struct cst_command cst_command_umount;
 extern const struct cst_command cst_command_stats;
+extern const struct cst_command cst_command_load;
+extern const struct cst_command cst_command_cache;
 extern const struct cst_command cst_command_help;
 extern const struct cst_command cst_command_version;
 extern const struct cst_command cst_command_completion;
