@@ -29,6 +29,21 @@ void cst_fs_call_interrupt(struct cst_fs_call *call)
 	cst_fs_call_unlock(call);
 }
 
+void fs_live_begin(struct cst_fs *fs)
+{
+	pthread_mutex_lock(&fs->live_lock);
+	fs->live++;
+	pthread_mutex_unlock(&fs->live_lock);
+}
+
+void fs_live_end(struct cst_fs *fs)
+{
+	pthread_mutex_lock(&fs->live_lock);
+	if (--fs->live == 0)
+		pthread_cond_broadcast(&fs->live_none);
+	pthread_mutex_unlock(&fs->live_lock);
+}
+
 void fs_wait_unref(struct fs_wait *w)
 {
 	if (!cst_ref_put(&w->ref))
@@ -36,10 +51,7 @@ void fs_wait_unref(struct fs_wait *w)
 	struct cst_fs *fs = w->fs;
 	pthread_mutex_destroy(&w->lock);
 	w->free(w);
-	pthread_mutex_lock(&fs->live_lock);
-	if (--fs->live == 0)
-		pthread_cond_broadcast(&fs->live_none);
-	pthread_mutex_unlock(&fs->live_lock);
+	fs_live_end(fs);
 }
 
 static void try_leave(struct fs_wait *w)
@@ -80,9 +92,7 @@ void fs_wait_arm(struct fs_wait *w, struct cst_fs *fs, struct cst_fs_call *call,
 	pthread_mutex_init(&w->lock, NULL);
 	w->leave = leave;
 	w->free = free_fn;
-	pthread_mutex_lock(&fs->live_lock);
-	fs->live++;
-	pthread_mutex_unlock(&fs->live_lock);
+	fs_live_begin(fs);
 	cst_fs_call_lock(call);
 	call->private_data = w;
 	if (call->interrupted)

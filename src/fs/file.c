@@ -1,45 +1,6 @@
-/* Files: open, read, release. */
+/* Files: read and release; open is in open.c. */
 #define CST_LOG_AREA "fs"
 #include "fs/internal.h"
-
-#include <fcntl.h>
-
-static void open_checked(struct cst_fs *fs, struct cst_fs_call *call, struct cst_inode *inode, int rc)
-{
-	if (rc < 0) {
-		fs->host->error(call, rc);
-		return;
-	}
-	struct fs_handle *h = fs_handle_new(fs, inode, 0);
-	uint64_t fh = h->fh, node = inode->id->node;
-	/* One inode is one version, so what the kernel has of it is right whatever kernel_cache and auto_cache say. */
-	unsigned flags = fs->config.direct_io ? CST_FS_DIRECT_IO : CST_FS_KEEP_CACHE;
-	fs_handle_unref(h);
-	if (fs->host->opened(call, fh, flags, 0) == -ENOENT)
-		fs_handle_release(fs, node, fh);
-}
-
-void cst_fs_open(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node, uint32_t flags)
-{
-	CST_CHECK(fs, FS_MAGIC);
-	struct cst_inode *inode = cst_inode_get(fs->table, node);
-	int rc = 0;
-	if (!inode)
-		rc = -ESTALE;
-	else if (inode->id->kind != CST_KIND_FILE)
-		rc = cst_inode_is_dir(inode) ? -EISDIR : -ELOOP;
-	if (rc < 0) {
-		fs->host->error(call, rc);
-	} else if ((flags & O_ACCMODE) != O_RDONLY || flags & O_TRUNC) {
-		cst_fs_refuse_write(fs, call, "opening a file for writing was");
-	} else {
-		cst_inode_lock(fs->table, inode);
-		bool doubtful = inode->data && cst_fetch_object_is_stale(inode->data);
-		cst_inode_unlock(fs->table, inode);
-		fs_check_version(fs, call, inode, doubtful || fs->config.list_ttl <= 0, open_checked);
-	}
-	cst_inode_unref(fs->table, inode);
-}
 
 struct read_call {
 	struct fs_wait w;
@@ -124,7 +85,7 @@ static void start_read(struct cst_fs *fs, struct cst_fs_call *call, struct fs_ha
 	r->read.done = read_done;
 	r->read.arg = r;
 	fs_wait_arm(&r->w, fs, call, read_leave, read_free);
-	cst_fetch_read(h->stream, &r->read);
+	cst_fetch_read(fs_handle_stream(h), &r->read);
 	fs_wait_started(&r->w);
 }
 
@@ -144,8 +105,11 @@ void cst_fs_read(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node, uin
 	} else if (offset >= end || size == 0) {
 		fs->host->data(call, NULL, 0);
 	} else {
+		struct fs_handle *h = fs_handle_get(fs, inode, fh);
 		uint64_t length = cst_min(cst_min((uint64_t)size, (uint64_t)CST_FETCH_READ_MAX), end - offset);
-		start_read(fs, call, fs_handle_get(fs, inode, fh), offset, (uint32_t)length);
+		if (fs->ahead && !__atomic_exchange_n(&h->was_read, true, __ATOMIC_RELAXED))
+			fs_ahead_read(fs->ahead, inode);
+		start_read(fs, call, h, offset, (uint32_t)length);
 	}
 	cst_inode_unref(fs->table, inode);
 }

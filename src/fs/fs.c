@@ -73,6 +73,9 @@ struct cst_fs *cst_fs_new(const struct cst_fs_config *config, const struct cst_f
 	fs->pool = cst_pool_new("cst-fs", POOL_THREADS);
 	for (unsigned i = 0; i < HANDLE_SHARDS; i++)
 		pthread_mutex_init(&fs->handles[i].lock, NULL);
+	for (unsigned i = 0; i < FS_BINDINGS; i++)
+		pthread_mutex_init(&fs->bindings[i], NULL);
+	fs->ahead = config->look_ahead ? fs_ahead_new(fs) : NULL;
 	fs->metric_skipped = cst_metric_counter("cistern_fs_skipped_names_total", NULL,
 						"Keys not shown because POSIX can't hold their names");
 	fs->metric_shadowed = cst_metric_counter("cistern_fs_shadowed_prefixes_total", NULL,
@@ -103,6 +106,8 @@ void cst_fs_free(struct cst_fs *fs)
 		pthread_cond_wait(&fs->live_none, &fs->live_lock);
 	pthread_mutex_unlock(&fs->live_lock);
 	cst_pool_free(fs->pool);
+	if (fs->ahead)
+		fs_ahead_clear(fs->ahead);
 	for (unsigned i = 0; i < HANDLE_SHARDS; i++) {
 		for (unsigned b = 0; b < HANDLE_BUCKETS; b++) {
 			while (fs->handles[i].buckets[b]) {
@@ -115,6 +120,9 @@ void cst_fs_free(struct cst_fs *fs)
 	}
 	cst_inode_table_free(fs->table);
 	cst_meta_free(fs->meta);
+	fs_ahead_free(fs->ahead);
+	for (unsigned i = 0; i < FS_BINDINGS; i++)
+		pthread_mutex_destroy(&fs->bindings[i]);
 	pthread_cond_destroy(&fs->live_none);
 	pthread_mutex_destroy(&fs->live_lock);
 	fs->magic = 0;
@@ -298,5 +306,10 @@ void cst_fs_stats(struct cst_fs *fs, struct cst_fs_stats *stats)
 		.lookups_local = __atomic_load_n(&fs->lookups_local, __ATOMIC_RELAXED),
 		.reads = __atomic_load_n(&fs->reads, __ATOMIC_RELAXED),
 		.bytes_read = __atomic_load_n(&fs->bytes_read, __ATOMIC_RELAXED),
+		.opens_passthrough = __atomic_load_n(&fs->opens_passthrough, __ATOMIC_RELAXED),
+		.opens_cached = __atomic_load_n(&fs->opens_cached, __ATOMIC_RELAXED),
+		.opens_direct = __atomic_load_n(&fs->opens_direct, __ATOMIC_RELAXED),
+		.looked_ahead = fs->ahead ? fs_ahead_count(fs->ahead) : 0,
+		.passthrough_error = __atomic_load_n(&fs->passthrough_error, __ATOMIC_RELAXED),
 	};
 }

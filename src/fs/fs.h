@@ -53,6 +53,7 @@ struct cst_fs_call {
 	bool interrupted; /* the file system's: an INTERRUPT that came before the call waited */
 	void (*cancel)(struct cst_fs_call *call);
 	void *private_data; /* the file system's */
+	uint32_t flags;	    /* the file system's: of an open */
 };
 
 /* What the host provides. A reply consumes the call. `rc` are negative errno. Data is copied (written to the kernel) before the

@@ -14,13 +14,13 @@ static struct fs_handle **find_locked(struct fs_handle_shard *s, uint64_t fh)
 	return at;
 }
 
-static void count_open(struct cst_fs *fs, struct cst_inode *inode, int change)
+static void count_open(struct cst_fs *fs, struct cst_inode *inode, bool passthrough, int change)
 {
 	bool is_dir = cst_inode_is_dir(inode);
 	struct cst_fetch_object *unused = NULL;
 	cst_inode_lock(fs->table, inode);
 	inode->opens += (uint32_t)change;
-	if (inode->opens == 0 && inode->stale) { /* nobody can open it again */
+	if (inode->opens == 0 && (inode->stale || inode->aside)) { /* nobody can open it again */
 		unused = inode->data;
 		inode->data = NULL;
 	}
@@ -28,11 +28,18 @@ static void count_open(struct cst_fs *fs, struct cst_inode *inode, int change)
 	if (unused)
 		cst_fetch_object_unref(unused);
 	__atomic_fetch_add(is_dir ? &fs->open_dirs : &fs->open_files, (uint64_t)change, __ATOMIC_RELAXED);
+	if (passthrough)
+		__atomic_fetch_add(&fs->open_passthrough, (uint64_t)change, __ATOMIC_RELAXED);
+	if (is_dir || passthrough || !fs->host->open_files)
+		return;
+	uint64_t files = __atomic_load_n(&fs->open_files, __ATOMIC_RELAXED);
+	uint64_t others = __atomic_load_n(&fs->open_passthrough, __ATOMIC_RELAXED);
+	fs->host->open_files(fs->host->host, files > others ? files - others : 0);
 }
 
 /* The data of the inode's version, shared by its handles. A version that another came after (412) and that a HEAD has since found
  * current again starts afresh. */
-static struct cst_fetch_object *data_of(struct cst_fs *fs, struct cst_inode *inode)
+static struct cst_fetch_object *data_of(struct cst_fs *fs, struct cst_inode *inode, struct fs_file *file)
 {
 	struct cst_fetch_object *made = NULL, *old = NULL, *data;
 	cst_inode_lock(fs->table, inode);
@@ -42,8 +49,11 @@ static struct cst_fetch_object *data_of(struct cst_fs *fs, struct cst_inode *ino
 	else
 		data = NULL;
 	cst_inode_unlock(fs->table, inode);
-	if (data)
+	if (data) {
+		if (file)
+			fs_file_bind(fs, inode, file, data);
 		return data;
+	}
 	CST_AUTO_BUF key = CST_BUF_INIT;
 	fs_key(fs, inode, &key);
 	made = cst_fetch_object_new(fs->config.fetch, cst_buf_slice(&key), cst_inode_etag(inode), inode->id->size);
@@ -56,12 +66,40 @@ static struct cst_fetch_object *data_of(struct cst_fs *fs, struct cst_inode *ino
 	}
 	data = cst_fetch_object_ref(inode->data);
 	cst_inode_unlock(fs->table, inode);
+	if (file && old && old != made)
+		fs_file_unbound(fs, inode, file);
 	if (old)
 		cst_fetch_object_unref(old);
+	if (file)
+		fs_file_bind(fs, inode, file, data);
 	return data;
 }
 
-struct fs_handle *fs_handle_new(struct cst_fs *fs, struct cst_inode *inode, uint64_t fh)
+static struct cst_fetch_stream *stream_new(struct cst_fs *fs, struct cst_inode *inode, struct fs_file *file)
+{
+	struct cst_fetch_object *data = data_of(fs, inode, file);
+	struct cst_fetch_stream *stream = cst_fetch_stream_new(data);
+	cst_fetch_object_unref(data);
+	return stream;
+}
+
+struct cst_fetch_stream *fs_handle_stream(struct fs_handle *h)
+{
+	struct cst_fetch_stream *stream = __atomic_load_n(&h->stream, __ATOMIC_ACQUIRE);
+	if (stream)
+		return stream;
+	pthread_mutex_lock(&h->lock);
+	stream = h->stream;
+	if (!stream) {
+		stream = stream_new(h->fs, h->inode, h->file);
+		__atomic_store_n(&h->stream, stream, __ATOMIC_RELEASE);
+	}
+	pthread_mutex_unlock(&h->lock);
+	return stream;
+}
+
+static struct fs_handle *handle_new(struct cst_fs *fs, struct cst_inode *inode, uint64_t fh, struct fs_file *file,
+				    bool passthrough)
 {
 	struct fs_handle *h = CST_NEW(struct fs_handle);
 	h->magic = FS_HANDLE_MAGIC;
@@ -70,15 +108,15 @@ struct fs_handle *fs_handle_new(struct cst_fs *fs, struct cst_inode *inode, uint
 	h->fs = fs;
 	h->inode = cst_inode_ref(fs->table, inode);
 	h->fh = fh ? fh : __atomic_fetch_add(&fs->next_fh, 1, __ATOMIC_RELAXED);
+	h->file = file;
+	h->passthrough = passthrough;
 	pthread_mutex_init(&h->lock, NULL);
 	if (cst_inode_is_dir(inode)) {
 		h->dir = cst_dir_ref(fs_dir_of(fs, inode));
-	} else if (inode->id->size > 0) {
-		struct cst_fetch_object *data = data_of(fs, inode);
-		h->stream = cst_fetch_stream_new(data);
-		cst_fetch_object_unref(data);
+	} else if (inode->id->size > 0 && !passthrough) {
+		h->stream = stream_new(fs, inode, file);
 	}
-	count_open(fs, inode, 1);
+	count_open(fs, inode, passthrough, 1);
 	struct fs_handle_shard *s = shard_of(fs, h->fh);
 	pthread_mutex_lock(&s->lock);
 	bool taken = fh && *find_locked(s, fh); /* another request rebuilt it just now; this one serves its own */
@@ -91,6 +129,16 @@ struct fs_handle *fs_handle_new(struct cst_fs *fs, struct cst_inode *inode, uint
 	if (taken)
 		fs_handle_unref(h);
 	return h;
+}
+
+struct fs_handle *fs_handle_new(struct cst_fs *fs, struct cst_inode *inode, uint64_t fh)
+{
+	return handle_new(fs, inode, fh, NULL, false);
+}
+
+struct fs_handle *fs_handle_new_file(struct cst_fs *fs, struct cst_inode *inode, struct fs_file *file, bool passthrough)
+{
+	return handle_new(fs, inode, 0, file, passthrough);
 }
 
 struct fs_handle *fs_handle_get(struct cst_fs *fs, struct cst_inode *inode, uint64_t fh)
@@ -124,7 +172,9 @@ void fs_handle_unref(struct fs_handle *h)
 	if (h->listing)
 		cst_listing_close(h->listing);
 	cst_dir_unref(h->dir);
-	count_open(fs, h->inode, -1);
+	count_open(fs, h->inode, h->passthrough, -1);
+	if (h->file)
+		fs_file_leave(fs, h->inode, h->file);
 	cst_inode_unref(fs->table, h->inode);
 	pthread_mutex_destroy(&h->lock);
 	h->magic = 0;

@@ -1,5 +1,5 @@
 /* Private to fs. Locks, outermost first: a handle's, a directory's (meta), a name shard's, a node shard's; the spin lock of a call and
- * a wait's mutex are leaves. The host's functions are called without any of them, but for `dirent`, which only copies, and the notifications, which only
+ * a wait's mutex are leaves. Of files: an fs_file's, then a binding's, then the node shard's. The look-ahead's comes before a directory's. The host's functions are called without any of them, but for `dirent`, which only copies, and the notifications, which only
  * queue. */
 #pragma once
 
@@ -15,6 +15,7 @@
 #include <pthread.h>
 
 #define HANDLE_SHARDS 64
+#define FS_BINDINGS 64
 #define HANDLE_BUCKETS 64
 
 struct fs_handle {
@@ -24,7 +25,10 @@ struct fs_handle {
 	struct fs_handle *next;
 	struct cst_fs *fs;
 	struct cst_inode *inode;	 /* counted */
-	struct cst_fetch_stream *stream; /* files with bytes */
+	struct fs_file *file;		 /* counted; files of a mount with a cache, opened and not rebuilt */
+	struct cst_fetch_stream *stream; /* files with bytes, but for those passed through; set once, atomic */
+	bool passthrough;
+	bool was_read; /* atomic */
 	/* directories */
 	pthread_mutex_t lock; /* guards what follows */
 	struct cst_dir *dir;  /* counted */
@@ -54,8 +58,15 @@ struct cst_fs {
 	pthread_cond_t live_none;
 	uint64_t live; /* fs_waits: their last steps come after the reply */
 	uint64_t next_fh;
-	int64_t mounted; /* ns since 1970: the time of directories that have none */
-	uint64_t open_files, open_dirs, skipped, lookups, lookups_local, reads, bytes_read;
+	int64_t mounted;				  /* ns since 1970: the time of directories that have none */
+	uint64_t open_files, open_dirs, open_passthrough; /* atomic, as are all counters */
+	uint64_t opens_passthrough, opens_cached, opens_direct;
+	int passthrough_error; /* atomic */
+	bool no_passthrough;   /* atomic: the kernel never takes a backing file */
+	/* Binding an inode's data to what the cache has of it, by node id; outside the inode's lock. */
+	pthread_mutex_t bindings[FS_BINDINGS];
+	struct fs_ahead *ahead; /* NULL: no looking ahead */
+	uint64_t skipped, lookups, lookups_local, reads, bytes_read;
 	bool told_skipped, told_write;
 	struct cst_log_limit failure_limits[FAILURE_KINDS], shadow_limit;
 	struct cst_metric *metric_skipped, *metric_shadowed;
@@ -82,11 +93,36 @@ void fs_wait_started(struct fs_wait *w);
 struct cst_fs_call *fs_wait_end(struct fs_wait *w);
 void fs_wait_unref(struct fs_wait *w);
 
+/* What cst_fs_free() waits for besides calls. */
+void fs_live_begin(struct cst_fs *fs);
+void fs_live_end(struct cst_fs *fs);
+
 struct fs_handle *fs_handle_new(struct cst_fs *fs, struct cst_inode *inode, uint64_t fh); /* 0: a new number */
+/* Of an open in a mode; owns the caller's reference to the file (or NULL). */
+struct fs_handle *fs_handle_new_file(struct cst_fs *fs, struct cst_inode *inode, struct fs_file *file,
+				     bool passthrough);
+/* Of a file with bytes; made now if it was passed through so far. */
+struct cst_fetch_stream *fs_handle_stream(struct fs_handle *h);
 /* By number; rebuilt when it is unknown or another node's. Never NULL; referenced. */
 struct fs_handle *fs_handle_get(struct cst_fs *fs, struct cst_inode *inode, uint64_t fh);
 void fs_handle_unref(struct fs_handle *h);
 void fs_handle_release(struct cst_fs *fs, uint64_t node, uint64_t fh);
+
+/* open.c: the file's fetch object reads and saves through what the cache has. */
+void fs_file_bind(struct cst_fs *fs, struct cst_inode *inode, struct fs_file *file, struct cst_fetch_object *data);
+void fs_file_unbound(struct cst_fs *fs, struct cst_inode *inode, struct fs_file *file); /* its data is another now */
+/* A handle has gone: leaves the mode, gives up the reference. */
+void fs_file_leave(struct cst_fs *fs, struct cst_inode *inode, struct fs_file *file);
+
+/* ahead.c: fetches small files ahead of programs that open them in the order of a listing. */
+struct fs_ahead *fs_ahead_new(struct cst_fs *fs);
+void fs_ahead_clear(struct fs_ahead *a); /* gives up what was fetched ahead */
+void fs_ahead_free(struct fs_ahead *a);	 /* NULL is allowed */
+/* The file opens: takes over what was fetched ahead of it, and looks further ahead. */
+void fs_ahead_open(struct fs_ahead *a, struct cst_inode *inode);
+/* The first READ of a handle: the kernel doesn't have the file's pages. */
+void fs_ahead_read(struct fs_ahead *a, struct cst_inode *inode);
+uint64_t fs_ahead_count(const struct fs_ahead *a);
 
 void fs_fill_stat(const struct cst_fs *fs, struct cst_inode *inode, struct stat *st);
 void fs_fill_entry(const struct cst_fs *fs, struct cst_inode *inode, struct cst_fs_entry *entry);

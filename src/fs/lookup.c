@@ -167,7 +167,14 @@ static int apply_news(struct cst_fs *fs, struct cst_inode *inode, int rc, const 
 		return -ESTALE;
 	}
 	struct cst_inode *current = fs_enter(fs, inode->parent, cst_inode_name(inode), entry, 0);
+	/* One that was set aside has its place by name taken by another, which is told of the same version. */
 	bool same = current == inode;
+	cst_inode_lock(fs->table, inode);
+	if (!same && inode->aside && cst_inode_is_version(inode, entry)) {
+		inode->checked = cst_max(inode->checked, entry->at);
+		same = true;
+	}
+	cst_inode_unlock(fs->table, inode);
 	cst_inode_unref(fs->table, current);
 	return same ? 0 : -ESTALE;
 }

@@ -3,6 +3,8 @@
 #include <errno.h>
 #include <pthread.h>
 
+#include <sys/queue.h>
+
 #define BLOCK 16
 
 struct item {
@@ -57,6 +59,8 @@ struct cst_bucket {
 struct cst_fetch {
 	struct cst_bucket *bucket;
 	unsigned objects;
+	bool refuse_prefetch;
+	LIST_HEAD(, cst_fetch_object) all; /* the bucket's lock */
 };
 
 struct cst_fetch_object {
@@ -67,6 +71,8 @@ struct cst_fetch_object {
 	uint64_t size;
 	bool stale;
 	bool *cached; /* the bucket's lock */
+	struct cst_fetch_local *local;
+	LIST_ENTRY(cst_fetch_object) link;
 };
 
 struct cst_fetch_stream {
@@ -373,6 +379,7 @@ static int read_rc(struct cst_object_op *op)
 		rc = -ESTALE;
 	if (rc == -ESTALE)
 		o->stale = true;
+	b->counts.data_gets += rc == 0 && missing;
 	for (uint64_t i = r->offset / BLOCK; rc == 0 && i * BLOCK < r->offset + r->length; i++)
 		o->cached[i] = true;
 	pthread_mutex_unlock(&b->lock);
@@ -661,6 +668,9 @@ struct cst_fetch_object *cst_fetch_object_new(struct cst_fetch *f, struct cst_sl
 	o->size = size;
 	o->cached = cst_xcalloc(size / BLOCK + 1, 1);
 	__atomic_fetch_add(&f->objects, 1, __ATOMIC_RELAXED);
+	pthread_mutex_lock(&f->bucket->lock);
+	LIST_INSERT_HEAD(&f->all, o, link);
+	pthread_mutex_unlock(&f->bucket->lock);
 	return o;
 }
 
@@ -674,10 +684,66 @@ void cst_fetch_object_unref(struct cst_fetch_object *o)
 {
 	if (!cst_ref_put(&o->ref))
 		return;
+	pthread_mutex_lock(&o->fetch->bucket->lock);
+	LIST_REMOVE(o, link);
+	pthread_mutex_unlock(&o->fetch->bucket->lock);
+	if (o->local)
+		o->local->ops->unref(o->local);
 	__atomic_fetch_sub(&o->fetch->objects, 1, __ATOMIC_RELAXED);
 	cst_buf_fini(&o->key);
 	free(o->cached);
 	free(o);
+}
+
+void cst_fetch_object_set_local(struct cst_fetch_object *o, struct cst_fetch_local *local)
+{
+	if (local)
+		local->ops->ref(local);
+	pthread_mutex_lock(&o->fetch->bucket->lock);
+	struct cst_fetch_local *old = o->local;
+	o->local = local;
+	pthread_mutex_unlock(&o->fetch->bucket->lock);
+	if (old)
+		old->ops->unref(old);
+}
+
+struct cst_fetch_local *fake_fetch_local(struct cst_fetch *f, const char *key)
+{
+	struct cst_fetch_local *local = NULL;
+	struct cst_fetch_object *o;
+	pthread_mutex_lock(&f->bucket->lock);
+	LIST_FOREACH (o, &f->all, link)
+		if (cst_slice_is(cst_buf_slice(&o->key), key) && o->local)
+			local = o->local;
+	pthread_mutex_unlock(&f->bucket->lock);
+	return local;
+}
+
+void fake_fetch_refuse_prefetch(struct cst_fetch *f, bool refuse)
+{
+	f->refuse_prefetch = refuse;
+}
+
+/* It is there at once. */
+bool cst_fetch_object_prefetch(struct cst_fetch_object *o)
+{
+	struct cst_bucket *b = o->fetch->bucket;
+	bool missing = false;
+	pthread_mutex_lock(&b->lock);
+	for (uint64_t i = 0; !o->fetch->refuse_prefetch && i * BLOCK < o->size; i++) {
+		missing |= !o->cached[i];
+		o->cached[i] = true;
+	}
+	b->counts.data_gets += missing;
+	b->counts.prefetches += missing;
+	pthread_mutex_unlock(&b->lock);
+	return missing;
+}
+
+void cst_fetch_stats(struct cst_fetch *f, struct cst_fetch_stats *stats)
+{
+	(void)f;
+	*stats = (struct cst_fetch_stats){.memory_limit = UINT64_C(64) << 20};
 }
 
 bool cst_fetch_object_is_stale(const struct cst_fetch_object *o)

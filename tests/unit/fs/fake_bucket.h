@@ -29,6 +29,8 @@ void fake_retry_pages(struct cst_bucket *b, bool retry);
 
 struct fake_counts {
 	unsigned heads, lists, gets, symlinks, in_flight, max_in_flight;
+	unsigned data_gets;  /* of the fetch layer: reads of what was not there, and files fetched ahead */
+	unsigned prefetches; /* of them ahead */
 };
 struct fake_counts fake_counts(struct cst_bucket *b);
 void fake_reset_counts(struct cst_bucket *b);
@@ -36,3 +38,6 @@ void fake_reset_counts(struct cst_bucket *b);
 struct cst_fetch *fake_fetch_new(struct cst_bucket *b);
 void fake_fetch_free(struct cst_fetch *f);
 unsigned fake_fetch_objects(const struct cst_fetch *f); /* alive */
+void fake_fetch_refuse_prefetch(struct cst_fetch *f, bool refuse);
+/* What the object of a key reads and saves through now; NULL: nothing, or there is no such object. */
+struct cst_fetch_local *fake_fetch_local(struct cst_fetch *f, const char *key);

@@ -3,6 +3,7 @@
 #include "base/clock.h"
 
 #include <errno.h>
+#include <sys/queue.h>
 
 int64_t fake_time = 1000 * CST_NS_PER_S;
 uint64_t fake_invalidated;
@@ -68,11 +69,94 @@ static void host_attr(struct cst_fs_call *call, const struct cst_fs_attr *attr)
 	((struct fake_call *)call)->attr = *attr;
 	finish(call, 0);
 }
+
+/* What the kernel has open. Files alone: directories are answered with their flags, and have no mode. */
+struct open_file {
+	LIST_ENTRY(open_file) link;
+	uint64_t node, fh;
+	int backing; /* 0: through the page cache */
+};
+static LIST_HEAD(, open_file) open_files = LIST_HEAD_INITIALIZER(open_files);
+static pthread_mutex_t model_lock = PTHREAD_MUTEX_INITIALIZER;
+struct fake_backing fake_backing;
+static bool backing_live[1 << 20];
+
+static void must(bool holds, const char *rule)
+{
+	if (!holds)
+		cst_panic(rule, 0, "the kernel would refuse it");
+}
+
+static int backing_open(void *arg, int fd)
+{
+	(void)arg;
+	must(fd >= 0, "a backing file is a file");
+	pthread_mutex_lock(&model_lock);
+	int id = fake_backing.fail;
+	if (!id) {
+		fake_backing.opened++;
+		fake_backing.live++;
+		id = ++fake_backing.last;
+		backing_live[id] = true;
+	}
+	pthread_mutex_unlock(&model_lock);
+	return id;
+}
+
+static void backing_close(void *arg, int id)
+{
+	const struct open_file *f;
+	(void)arg;
+	pthread_mutex_lock(&model_lock);
+	must(backing_live[id], "an id is closed once");
+	LIST_FOREACH (f, &open_files, link)
+		must(f->backing != id, "an id is closed after its last release");
+	backing_live[id] = false;
+	fake_backing.closed++;
+	fake_backing.live--;
+	pthread_mutex_unlock(&model_lock);
+}
+
+static void host_open_files(void *arg, uint64_t count)
+{
+	(void)arg;
+	__atomic_store_n(&fake_backing.open_files, count, __ATOMIC_RELAXED);
+}
+
+static void model_open(uint64_t node, uint64_t fh, int backing)
+{
+	struct open_file *mine = CST_NEW(struct open_file), *f;
+	*mine = (struct open_file){.node = node, .fh = fh, .backing = backing};
+	pthread_mutex_lock(&model_lock);
+	must(!backing || backing_live[backing], "a backing file is registered");
+	LIST_FOREACH (f, &open_files, link)
+		must(f->node != node || f->backing == backing, "one node is open in one mode");
+	LIST_INSERT_HEAD(&open_files, mine, link);
+	pthread_mutex_unlock(&model_lock);
+}
+
+static void model_release(uint64_t node, uint64_t fh)
+{
+	struct open_file *f;
+	pthread_mutex_lock(&model_lock);
+	LIST_FOREACH (f, &open_files, link)
+		if (f->node == node && f->fh == fh)
+			break;
+	if (f)
+		LIST_REMOVE(f, link);
+	pthread_mutex_unlock(&model_lock);
+	free(f);
+}
+
 static int host_opened(struct cst_fs_call *call, uint64_t fh, unsigned flags, int backing)
 {
-	(void)backing;
-	((struct fake_call *)call)->fh = fh;
-	((struct fake_call *)call)->flags = flags;
+	struct fake_call *c = (struct fake_call *)call;
+	c->fh = fh;
+	c->flags = flags;
+	c->backing = backing;
+	must(!!backing == !!(flags & CST_FS_PASSTHROUGH), "an id comes with the flag");
+	if (c->node && !c->refuse)
+		model_open(c->node, fh, backing);
 	return finish(call, 0);
 }
 static void host_data(struct cst_fs_call *call, const struct iovec *iov, int count)
@@ -137,6 +221,9 @@ static const struct cst_fs_host host = {
 	.dirents_end = host_dirents_end,
 	.invalidate_node = host_invalidate,
 	.expire_name = host_expire,
+	.open_files = host_open_files,
+	.backing_open = backing_open,
+	.backing_close = backing_close,
 };
 
 void fake_config(struct fake_mount *m)
@@ -160,17 +247,27 @@ void fake_config(struct fake_mount *m)
 	};
 }
 
+void fake_with_cache(struct fake_mount *m)
+{
+	m->cache = m->config.cache = fake_cache_new();
+	m->config.passthrough = true;
+}
+
 void fake_start(struct fake_mount *m)
 {
 	struct cst_error err = CST_ERROR_INIT;
 	m->fs = cst_fs_new(&m->config, &host, &err);
 	CST_ASSERT(m->fs != NULL);
+	fake_backing = (struct fake_backing){.last = fake_backing.last};
 }
 
 void fake_end(struct fake_mount *m)
 {
 	cst_fs_free(m->fs);
 	CST_ASSERT(fake_fetch_objects(m->fetch) == 0);
+	CST_ASSERT(fake_backing.live == 0);
+	if (m->cache)
+		fake_cache_free(m->cache);
 	fake_fetch_free(m->fetch);
 	fake_bucket_free(m->bucket);
 }
@@ -210,11 +307,19 @@ int do_getattr(struct fake_mount *m, uint64_t node, struct cst_fs_attr *attr)
 	return rc;
 }
 
-int do_open(struct fake_mount *m, uint64_t node, uint64_t *fh)
+struct fake_call *do_open_flags(struct fake_mount *m, uint64_t node, uint32_t flags)
 {
 	struct fake_call *c = call_new();
-	cst_fs_open(m->fs, &c->call, node, 0);
-	int rc = call_wait(c);
+	c->node = node;
+	cst_fs_open(m->fs, &c->call, node, flags);
+	call_wait(c);
+	return c;
+}
+
+int do_open(struct fake_mount *m, uint64_t node, uint64_t *fh)
+{
+	struct fake_call *c = do_open_flags(m, node, 0);
+	int rc = c->rc;
 	*fh = c->fh;
 	call_free(c);
 	return rc;
@@ -234,6 +339,7 @@ int do_read(struct fake_mount *m, uint64_t node, uint64_t fh, uint64_t offset, u
 void do_release(struct fake_mount *m, uint64_t node, uint64_t fh)
 {
 	struct fake_call *c = call_new();
+	model_release(node, fh);
 	cst_fs_release(m->fs, &c->call, node, fh);
 	call_wait(c);
 	call_free(c);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "fake_bucket.h"
+#include "fake_cache.h"
 #include "fs/fs.h"
 
 #include <pthread.h>
@@ -18,12 +19,14 @@ struct fake_call {
 	pthread_cond_t cond;
 	bool done;
 	bool refuse;   /* nobody takes the answer */
+	uint64_t node; /* set by who opens a file: the kernel's view is kept */
 	unsigned room; /* directory entries that fit */
 	int rc;
 	struct cst_fs_entry entry;
 	struct cst_fs_attr attr;
 	uint64_t fh;
 	unsigned flags;
+	int backing;
 	struct cst_buf data;
 	struct fake_dirent *entries;
 	unsigned count;
@@ -32,6 +35,7 @@ struct fake_call {
 struct fake_mount {
 	struct cst_bucket *bucket;
 	struct cst_fetch *fetch;
+	struct cst_cache *cache; /* NULL: none */
 	struct cst_fs *fs;
 	struct cst_fs_config config;
 };
@@ -39,7 +43,18 @@ struct fake_mount {
 extern int64_t fake_time;	  /* ns, moved by tests */
 extern uint64_t fake_invalidated; /* the last node id told to the kernel */
 
-void fake_config(struct fake_mount *m); /* bucket, fetch and defaults: 60 s */
+/* Backing files, as the kernel keeps them. The host also checks, as the kernel does, that a node is never open through a backing file and in
+ * another way, nor through two of them, and that an id is closed after its last release. */
+struct fake_backing {
+	unsigned opened, closed, live;
+	int fail; /* -errno for the next ones */
+	int last; /* id */
+	uint64_t open_files;
+};
+extern struct fake_backing fake_backing;
+
+void fake_config(struct fake_mount *m);	    /* bucket, fetch and defaults: 60 s */
+void fake_with_cache(struct fake_mount *m); /* before the start: a cache, passthrough */
 void fake_start(struct fake_mount *m);
 void fake_end(struct fake_mount *m);
 
@@ -52,6 +67,8 @@ int do_lookup(struct fake_mount *m, uint64_t parent, const char *name, struct cs
 int do_path(struct fake_mount *m, const char *path, struct cst_fs_entry *entry);
 int do_getattr(struct fake_mount *m, uint64_t node, struct cst_fs_attr *attr);
 int do_open(struct fake_mount *m, uint64_t node, uint64_t *fh);
+/* With open(2) flags; the caller frees it. */
+struct fake_call *do_open_flags(struct fake_mount *m, uint64_t node, uint32_t flags);
 int do_read(struct fake_mount *m, uint64_t node, uint64_t fh, uint64_t offset, uint32_t size, struct cst_buf *data);
 void do_release(struct fake_mount *m, uint64_t node, uint64_t fh);
 int do_opendir(struct fake_mount *m, uint64_t node, uint64_t *fh);

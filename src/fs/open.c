@@ -1,0 +1,340 @@
+/* Opening files: the mode an inode is open in, what the cache has of its version, backing files. The states: doc/inode-states.md.
+ *
+ * A struct fs_file lives as long as its inode has handles or opens under way, and only where there is a cache: without one all opens of a
+ * mount are of one mode. */
+#define CST_LOG_AREA "fs"
+#include "fs/internal.h"
+
+#include <fcntl.h>
+
+enum mode { MODE_NONE, MODE_CACHED, MODE_DIRECT, MODE_PASSTHROUGH };
+
+/* An open that waits for the cache's answer. */
+struct open_call {
+	struct fs_wait w;
+	struct cst_inode *inode; /* counted */
+	struct fs_file *file;	 /* counted */
+	uint32_t flags;
+	bool queued; /* in file->waits */
+	TAILQ_ENTRY(open_call) link;
+};
+
+struct fs_file {
+	unsigned magic;
+	unsigned users;	      /* handles and opens under way; the inode's lock */
+	pthread_mutex_t lock; /* guards what follows */
+	enum { CACHE_UNASKED, CACHE_ASKING, CACHE_ASKED } cache;
+	TAILQ_HEAD(, open_call) waits;
+	struct cst_cache_object *cached; /* counted; NULL: not in the cache and not wanted there */
+	enum mode mode;
+	unsigned handles;		      /* in that mode */
+	int backing;			      /* of MODE_PASSTHROUGH */
+	const struct cst_fetch_object *bound; /* to `cached`; only compared; the lock of the bindings */
+};
+#define FILE_MAGIC 0xf5f11e01u
+
+static pthread_mutex_t *binding_lock(struct cst_fs *fs, const struct cst_inode *inode)
+{
+	return &fs->bindings[inode->id->node % FS_BINDINGS];
+}
+
+static struct fs_file *file_get(struct cst_fs *fs, struct cst_inode *inode)
+{
+	cst_inode_lock(fs->table, inode);
+	struct fs_file *file = inode->file;
+	if (!file) {
+		file = inode->file = CST_NEW(struct fs_file);
+		file->magic = FILE_MAGIC;
+		pthread_mutex_init(&file->lock, NULL);
+		TAILQ_INIT(&file->waits);
+	}
+	file->users++;
+	cst_inode_unlock(fs->table, inode);
+	return file;
+}
+
+/* The last user has gone: what is missing may be completed now, and the cache may evict it. When the inode has been opened again meanwhile,
+ * the new one binds the data. */
+static void file_end(struct cst_fs *fs, struct cst_inode *inode, struct fs_file *file)
+{
+	pthread_mutex_t *lock = binding_lock(fs, inode);
+	struct cst_fetch_object *data = NULL;
+	bool stale;
+	CST_ASSERT(file->handles == 0 && TAILQ_EMPTY(&file->waits));
+	pthread_mutex_lock(lock);
+	cst_inode_lock(fs->table, inode);
+	if (!inode->file && inode->data && file->cached)
+		data = cst_fetch_object_ref(inode->data);
+	stale = inode->stale;
+	cst_inode_unlock(fs->table, inode);
+	if (data) {
+		if (!stale)
+			cst_cache_object_finish(file->cached, data);
+		cst_fetch_object_set_local(data, NULL);
+		cst_fetch_object_unref(data);
+	}
+	pthread_mutex_unlock(lock);
+	if (file->cached)
+		cst_cache_object_unref(file->cached);
+	pthread_mutex_destroy(&file->lock);
+	file->magic = 0;
+	free(file);
+}
+
+static void file_put(struct cst_fs *fs, struct cst_inode *inode, struct fs_file *file)
+{
+	CST_CHECK(file, FILE_MAGIC);
+	cst_inode_lock(fs->table, inode);
+	bool last = --file->users == 0;
+	if (last)
+		inode->file = NULL;
+	cst_inode_unlock(fs->table, inode);
+	if (last)
+		file_end(fs, inode, file);
+}
+
+void fs_file_bind(struct cst_fs *fs, struct cst_inode *inode, struct fs_file *file, struct cst_fetch_object *data)
+{
+	pthread_mutex_t *lock = binding_lock(fs, inode);
+	CST_CHECK(file, FILE_MAGIC);
+	pthread_mutex_lock(lock);
+	if (file->bound != data)
+		cst_fetch_object_set_local(data, file->cached ? cst_cache_object_local(file->cached) : NULL);
+	file->bound = data;
+	pthread_mutex_unlock(lock);
+}
+
+void fs_file_unbound(struct cst_fs *fs, struct cst_inode *inode, struct fs_file *file)
+{
+	pthread_mutex_t *lock = binding_lock(fs, inode);
+	pthread_mutex_lock(lock);
+	file->bound = NULL;
+	pthread_mutex_unlock(lock);
+}
+
+void fs_file_leave(struct cst_fs *fs, struct cst_inode *inode, struct fs_file *file)
+{
+	CST_CHECK(file, FILE_MAGIC);
+	pthread_mutex_lock(&file->lock);
+	if (--file->handles == 0) {
+		if (file->mode == MODE_PASSTHROUGH)
+			fs->host->backing_close(fs->host->host, file->backing);
+		file->mode = MODE_NONE;
+	}
+	pthread_mutex_unlock(&file->lock);
+	file_put(fs, inode, file);
+}
+
+/* Not every file system can open a file so; the kernel would turn its refusal into EIO. */
+static bool opens_direct(int fd)
+{
+	char path[32];
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	CST_AUTO_CLOSE int again = open(path, O_RDONLY | O_DIRECT | O_CLOEXEC);
+	return again >= 0;
+}
+
+static bool may_pass_through(const struct cst_fs *fs, const struct fs_file *file, uint32_t flags)
+{
+	if (!fs->config.passthrough || fs->config.direct_io || !fs->host->backing_open || !file->cached)
+		return false;
+	int fd = cst_cache_object_file(file->cached);
+	return fd >= 0 && (!(flags & O_DIRECT) || opens_direct(fd));
+}
+
+/* Registers the file; false: it can't be had. The file's lock is held. */
+static bool pass_through_locked(struct cst_fs *fs, struct fs_file *file)
+{
+	if (__atomic_load_n(&fs->no_passthrough, __ATOMIC_RELAXED))
+		return false;
+	int backing = fs->host->backing_open(fs->host->host, cst_cache_object_file(file->cached));
+	if (backing <= 0) {
+		__atomic_store_n(&fs->passthrough_error, backing, __ATOMIC_RELAXED);
+		/* These will not change; the others depend on where the file lies. */
+		if (backing == -EPERM || backing == -EOPNOTSUPP)
+			__atomic_store_n(&fs->no_passthrough, true, __ATOMIC_RELAXED);
+		return false;
+	}
+	file->backing = backing;
+	return true;
+}
+
+/* Enters the mode that this open has, the inode's when it is open already. False: the inode is in one that this open can't share. */
+static bool enter_mode(struct cst_fs *fs, struct fs_file *file, uint32_t flags, enum mode *mode)
+{
+	bool fits = true;
+	pthread_mutex_lock(&file->lock);
+	if (file->mode == MODE_NONE) {
+		bool pass = may_pass_through(fs, file, flags) && pass_through_locked(fs, file);
+		file->mode = pass ? MODE_PASSTHROUGH : fs->config.direct_io ? MODE_DIRECT : MODE_CACHED;
+	} else if (file->mode == MODE_PASSTHROUGH && flags & O_DIRECT) {
+		fits = may_pass_through(fs, file, flags);
+	}
+	if (fits)
+		file->handles++;
+	*mode = file->mode;
+	pthread_mutex_unlock(&file->lock);
+	return fits;
+}
+
+static void reply_opened(struct cst_fs *fs, struct cst_fs_call *call, struct cst_inode *inode, struct fs_file *file,
+			 enum mode mode)
+{
+	uint64_t node = inode->id->node;
+	/* One inode is one version, so what the kernel has of it is right whatever kernel_cache and auto_cache say. */
+	static const unsigned flags[] = {[MODE_CACHED] = CST_FS_KEEP_CACHE,
+					 [MODE_DIRECT] = CST_FS_DIRECT_IO,
+					 [MODE_PASSTHROUGH] = CST_FS_PASSTHROUGH};
+	uint64_t *const counts[] = {[MODE_CACHED] = &fs->opens_cached,
+				    [MODE_DIRECT] = &fs->opens_direct,
+				    [MODE_PASSTHROUGH] = &fs->opens_passthrough};
+	int backing = mode == MODE_PASSTHROUGH ? file->backing : 0;
+	struct fs_handle *h = fs_handle_new_file(fs, inode, file, mode == MODE_PASSTHROUGH);
+	uint64_t fh = h->fh;
+	fs_handle_unref(h);
+	__atomic_fetch_add(counts[mode], 1, __ATOMIC_RELAXED);
+	if (fs->host->opened(call, fh, flags[mode], backing) == -ENOENT)
+		fs_handle_release(fs, node, fh);
+}
+
+/* The cache has answered. */
+static void open_file(struct cst_fs *fs, struct cst_fs_call *call, struct cst_inode *inode, struct fs_file *file,
+		      uint32_t flags)
+{
+	enum mode mode;
+	if (!enter_mode(fs, file, flags, &mode)) {
+		cst_inode_set_aside(fs->table, inode);
+		fs->host->error(call, -ESTALE);
+		return;
+	}
+	cst_inode_lock(fs->table, inode);
+	file->users++; /* the handle's */
+	cst_inode_unlock(fs->table, inode);
+	reply_opened(fs, call, inode, file, mode);
+}
+
+static bool open_leave(struct fs_wait *w)
+{
+	struct open_call *o = cst_container_of(w, struct open_call, w);
+	pthread_mutex_lock(&o->file->lock);
+	bool left = o->queued;
+	if (left)
+		TAILQ_REMOVE(&o->file->waits, o, link);
+	o->queued = false;
+	pthread_mutex_unlock(&o->file->lock);
+	return left;
+}
+
+static void open_free(struct fs_wait *w)
+{
+	struct open_call *o = cst_container_of(w, struct open_call, w);
+	file_put(w->fs, o->inode, o->file);
+	cst_inode_unref(w->fs->table, o->inode);
+	free(o);
+}
+
+struct question {
+	struct cst_fs *fs;
+	struct cst_inode *inode; /* counted */
+	struct fs_file *file;	 /* counted */
+};
+
+static void cache_came(void *arg, struct cst_cache_object *cached)
+{
+	struct question *q = arg;
+	struct cst_fs *fs = q->fs;
+	struct fs_file *file = q->file;
+	TAILQ_HEAD(, open_call) waits = TAILQ_HEAD_INITIALIZER(waits);
+	struct open_call *o;
+	pthread_mutex_lock(&file->lock);
+	file->cached = cached;
+	file->cache = CACHE_ASKED;
+	TAILQ_CONCAT(&waits, &file->waits, link);
+	TAILQ_FOREACH (o, &waits, link)
+		o->queued = false;
+	pthread_mutex_unlock(&file->lock);
+	while ((o = TAILQ_FIRST(&waits)) != NULL) {
+		TAILQ_REMOVE(&waits, o, link);
+		struct cst_fs_call *call = fs_wait_end(&o->w);
+		open_file(fs, call, o->inode, file, o->flags);
+		fs_wait_unref(&o->w);
+	}
+	file_put(fs, q->inode, file);
+	cst_inode_unref(fs->table, q->inode);
+	free(q);
+	fs_live_end(fs);
+}
+
+/* Owns the caller's reference to the file. */
+static void ask_cache(struct cst_fs *fs, struct cst_inode *inode, struct fs_file *file)
+{
+	CST_AUTO_BUF key = CST_BUF_INIT;
+	struct question *q = CST_NEW(struct question);
+	*q = (struct question){fs, cst_inode_ref(fs->table, inode), file};
+	fs_key(fs, inode, &key);
+	fs_live_begin(fs);
+	cst_cache_open(fs->config.cache, cst_buf_slice(&key), cst_inode_etag(inode), inode->id->size, cache_came, q);
+}
+
+static void open_with_cache(struct cst_fs *fs, struct cst_fs_call *call, struct cst_inode *inode)
+{
+	struct fs_file *file = file_get(fs, inode);
+	uint32_t flags = call->flags;
+	struct open_call *o = NULL;
+	pthread_mutex_lock(&file->lock);
+	bool ask = file->cache == CACHE_UNASKED;
+	if (file->cache != CACHE_ASKED) {
+		file->cache = CACHE_ASKING;
+		o = CST_NEW(struct open_call);
+		o->inode = cst_inode_ref(fs->table, inode);
+		o->file = file;
+		o->flags = flags;
+		o->queued = true;
+		fs_wait_arm(&o->w, fs, call, open_leave, open_free);
+		TAILQ_INSERT_TAIL(&file->waits, o, link);
+	}
+	pthread_mutex_unlock(&file->lock);
+	if (!o) {
+		open_file(fs, call, inode, file, flags);
+		file_put(fs, inode, file);
+		return;
+	}
+	if (ask)
+		ask_cache(fs, inode, file_get(fs, inode));
+	fs_wait_started(&o->w);
+}
+
+static void open_checked(struct cst_fs *fs, struct cst_fs_call *call, struct cst_inode *inode, int rc)
+{
+	if (rc < 0)
+		fs->host->error(call, rc);
+	else if (fs->config.cache && inode->id->size > 0 && inode->id->etag_len > 0)
+		open_with_cache(fs, call, inode);
+	else
+		reply_opened(fs, call, inode, NULL, fs->config.direct_io ? MODE_DIRECT : MODE_CACHED);
+}
+
+void cst_fs_open(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node, uint32_t flags)
+{
+	CST_CHECK(fs, FS_MAGIC);
+	struct cst_inode *inode = cst_inode_get(fs->table, node);
+	int rc = 0;
+	if (!inode)
+		rc = -ESTALE;
+	else if (inode->id->kind != CST_KIND_FILE)
+		rc = cst_inode_is_dir(inode) ? -EISDIR : -ELOOP;
+	if (rc < 0) {
+		fs->host->error(call, rc);
+	} else if ((flags & O_ACCMODE) != O_RDONLY || flags & O_TRUNC) {
+		cst_fs_refuse_write(fs, call, "opening a file for writing was");
+	} else {
+		call->flags = flags;
+		if (fs->ahead)
+			fs_ahead_open(fs->ahead, inode);
+		cst_inode_lock(fs->table, inode);
+		bool doubtful = inode->data && cst_fetch_object_is_stale(inode->data);
+		cst_inode_unlock(fs->table, inode);
+		fs_check_version(fs, call, inode, doubtful || fs->config.list_ttl <= 0, open_checked);
+	}
+	cst_inode_unref(fs->table, inode);
+}

@@ -1,0 +1,342 @@
+/* Open modes: backing files of what is whole in the cache, opens that wait for the cache, and inodes set aside. The fake host checks what
+ * the kernel demands: one mode and one backing id for a node at a time, ids closed after their last release. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+
+#include "base/clock.h"
+#include "fake_host.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+static struct fake_mount m;
+static int file; /* what the cache's complete objects lie in */
+
+static int setup(void **state)
+{
+	(void)state;
+	fake_config(&m);
+	fake_with_cache(&m);
+	file = memfd_create("cache-file", MFD_CLOEXEC);
+	fake_put(m.bucket, "a", 1000, "one", 1, NULL);
+	fake_put(m.bucket, "empty", 0, "zero", 1, NULL);
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	(void)state;
+	fake_end(&m);
+	close(file);
+	return 0;
+}
+
+static uint64_t node_of(const char *path)
+{
+	struct cst_fs_entry e;
+	assert_int_equal(do_path(&m, path, &e), 0);
+	return e.node;
+}
+
+static uint64_t open_as(uint64_t node, unsigned flags)
+{
+	struct fake_call *c = do_open_flags(&m, node, O_RDONLY);
+	assert_int_equal(c->rc, 0);
+	assert_int_equal(c->flags, flags);
+	uint64_t fh = c->fh;
+	call_free(c);
+	return fh;
+}
+
+static struct cst_fs_stats stats(void)
+{
+	struct cst_fs_stats s;
+	cst_fs_stats(m.fs, &s);
+	return s;
+}
+
+/* Waits until so many files are open: a read lets go of its handle just after its reply. */
+static void wait_open(uint64_t count)
+{
+	while (stats().open_files != count)
+		;
+}
+
+static void whole_objects_are_passed_through(void **state)
+{
+	(void)state;
+	fake_start(&m);
+	fake_cache_complete(m.cache, "a", "one", file);
+	uint64_t a = node_of("a");
+	uint64_t first = open_as(a, CST_FS_PASSTHROUGH), second = open_as(a, CST_FS_PASSTHROUGH);
+	assert_int_equal(fake_backing.opened, 1); /* shared */
+	assert_int_equal(fake_cache_counts(m.cache).opens, 1);
+	assert_int_equal(fake_backing.open_files, 0); /* none reads through us */
+	assert_int_equal(stats().open_files, 2);
+	do_release(&m, a, first);
+	assert_int_equal(fake_backing.live, 1);
+	do_release(&m, a, second);
+	assert_int_equal(fake_backing.live, 0);
+	assert_int_equal(fake_cache_counts(m.cache).objects, 0); /* it may be evicted now */
+	first = open_as(a, CST_FS_PASSTHROUGH);
+	assert_int_equal(fake_backing.opened, 2);
+	do_release(&m, a, first);
+	assert_int_equal(stats().opens_passthrough, 3);
+	assert_int_equal(fake_fetch_objects(m.fetch), 0); /* nothing was ever read here */
+}
+
+static void an_open_inode_keeps_its_mode(void **state)
+{
+	CST_AUTO_BUF data = CST_BUF_INIT;
+	(void)state;
+	fake_start(&m);
+	uint64_t a = node_of("a");
+	uint64_t first = open_as(a, CST_FS_KEEP_CACHE);
+	assert_int_equal(fake_backing.open_files, 1);
+	assert_int_equal(do_read(&m, a, first, 0, 100, &data), 0);
+	assert_non_null(fake_fetch_local(m.fetch, "a")); /* reads and saves through the cache */
+	fake_cache_complete(m.cache, "a", "one", file);
+	uint64_t second = open_as(a, CST_FS_KEEP_CACHE);
+	do_release(&m, a, first);
+	assert_int_equal(fake_cache_counts(m.cache).finished, 0);
+	do_release(&m, a, second);
+	wait_open(0);
+	while (fake_cache_counts(m.cache).objects > 0)
+		;
+	assert_int_equal(fake_cache_counts(m.cache).finished, 1);
+	assert_null(fake_fetch_local(m.fetch, "a"));
+	assert_int_equal(fake_cache_counts(m.cache).objects, 0);
+	do_release(&m, a, open_as(a, CST_FS_PASSTHROUGH));
+	assert_int_equal(stats().opens_cached, 2);
+	assert_int_equal(stats().opens_passthrough, 1);
+}
+
+static void what_is_not_passed_through(void **state)
+{
+	(void)state;
+	fake_start(&m);
+	uint64_t a = node_of("a"), empty = node_of("empty");
+	do_release(&m, empty, open_as(empty, CST_FS_KEEP_CACHE));
+	assert_int_equal(fake_cache_counts(m.cache).opens, 0);
+	fake_cache_refuse(m.cache, true); /* not wanted there */
+	uint64_t fh = open_as(a, CST_FS_KEEP_CACHE);
+	assert_null(fake_fetch_local(m.fetch, "a"));
+	do_release(&m, a, fh);
+	fake_cache_complete(m.cache, "a", "one", -1); /* in a slab */
+	do_release(&m, a, open_as(a, CST_FS_KEEP_CACHE));
+	fake_cache_complete(m.cache, "a", "two", file); /* another version */
+	do_release(&m, a, open_as(a, CST_FS_KEEP_CACHE));
+	assert_int_equal(fake_backing.opened, 0);
+	struct fake_call *c = do_open_flags(&m, a, O_RDWR);
+	assert_int_equal(c->rc, -EROFS);
+	call_free(c);
+}
+
+static void options_turn_it_off(void **state)
+{
+	(void)state;
+	fake_start(&m);
+	fake_end(&m);
+	for (int direct = 0; direct < 2; direct++) {
+		setup(NULL);
+		m.config.direct_io = direct;
+		m.config.passthrough = direct;
+		fake_start(&m);
+		fake_cache_complete(m.cache, "a", "one", file);
+		uint64_t a = node_of("a");
+		do_release(&m, a, open_as(a, direct ? CST_FS_DIRECT_IO : CST_FS_KEEP_CACHE));
+		assert_int_equal(fake_backing.opened, 0);
+		assert_int_equal(stats().opens_direct, direct);
+		if (!direct)
+			fake_end(&m);
+	}
+}
+
+static void a_refused_backing_file_falls_back(void **state)
+{
+	(void)state;
+	fake_start(&m);
+	fake_cache_complete(m.cache, "a", "one", file);
+	uint64_t a = node_of("a");
+	fake_backing.fail = -ELOOP;
+	do_release(&m, a, open_as(a, CST_FS_KEEP_CACHE));
+	assert_int_equal(stats().passthrough_error, -ELOOP);
+	fake_backing.fail = 0; /* the next file may lie elsewhere */
+	do_release(&m, a, open_as(a, CST_FS_PASSTHROUGH));
+	fake_backing.fail = -EPERM;
+	do_release(&m, a, open_as(a, CST_FS_KEEP_CACHE));
+	assert_int_equal(stats().passthrough_error, -EPERM);
+	fake_backing.fail = 0; /* that doesn't change any more: it is not tried again */
+	do_release(&m, a, open_as(a, CST_FS_KEEP_CACHE));
+	assert_int_equal(fake_backing.opened, 1);
+}
+
+static void an_answer_nobody_takes_is_undone(void **state)
+{
+	(void)state;
+	fake_start(&m);
+	fake_cache_complete(m.cache, "a", "one", file);
+	uint64_t a = node_of("a");
+	struct fake_call *c = call_new();
+	c->node = a;
+	c->refuse = true;
+	cst_fs_open(m.fs, &c->call, a, O_RDONLY);
+	call_wait(c);
+	call_free(c);
+	assert_int_equal(fake_backing.opened, 1);
+	assert_int_equal(fake_backing.live, 0);
+	assert_int_equal(stats().open_files, 0);
+	assert_int_equal(fake_cache_counts(m.cache).objects, 0);
+}
+
+/* An interrupt is carried out by a thread of its own. */
+static void opens_wait_for_the_cache(void **state)
+{
+	struct fake_call *calls[3];
+	(void)state;
+	fake_start(&m);
+	uint64_t a = node_of("a");
+	fake_cache_complete(m.cache, "a", "one", file);
+	fake_cache_hold(m.cache, true);
+	for (int i = 0; i < 3; i++) {
+		calls[i] = call_new();
+		calls[i]->node = a;
+		cst_fs_open(m.fs, &calls[i]->call, a, O_RDONLY);
+		assert_false(calls[i]->done);
+	}
+	assert_int_equal(fake_cache_counts(m.cache).opens, 1);
+	cst_fs_call_interrupt(&calls[0]->call);
+	assert_int_equal(call_wait(calls[0]), -EINTR);
+	fake_cache_hold(m.cache, false);
+	for (int i = 1; i < 3; i++) {
+		assert_int_equal(call_wait(calls[i]), 0);
+		assert_int_equal(calls[i]->flags, CST_FS_PASSTHROUGH);
+		do_release(&m, a, calls[i]->fh);
+	}
+	while (fake_cache_counts(m.cache).objects > 0) /* who carries out the interrupt puts it away after the answer */
+		;
+	/* Everybody leaves, then the answer comes. */
+	fake_cache_hold(m.cache, true);
+	struct fake_call *last = call_new();
+	last->node = a;
+	cst_fs_open(m.fs, &last->call, a, O_RDONLY);
+	cst_fs_call_interrupt(&last->call);
+	assert_int_equal(call_wait(last), -EINTR);
+	fake_cache_hold(m.cache, false);
+	assert_int_equal(stats().open_files, 0);
+	for (int i = 0; i < 3; i++)
+		call_free(calls[i]);
+	call_free(last);
+}
+
+static void a_replaced_object(void **state)
+{
+	struct cst_fs_entry e;
+	uint64_t fh;
+	(void)state;
+	fake_start(&m);
+	fake_cache_complete(m.cache, "a", "one", file);
+	uint64_t old = node_of("a"), old_fh = open_as(old, CST_FS_PASSTHROUGH);
+	fake_put(m.bucket, "a", 2000, "two", 2, NULL);
+	fake_time += 100 * CST_NS_PER_S;
+	assert_int_equal(do_open(&m, old, &fh), -ESTALE);
+	assert_int_equal(do_path(&m, "a", &e), 0);
+	assert_int_not_equal(e.node, old);
+	fh = open_as(e.node, CST_FS_KEEP_CACHE);
+	assert_int_equal(fake_backing.live, 1); /* who has the old bytes keeps them */
+	do_release(&m, e.node, fh);
+	fake_cache_complete(m.cache, "a", "two", file);
+	fh = open_as(e.node, CST_FS_PASSTHROUGH);
+	assert_int_equal(fake_backing.live, 2);
+	do_release(&m, old, old_fh);
+	do_release(&m, e.node, fh);
+	assert_int_equal(fake_backing.live, 0);
+}
+
+/* /proc/version can't be opened with O_DIRECT. */
+static void another_mode_takes_another_node(void **state)
+{
+	struct cst_fs_entry before, e;
+	struct cst_fs_attr attr;
+	CST_AUTO_CLOSE int odd = open("/proc/version", O_RDONLY | O_CLOEXEC);
+	(void)state;
+	fake_start(&m);
+	fake_cache_complete(m.cache, "a", "one", odd);
+	assert_int_equal(do_path(&m, "a", &before), 0);
+	struct fake_call *c = do_open_flags(&m, before.node, O_RDONLY | O_DIRECT); /* closed: it may choose */
+	assert_int_equal(c->rc, 0);
+	assert_int_equal(c->flags, CST_FS_KEEP_CACHE);
+	do_release(&m, before.node, c->fh);
+	call_free(c);
+	uint64_t fh = open_as(before.node, CST_FS_PASSTHROUGH);
+	c = do_open_flags(&m, before.node, O_RDONLY | O_DIRECT);
+	assert_int_equal(c->rc, -ESTALE);
+	call_free(c);
+	assert_int_equal(do_path(&m, "a", &e), 0);
+	assert_int_not_equal(e.node, before.node);
+	assert_int_equal(e.attr.st.st_ino, before.attr.st.st_ino);
+	assert_int_equal(e.attr.st.st_size, 1000);
+	c = do_open_flags(&m, e.node, O_RDONLY | O_DIRECT);
+	assert_int_equal(c->rc, 0);
+	assert_int_equal(c->flags, CST_FS_KEEP_CACHE);
+	/* Both are of the same version and answer, also when it is asked for anew. */
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(do_getattr(&m, before.node, &attr), 0);
+		assert_int_equal(attr.st.st_ino, before.attr.st.st_ino);
+		assert_int_equal(do_getattr(&m, e.node, &attr), 0);
+		assert_int_equal(node_of("a"), e.node);
+		fake_time += 100 * CST_NS_PER_S;
+	}
+	uint64_t more = open_as(before.node, CST_FS_PASSTHROUGH); /* /proc/self/fd */
+	do_release(&m, before.node, more);
+	do_release(&m, before.node, fh);
+	do_release(&m, e.node, c->fh);
+	call_free(c);
+	cst_fs_forget(m.fs, before.node, 1);
+	int rc;
+	while ((rc = do_getattr(&m, before.node, &attr)) == 0) /* a check lets go of its inode just after its answer */
+		;
+	assert_int_equal(rc, -ESTALE);
+	assert_int_equal(node_of("a"), e.node);
+}
+
+static void a_rebuilt_handle_has_no_mode(void **state)
+{
+	CST_AUTO_BUF data = CST_BUF_INIT;
+	(void)state;
+	fake_start(&m);
+	fake_cache_complete(m.cache, "a", "one", file);
+	uint64_t a = node_of("a"), fh = open_as(a, CST_FS_PASSTHROUGH);
+	assert_int_equal(do_read(&m, a, fh, 10, 20, &data), 0); /* the kernel doesn't, but it is served */
+	assert_int_equal(data.len, 20);
+	assert_int_equal(do_read(&m, a, fh + 1000, 10, 20, &data), 0);
+	assert_int_equal(data.len, 20);
+	do_release(&m, a, fh);
+	do_release(&m, a, fh + 1000);
+	wait_open(0);
+	while (fake_cache_counts(m.cache).objects > 0)
+		;
+	assert_int_equal(fake_backing.live, 0);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(whole_objects_are_passed_through, setup, teardown),
+		cmocka_unit_test_setup_teardown(an_open_inode_keeps_its_mode, setup, teardown),
+		cmocka_unit_test_setup_teardown(what_is_not_passed_through, setup, teardown),
+		cmocka_unit_test_setup_teardown(options_turn_it_off, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_refused_backing_file_falls_back, setup, teardown),
+		cmocka_unit_test_setup_teardown(an_answer_nobody_takes_is_undone, setup, teardown),
+		cmocka_unit_test_setup_teardown(opens_wait_for_the_cache, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_replaced_object, setup, teardown),
+		cmocka_unit_test_setup_teardown(another_mode_takes_another_node, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_rebuilt_handle_has_no_mode, setup, teardown),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
