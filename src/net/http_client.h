@@ -49,6 +49,7 @@ struct cst_http_response {
 	int status;
 	const struct cst_http_head *head; /* valid inside the callback only */
 	int64_t content_length;		  /* -1: unknown until the end */
+	int64_t sent_at;		  /* when the request had been sent; cst_now() clock */
 	struct sockaddr_storage *peer;
 };
 
@@ -71,6 +72,10 @@ struct cst_http_request {
 	int64_t deadline;	    /* cst_now() clock; 0: none. The whole call, waiting for a connection included. */
 	int64_t first_byte_timeout; /* ns from the request sent to the head read; 0: 30 s */
 	int64_t stall_timeout;	    /* ns without a byte of progress; 0: 30 s */
+	/* Called so many ns after the request has been sent (four times that when a connection is opened for it) if the answer
+	 * is not complete by then; returns in how many ns to call again, 0: no more. It may start and cancel calls. */
+	int64_t alarm_after;
+	int64_t (*on_alarm)(void *arg);
 
 	/* The head has been read; status and headers. Return 0 to go on, or -errno to end the call with it. May be NULL. */
 	int (*on_head)(void *arg, const struct cst_http_response *response);

@@ -100,9 +100,10 @@ static int64_t due_at(const struct cst_http_conn *conn)
 	if (!conn->call)
 		return at;
 	r = &conn->call->request;
+	at = sooner(at, conn->alarm_at);
 	switch (conn->state) {
 	case CST_CONN_CONNECTING:
-		at = conn->attempt_by;
+		at = sooner(at, conn->attempt_by);
 		__attribute__((fallthrough));
 	case CST_CONN_RESOLVING:
 	case CST_CONN_TUNNELLING:
@@ -110,9 +111,10 @@ static int64_t due_at(const struct cst_http_conn *conn)
 		return sooner(sooner(at, conn->connect_by), r->deadline);
 	case CST_CONN_ACTIVE:
 		if (!conn->out_done || conn->in_body)
-			at = conn->progress_at + (r->stall_timeout ? r->stall_timeout : DEFAULT_STALL);
+			at = sooner(at, conn->progress_at + (r->stall_timeout ? r->stall_timeout : DEFAULT_STALL));
 		else
-			at = conn->sent_at + (r->first_byte_timeout ? r->first_byte_timeout : DEFAULT_FIRST_BYTE);
+			at = sooner(at, conn->sent_at +
+						(r->first_byte_timeout ? r->first_byte_timeout : DEFAULT_FIRST_BYTE));
 		return sooner(at, r->deadline);
 	case CST_CONN_IDLE:
 	case CST_CONN_PARKED:
@@ -163,6 +165,18 @@ static void on_timer(struct cst_timer *timer)
 	int64_t now = cst_now();
 
 	CST_CHECK(conn, CST_HTTP_CONN_MAGIC);
+	if (conn->call && conn->alarm_at && now >= conn->alarm_at && !conn->alarm_rang) {
+		/* Timers run before events: the answer may be there and we late. Once more, after a look at the socket. */
+		conn->alarm_rang = true;
+		cst_timer_arm(conn->side->loop, timer, now + 1);
+		return;
+	}
+	if (conn->call && conn->alarm_at && now >= conn->alarm_at) {
+		int64_t next = conn->call->request.on_alarm(conn->call->request.arg);
+
+		conn->alarm_at = next > 0 ? now + next : 0;
+		conn->alarm_rang = false;
+	}
 	if (now < due_at(conn)) {
 		cst_http_conn_keep_time(conn);
 		return;

@@ -296,6 +296,8 @@ void cst_http_conn_open(struct cst_http_endpoint *ep, struct cst_http_call *call
 	conn->watch.fd = -1;
 	conn->state = CST_CONN_RESOLVING;
 	conn->connect_by = cst_now() + ep->client->connect_timeout;
+	if (call->request.alarm_after)
+		conn->alarm_at = cst_now() + 4 * call->request.alarm_after;
 	conn->resolved_task.fn = on_resolved;
 	conn->query.fn = on_answer;
 	cst_http_client_live(ep->client, 1);

@@ -170,7 +170,9 @@ void cst_http_exchange_start(struct cst_http_conn *conn)
 	conn->interim = 0;
 	conn->into_at = 0;
 	conn->into_pos = 0;
-	conn->progress_at = cst_now();
+	conn->progress_at = conn->sent_at = cst_now();
+	conn->alarm_rang = false;
+	conn->alarm_at = conn->call->request.alarm_after ? conn->progress_at + conn->call->request.alarm_after : 0;
 	build_head(conn);
 	if (cst_http_exchange_send(conn))
 		cst_http_conn_keep_time(conn);
@@ -254,7 +256,8 @@ static size_t into_room(const struct cst_http_conn *conn)
 static enum step head_read(struct cst_http_conn *conn, const struct cst_http_head *head, size_t head_len)
 {
 	struct cst_http_call *call = conn->call;
-	struct cst_http_response response = {.status = head->status, .head = head, .peer = &conn->peer};
+	struct cst_http_response response = {
+		.status = head->status, .head = head, .sent_at = conn->sent_at, .peer = &conn->peer};
 	int rc;
 
 	conn->in_pos += head_len;
@@ -444,6 +447,14 @@ static enum step body_ended_early(struct cst_http_conn *conn, int rc)
 	return STEP_GONE;
 }
 
+static void tell_progress(struct cst_http_conn *conn)
+{
+	const struct cst_http_request *r = &conn->call->request;
+
+	if (r->on_progress && !(conn->framing == CST_BODY_LENGTH && conn->body_left == 0))
+		r->on_progress(r->arg, conn->call->received);
+}
+
 static enum step read_body(struct cst_http_conn *conn, size_t *budget)
 {
 	struct iovec iov[PIECES + 1];
@@ -464,6 +475,8 @@ static enum step read_body(struct cst_http_conn *conn, size_t *budget)
 				      rc == -EMSGSIZE  ? "the body is longer than what was asked for"
 				      : rc == -EBADMSG ? "the chunks of the body are malformed"
 						       : "the caller does not want this body");
+		if (conn->to_into)
+			tell_progress(conn);
 		return STEP_MORE;
 	}
 	conn->in_pos = conn->in_len = 0;
@@ -483,8 +496,8 @@ static enum step read_body(struct cst_http_conn *conn, size_t *budget)
 	}
 	conn->in_len = n - placed;
 	*budget -= cst_min(*budget, (size_t)n);
-	if (placed && conn->call->request.on_progress && !(conn->framing == CST_BODY_LENGTH && conn->body_left == 0))
-		conn->call->request.on_progress(conn->call->request.arg, conn->call->received);
+	if (placed)
+		tell_progress(conn);
 	/* What came may complete the body; only then is one more step due on a drained socket. */
 	if (drained && conn->in_len == 0 && !(conn->framing == CST_BODY_LENGTH && conn->body_left == 0))
 		return STEP_WAIT;

@@ -84,7 +84,7 @@ static int whole_object(struct cst_object_op *op, int64_t length)
 			       ? stop(op, CST_STOP_PAST_END, "the range begins behind the end of the object")
 			       : 0;
 	}
-	if (op->offset + op->got == 0 && length >= 0 && (uint64_t)length <= op->length)
+	if (op->offset + op->side.from == 0 && length >= 0 && (uint64_t)length <= op->length)
 		return 0;
 	return stop(op, CST_STOP_RANGE_IGNORED, "the store ignored the range");
 }
@@ -105,7 +105,7 @@ static bool same_version(const struct cst_object_op *op, struct cst_slice etag, 
 static int get_head(struct cst_object_op *op, const struct cst_http_response *r)
 {
 	struct cst_slice etag = bare_etag(cst_http_header_get(r->head, "etag"));
-	uint64_t first, last, total, from = op->offset + op->got;
+	uint64_t first, last, total, from = op->offset + op->side.from;
 	if (op->has_if_match && etag.len && !cst_slice_is(etag, op->if_match))
 		return stop(op, CST_STOP_STALE, "the object has changed");
 	if (op->got && !same_version(op, etag, r->head))
@@ -113,8 +113,12 @@ static int get_head(struct cst_object_op *op, const struct cst_http_response *r)
 	read_common(op, r->head);
 	op->accepted = true;
 	op->named = op->has_if_match && etag.len && r->content_length >= 0;
-	if (r->status == 200)
-		return whole_object(op, r->content_length);
+	if (r->status == 200) {
+		int rc = whole_object(op, r->content_length);
+		if (rc == 0 && !op->sift)
+			cst_hedge_head(op, &op->side, r->sent_at);
+		return rc;
+	}
 	if (r->status != 206 ||
 	    !parse_content_range(cst_http_header_get(r->head, "content-range"), &first, &last, &total))
 		return stop(op, CST_STOP_MALFORMED, "the answer to a range request has no proper Content-Range");
@@ -125,7 +129,26 @@ static int get_head(struct cst_object_op *op, const struct cst_http_response *r)
 	op->told = last - first + 1;
 	op->info.size = total;
 	op->size_told = true;
+	if (!op->sift)
+		cst_hedge_head(op, &op->side, r->sent_at);
 	return 0;
+}
+
+bool cst_op_second_head(struct cst_object_op *op, const struct cst_http_response *r, uint64_t from, uint64_t *told)
+{
+	struct cst_slice etag = bare_etag(cst_http_header_get(r->head, "etag"));
+	uint64_t first, last, total;
+	if (r->status != 206 || !cst_slice_is(etag, op->if_match) ||
+	    !parse_content_range(cst_http_header_get(r->head, "content-range"), &first, &last, &total))
+		return false;
+	if (first != op->offset + from || last >= op->offset + op->length || r->content_length < 0 ||
+	    (uint64_t)r->content_length != last - first + 1)
+		return false;
+	read_common(op, r->head);
+	op->info.size = total;
+	op->named = true;
+	*told = last - first + 1;
+	return true;
 }
 
 /* User metadata, names in lower case, values as they came. */
@@ -170,23 +193,34 @@ static int symlink_head(struct cst_object_op *op, const struct cst_http_head *he
 	return 0;
 }
 
-static void failure_head(struct cst_object_op *op, const struct cst_http_head *head)
+static int64_t date_of(const struct cst_http_head *head)
+{
+	struct cst_slice date = cst_http_header_get(head, "date");
+	int64_t when;
+	return date.len && cst_time_parse(date.data, date.len, &when) == 0 ? when : 0;
+}
+
+int64_t cst_op_told_delay(const struct cst_http_head *head)
 {
 	struct cst_slice after = cst_http_header_get(head, "retry-after"),
 			 quiet = cst_http_header_get(head, "x-oss-qos-delay-time");
-	struct cst_slice date = cst_http_header_get(head, "date"), xerr = cst_http_header_get(head, "x-oss-err");
-	struct cst_slice id = cst_http_header_get(head, op->bucket->backend->request_id);
+	int64_t date = date_of(head), when;
 	uint64_t n;
-	int64_t when;
-	if (date.len && cst_time_parse(date.data, date.len, &when) == 0)
-		op->server_date = when;
 	if (parse_number(quiet, &n))
-		op->told_delay = (int64_t)cst_min(n, UINT64_C(3600000)) * CST_NS_PER_MS;
-	else if (parse_number(after, &n))
-		op->told_delay = (int64_t)cst_min(n, UINT64_C(3600)) * CST_NS_PER_S;
-	else if (after.len && op->server_date && cst_time_parse(after.data, after.len, &when) == 0 &&
-		 when > op->server_date)
-		op->told_delay = cst_min(when - op->server_date, INT64_C(3600)) * CST_NS_PER_S;
+		return (int64_t)cst_min(n, UINT64_C(3600000)) * CST_NS_PER_MS;
+	if (parse_number(after, &n))
+		return (int64_t)cst_min(n, UINT64_C(3600)) * CST_NS_PER_S;
+	if (after.len && date && cst_time_parse(after.data, after.len, &when) == 0 && when > date)
+		return cst_min(when - date, INT64_C(3600)) * CST_NS_PER_S;
+	return 0;
+}
+
+static void failure_head(struct cst_object_op *op, const struct cst_http_head *head)
+{
+	struct cst_slice xerr = cst_http_header_get(head, "x-oss-err");
+	struct cst_slice id = cst_http_header_get(head, op->bucket->backend->request_id);
+	op->server_date = date_of(head);
+	op->told_delay = cst_op_told_delay(head);
 	memset(&op->error, 0, sizeof(op->error));
 	if (xerr.len)
 		op->has_error = cst_error_xml_parse_header(xerr, &op->error) == 0;
@@ -224,8 +258,8 @@ static bool crc_will_tell(const struct cst_object_op *op)
 	return op->bucket->verify_crc64 && op->info.has_crc64 && op->offset == 0 && op->length >= op->info.size;
 }
 
-/* [0, got) of the range is in memory. Told when a block is complete, and after each block's worth otherwise. */
-static void show(struct cst_object_op *op, uint64_t got)
+/* Told when a block is complete, and after each block's worth otherwise. */
+void cst_op_show(struct cst_object_op *op, uint64_t got)
 {
 	if (!op->progress || !op->named || got <= op->shown || crc_will_tell(op))
 		return;
@@ -242,7 +276,7 @@ void cst_op_on_progress(void *arg, size_t received)
 	struct cst_object_op *op = arg;
 	CST_CHECK(op, CST_OP_MAGIC);
 	if (op->accepted && !__atomic_load_n(&op->cancelled, __ATOMIC_RELAXED))
-		show(op, op->got + received);
+		cst_hedge_progress(op, &op->side, received);
 }
 
 /* Puts a piece of the object at `passed` where it belongs; what lies outside the range is dropped. */
@@ -265,7 +299,7 @@ static int sift(struct cst_object_op *op, struct cst_slice piece)
 			       (size_t)(high - low));
 	}
 	if (op->got < op->length)
-		show(op, op->got);
+		cst_op_show(op, op->got);
 	/* An object whose size nobody told is read to its end: the size is part of the answer. */
 	return op->passed >= end && op->size_told ? stop(op, CST_STOP_ENOUGH, NULL) : 0;
 }
@@ -314,18 +348,18 @@ static uint64_t random_bits(struct cst_bucket *b)
 	return bits * UINT64_C(0x2545f4914f6cdd1d) >> 8;
 }
 
-static void note_throttling(struct cst_object_op *op)
+void cst_op_throttled(struct cst_object_op *op, int64_t started, int64_t told_delay)
 {
 	struct cst_bucket *b = op->bucket;
 	int64_t now = cst_now();
 	__atomic_fetch_add(&b->stats.throttled, 1, __ATOMIC_RELAXED);
 	pthread_mutex_lock(&b->lock);
 	b->limiter.in_flight++; /* ours counts, too */
-	cst_limiter_throttled(&b->limiter, op->attempt_started, now);
+	cst_limiter_throttled(&b->limiter, started, now);
 	b->limiter.in_flight--;
 	__atomic_store_n(&b->throttled, true, __ATOMIC_RELAXED);
-	if (op->told_delay)
-		b->limiter.pause_until = cst_max(b->limiter.pause_until, now + cst_min(op->told_delay, QUIET_MAX));
+	if (told_delay)
+		b->limiter.pause_until = cst_max(b->limiter.pause_until, now + cst_min(told_delay, QUIET_MAX));
 	pthread_mutex_unlock(&b->lock);
 }
 
@@ -371,7 +405,7 @@ static void follow(struct cst_object_op *op, struct cst_retry_verdict v, int rc,
 		cst_op_renew(op);
 	} else if (v.action == CST_RETRY_AGAIN || v.action == CST_RETRY_THROTTLE) {
 		if (v.action == CST_RETRY_THROTTLE)
-			note_throttling(op);
+			cst_op_throttled(op, op->attempt_started, op->told_delay);
 		again(op, v, rc, err);
 	} else {
 		final(op, v.error, rc, err);
@@ -438,6 +472,36 @@ static void succeed(struct cst_object_op *op, size_t received)
 	cst_op_finish(op, 0);
 }
 
+void cst_op_came(struct cst_object_op *op, uint64_t from, size_t received)
+{
+	if (!received)
+		return;
+	op->got = cst_max(op->got, from + received);
+	op->failures = 0; /* it gets on */
+	/* Over a thin line a range takes its time. What has come buys more of it, at the least rate that still counts. */
+	if (!op->deadline_fixed)
+		op->deadline += (int64_t)cst_min(received, op->length) * (CST_NS_PER_S / RATE_LEAST);
+}
+
+void cst_op_complete(struct cst_object_op *op)
+{
+	op->stop = CST_STOP_NONE;
+	op->status = 206;
+	succeed(op, (size_t)op->length);
+}
+
+static bool is_direct(const struct cst_object_op *op)
+{
+	return op->kind == CST_OP_GET && op->accepted && !op->sift && op->stop == CST_STOP_NONE;
+}
+
+bool cst_op_is_complete(const struct cst_object_op *op, int rc, size_t received)
+{
+	uint64_t end = cst_min(op->offset + op->length, op->info.size);
+	return rc == 0 && is_direct(op) && success(op->status) && (op->status != 206 || received <= op->told) &&
+	       op->offset + op->side.from + received >= end;
+}
+
 static void ask_whole(struct cst_object_op *op)
 {
 	op->sift = true;
@@ -498,18 +562,13 @@ static void judge_failure(struct cst_object_op *op)
 void cst_op_judge(struct cst_object_op *op, int rc, size_t received, const struct cst_error *err)
 {
 	bool cancelled = __atomic_load_n(&op->cancelled, __ATOMIC_RELAXED);
-	bool direct = op->kind == CST_OP_GET && op->accepted && !op->sift && op->stop == CST_STOP_NONE;
+	bool direct = is_direct(op);
 	if (direct && op->status == 206 && received > op->told && rc != -EMSGSIZE && !cancelled) {
 		malformed(op, "the body is longer than its range");
 		return;
 	}
-	if (direct && received) {
-		op->got += received;
-		op->failures = 0; /* it gets on */
-		/* Over a thin line a range takes its time. What has come buys more of it, at the least rate that still counts. */
-		if (!op->deadline_fixed)
-			op->deadline += (int64_t)cst_min(received, op->length) * (CST_NS_PER_S / RATE_LEAST);
-	}
+	if (direct)
+		cst_op_came(op, op->side.from, received);
 	if (op->stop != CST_STOP_NONE && rc == -ECANCELED && !(cancelled && op->stop != CST_STOP_ENOUGH)) {
 		judge_stop(op, received);
 	} else if (rc == 0 && success(op->status)) {

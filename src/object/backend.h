@@ -4,18 +4,21 @@
  * Life of an operation (state, guarded by the bucket's lock):
  *
  *	NEW ──► RUNNING ──► DONE                     one attempt sufficed
- *	 ├─► QUEUED ──► RUNNING                      the limiter lets fewer run; the next one ends → first in the queue starts
+ *	 ├─► QUEUED ──► RUNNING                      the limiter lets fewer run, or what may be asked of the store is used up
  *	 ├─► BACKOFF ──► NEW                         a pause after a failed attempt, or because the store asked for quiet
  *	RUNNING ──► RENEWING ──► NEW                 the credential is being renewed
  *	QUEUED, BACKOFF, RENEWING ──► DONE           cancelled, or the deadline passed
  *
- * One reference is the caller's handle, one goes with the operation until DONE, and one each with a posted task, an armed timer
- * and a renewal under way. Timers live on the bucket's own loop; all else runs on whatever thread brings the event. The fields of
+ * While RUNNING a GET may have a second request under way (hedge.c).
+ *
+ * One reference is the caller's handle, one goes with the operation until DONE, and one each with a posted task, an armed timer,
+ * a second request and a renewal under way. Timers live on the bucket's own loop; all else runs on whatever thread brings the event. The fields of
  * an attempt belong to the thread that runs the attempt's callbacks: attempts follow each other, and the lock orders them. */
 #pragma once
 
 #include "base/metrics.h"
 #include "object/endpoint.h"
+#include "object/pace.h"
 #include "object/retry.h"
 #include "object/sign_private.h"
 #include "object/xml.h"
@@ -60,6 +63,10 @@ struct cst_object_tuning {
 
 TAILQ_HEAD(cst_op_queue, cst_object_op);
 
+/* Who waits behind whom: those that take no bandwidth and those that do in the order of their coming, where both may go; reads
+ * ahead behind them, for a second. */
+enum cst_op_lane { CST_LANE_META, CST_LANE_DEMAND, CST_LANE_BACKGROUND, CST_LANES };
+
 struct cst_signer; /* signer.c: the current credential with its derived key */
 
 struct cst_bucket {
@@ -79,16 +86,43 @@ struct cst_bucket {
 	pthread_mutex_t lock;
 	/* under the lock */
 	struct cst_limiter limiter;
-	struct cst_op_queue queue, spare;
+	struct cst_op_queue queues[CST_LANES], spare;
+	uint64_t order; /* of the last that queued */
+	struct cst_allowance requests, bandwidth;
+	int64_t pace_at; /* when the first of those that wait for them may go; 0: none does */
+	bool pace_posted;
+	struct cst_pace pace;
+	unsigned hedge_credit;	    /* in twentieths of a second request */
 	unsigned spare_count, live; /* operations kept; in use */
 	pthread_cond_t idle;	    /* live became 0 */
 	uint64_t seed;
 	/* atomic */
 	int64_t clock_offset; /* s to add to ours */
 	bool throttled;	      /* the limiter has something to recover from */
+	unsigned bodies;      /* that are coming now, and */
+	uint64_t flow;	      /* the bytes of all that have come: what one gets tells what another could get */
 	struct cst_bucket_stats stats;
+	/* constant */
+	bool hedge;
+	/* the bucket's loop */
+	struct cst_task pace_task;
+	struct cst_timer pace_timer;
 };
 #define CST_BUCKET_MAGIC 0x4255434bu
+
+/* One of at most two requests of a GET that are under way; on its loop's thread. */
+struct cst_side {
+	bool running; /* also under the bucket's lock */
+	bool dropped; /* we ended it, for the other */
+	uint64_t from, came,
+		first;	  /* bytes: where in the range it begins; so many have come; of them in the first piece */
+	bool knows_late;  /* its alarm says that the head is late */
+	int64_t patience; /* ns to wait beyond that */
+	int64_t head_at;  /* when a proper head came; 0: it has not */
+	int64_t head_ns;
+	uint64_t flow_at; /* the bucket's, at the head */
+	unsigned bodies_at;
+};
 
 #define CST_OP_IOV 8
 struct cst_object_op {
@@ -102,6 +136,11 @@ struct cst_object_op {
 	struct cst_http_call *call;
 	unsigned sent, answered; /* attempts */
 	int64_t wake_at;
+	uint64_t order; /* QUEUED: its place */
+	int64_t queued_at;
+	bool limited;			 /* it waits for its allowance */
+	bool was_limited;		 /* it has, once */
+	uint64_t paid;			 /* bytes that the attempt has taken from the bandwidth */
 	TAILQ_ENTRY(cst_object_op) link; /* queue or spare */
 	struct cst_task task;
 	struct cst_timer timer; /* the bucket's loop */
@@ -109,6 +148,7 @@ struct cst_object_op {
 	/* the request */
 	struct cst_buf key; /* or prefix */
 	bool light, no_retry, has_if_match, deadline_fixed;
+	bool background; /* under the bucket's lock */
 	char if_match[CST_ETAG_MAX];
 	uint64_t offset, length;
 	struct iovec iov_own[2 * CST_OP_IOV], *iov; /* of the whole range; room for `rest` follows */
@@ -139,6 +179,15 @@ struct cst_object_op {
 	struct cst_store_error error;
 	int64_t told_delay, server_date; /* ns; s, 0: none */
 
+	/* two requests at once: hedge.c */
+	struct cst_side side; /* of the attempt */
+	struct cst_hedge *hedge;
+	struct cst_side *younger; /* of the two */
+	bool raced_for_head;	  /* the second one was sent because the head of the first was late */
+	int64_t alarm;		  /* ns, of the attempt */
+	int ended_rc;		  /* the attempt's, while it waits for the other one's */
+	size_t ended_received;
+
 	/* over attempts */
 	bool sift, renewed, probing;
 	unsigned skewed, delivered;
@@ -161,6 +210,15 @@ struct cst_object_op {
 /* op.c */
 struct cst_object_op *cst_op_new(struct cst_bucket *b, enum cst_op_kind kind, struct cst_slice key);
 void cst_op_begin(struct cst_object_op *op);
+/* Sends another attempt while the second request runs. */
+void cst_op_send_beside(struct cst_object_op *op);
+/* A request for the rest from `from` on begins; takes its allowance and returns the bytes that were paid. */
+uint64_t cst_op_enter_locked(struct cst_object_op *op, uint64_t from);
+/* It has ended; `last`: none is under way now. */
+void cst_op_left_locked(struct cst_object_op *op, bool last, uint64_t paid, size_t received);
+void cst_op_start_queued(struct cst_bucket *b); /* those that wait, if they may go now */
+void cst_op_ref(struct cst_object_op *op);
+void cst_op_unref(struct cst_object_op *op);
 void cst_op_free_spare(struct cst_bucket *b);
 /* The attempt ended; decides what is next. Called without the lock. */
 void cst_op_finish(struct cst_object_op *op, int rc);
@@ -169,10 +227,42 @@ void cst_op_renew(struct cst_object_op *op);
 void cst_op_on_done(void *arg, int rc, size_t received, const struct cst_error *err);
 /* request.c: fills target, headers, rest; sends. */
 struct cst_http_call *cst_op_send(struct cst_object_op *op);
+/* The part of the range from `from` on, into rest; returns the number of pieces. */
+int cst_op_rest(const struct cst_object_op *op, uint64_t from, struct iovec *rest);
+void cst_op_write_range(const struct cst_object_op *op, uint64_t from, const char *etag, struct cst_buf *headers);
+/* Adds the signature to the lines; returns the generation of the credential. */
+uint64_t cst_op_sign(struct cst_object_op *op, const char *method, struct cst_slice key,
+		     const struct cst_sign_param *params, size_t param_count, struct cst_buf *headers);
+int64_t cst_op_attempt_deadline(const struct cst_object_op *op, int64_t now);
+/* hedge.c: a second request for what is missing, when the first one is slow. */
+/* The alarm of an attempt that is about to be sent. 0: none. */
+int64_t cst_hedge_alarm_locked(struct cst_object_op *op);
+int64_t cst_hedge_on_alarm(void *arg);
+/* The proper head of a side, and its bytes. */
+void cst_hedge_head(struct cst_object_op *op, struct cst_side *side, int64_t sent_at);
+void cst_hedge_progress(struct cst_object_op *op, struct cst_side *side, size_t received);
+/* What the end of a side tells of the store. */
+void cst_hedge_learn_locked(struct cst_object_op *op, struct cst_side *side, int64_t started, size_t received,
+			    bool complete);
+/* The attempt has ended; it is judged now, or when the second request has ended, too. */
+void cst_hedge_attempt_ended(struct cst_object_op *op, int rc, size_t received, const struct cst_error *err);
+bool cst_hedge_running(const struct cst_object_op *op);
+void cst_hedge_cancel_locked(struct cst_object_op *op);
+void cst_hedge_free(struct cst_object_op *op);
 /* answer.c: callbacks of an attempt. */
 int cst_op_on_head(void *arg, const struct cst_http_response *response);
 int cst_op_on_body(void *arg, struct cst_slice piece);
 void cst_op_on_progress(void *arg, size_t received);
+void cst_op_show(struct cst_object_op *op, uint64_t got); /* progress: [0, got) of the range is in memory */
+/* The head of a second request, for the range from `from` on. False: it does not fit. */
+bool cst_op_second_head(struct cst_object_op *op, const struct cst_http_response *r, uint64_t from, uint64_t *told);
+/* All bytes of the range are there, by whatever request. */
+void cst_op_complete(struct cst_object_op *op);
+/* The whole rest of the range has come with this answer. */
+bool cst_op_is_complete(const struct cst_object_op *op, int rc, size_t received);
+void cst_op_came(struct cst_object_op *op, uint64_t from, size_t received); /* bytes that count */
+void cst_op_throttled(struct cst_object_op *op, int64_t started, int64_t told_delay);
+int64_t cst_op_told_delay(const struct cst_http_head *head); /* ns that the store asks to wait */
 /* The verdict on an attempt; ends in one of finish, retry, renew. */
 void cst_op_judge(struct cst_object_op *op, int rc, size_t received, const struct cst_error *err);
 void cst_op_list_entry(void *arg, const struct cst_object_list_entry *entry);

@@ -46,7 +46,8 @@ struct cst_bucket *cst_bucket_new(const struct cst_bucket_config *config, struct
 	b->backend = config->cloud == CST_CLOUD_S3 ? &cst_backend_s3 : &cst_backend_oss;
 	pthread_mutex_init(&b->lock, NULL);
 	pthread_cond_init(&b->idle, NULL);
-	TAILQ_INIT(&b->queue);
+	for (int i = 0; i < CST_LANES; i++)
+		TAILQ_INIT(&b->queues[i]);
 	TAILQ_INIT(&b->spare);
 	b->name = cst_xstrdup(config->bucket ? config->bucket : "");
 	b->http = config->http;
@@ -54,6 +55,9 @@ struct cst_bucket *cst_bucket_new(const struct cst_bucket_config *config, struct
 	b->deadline = config->deadline ? config->deadline : DEADLINE;
 	b->max_attempts = config->max_attempts;
 	b->verify_crc64 = config->verify_crc64;
+	b->hedge = config->hedge;
+	b->requests.rate = config->requests;
+	b->bandwidth.rate = (double)config->bandwidth;
 	b->tuning = (struct cst_object_tuning){.backoff_base = CST_RETRY_BASE_NS, .backoff_cap = CST_RETRY_CAP_NS};
 	if (config->credentials && !cst_credentials_anonymous(config->credentials))
 		b->credentials = config->credentials;
@@ -191,6 +195,7 @@ struct cst_object_op *cst_object_get(struct cst_bucket *b, const struct cst_obje
 	op->offset = get->offset;
 	op->length = cst_min(get->length, (uint64_t)INT64_MAX - cst_min(get->offset, (uint64_t)INT64_MAX - 1));
 	op->no_retry = get->no_retry;
+	op->background = get->background;
 	op->has_if_match = get->if_match && get->if_match[0];
 	if (op->has_if_match)
 		snprintf(op->if_match, sizeof(op->if_match), "%s", get->if_match);

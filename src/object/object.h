@@ -37,11 +37,14 @@ struct cst_bucket_config {
 	int64_t deadline;      /* ns for an operation with its retries; 0: 300 s; the bytes of a range extend it */
 	unsigned max_attempts; /* 0: bounded by the deadline alone */
 	bool verify_crc64;     /* check x-oss-hash-crc64ecma of whole-object reads */
-	/* What may be asked of the origin, over all operations, 0: no limit. GETs with `background` wait behind all others. */
+	/* What may be asked of the origin, over all operations, 0: no limit. A GET pays for its length before it starts; what goes at
+	 * once is 100 ms worth, or one range. GETs with `background` wait behind all others, but not for more than a second when
+	 * others keep coming. Waiting here uses up no deadline but one that the caller gave. */
 	uint64_t bandwidth; /* bytes of object data a second */
 	double requests;    /* a second */
-	/* Hedging: a GET that is slower than 95 of 100 are is sent a second time, for what is still missing; the first whole answer
-	 * counts. At most one GET in twenty. Needs If-Match (so that both answers are the same bytes). */
+	/* Hedging: a GET whose head comes later than 95 of 100 do, or whose body is far slower than others, is sent a second time,
+	 * for what is still missing; the first whole answer counts. At most one GET in twenty, none while the store throttles or
+	 * operations wait for its limits. Needs if_match (so that both answers are the same bytes). */
 	bool hedge;
 };
 struct cst_bucket *cst_bucket_new(const struct cst_bucket_config *config, struct cst_error *err);
@@ -88,10 +91,10 @@ struct cst_object_get {
 	const char *if_match;	  /* etag, or NULL. A different object gives -ESTALE. */
 	const struct iovec *into; /* room for at least `length` bytes; copied, the memory itself stays the caller's */
 	int into_count;
-	int64_t deadline; /* cst_now() clock; 0: from the bucket's config */
+	int64_t deadline;		 /* cst_now() clock; 0: from the bucket's config */
 	cst_object_progress_fn progress; /* with fn's arg; NULL: not wanted */
-	bool no_retry;	  /* one attempt */
-	bool background;  /* prefetch, fill: not hedged on latency alone; behind others when the origin is rate limited */
+	bool no_retry;			 /* one attempt */
+	bool background; /* prefetch, fill: hedged when it stalls, not for being late alone; behind others when the origin is rate limited */
 };
 /* got: bytes stored (≤ length, less only at the object's end). info: size (of the whole object), etag, mtime. */
 typedef void (*cst_object_get_fn)(void *arg, int rc, size_t got, const struct cst_object_info *info,
@@ -134,6 +137,8 @@ struct cst_object_op *cst_object_get_symlink(struct cst_bucket *b, struct cst_sl
 /* As in http_client.h: cancel ends it soon (the callback still comes), release gives the handle back; each started operation is
  * released exactly once. */
 void cst_object_cancel(struct cst_object_op *op);
+/* Somebody waits for a GET that was started with `background`: it is one of the others from now on. Before release. */
+void cst_object_hurry(struct cst_object_op *op);
 void cst_object_release(struct cst_object_op *op);
 
 /* A synchronous check before mounting: lists one key under `prefix`. Its error texts are the ones a person sees when the endpoint,

@@ -47,6 +47,7 @@ static void recycle(struct cst_object_op *op)
 	if (op->iov != op->iov_own)
 		free(op->iov);
 	free(op->meta);
+	cst_hedge_free(op);
 	cst_list_xml_free(op->xml);
 	memset(op, 0, sizeof(*op));
 	for (size_t i = 0; i < CST_ARRAY_LEN(list); i++)
@@ -64,11 +65,16 @@ static void recycle(struct cst_object_op *op)
 		destroy(op);
 }
 
-static void op_unref(struct cst_object_op *op)
+void cst_op_unref(struct cst_object_op *op)
 {
 	CST_CHECK(op, CST_OP_MAGIC);
 	if (cst_ref_put(&op->ref))
 		recycle(op);
+}
+
+void cst_op_ref(struct cst_object_op *op)
+{
+	cst_ref_get(&op->ref);
 }
 
 void cst_op_free_spare(struct cst_bucket *b)
@@ -125,15 +131,23 @@ static bool waiting(const struct cst_object_op *op)
 	return op->state == CST_OP_QUEUED || op->state == CST_OP_BACKOFF || op->state == CST_OP_RENEWING;
 }
 
+static enum cst_op_lane lane_of(const struct cst_object_op *op)
+{
+	return op->kind != CST_OP_GET ? CST_LANE_META : op->background ? CST_LANE_BACKGROUND : CST_LANE_DEMAND;
+}
+
 static void leave_wait_locked(struct cst_object_op *op)
 {
-	if (op->state == CST_OP_QUEUED)
-		TAILQ_REMOVE(&op->bucket->queue, op, link);
+	if (op->state == CST_OP_QUEUED) {
+		TAILQ_REMOVE(&op->bucket->queues[lane_of(op)], op, link);
+		/* The wait for our own limits does not count. */
+		if (op->limited && !op->deadline_fixed)
+			op->deadline += cst_now() - op->queued_at;
+	}
 	op->state = CST_OP_NEW;
 }
 
 static void try_start(struct cst_object_op *op);
-static void start_queued(struct cst_bucket *b);
 
 static void give_up(struct cst_object_op *op, int error)
 {
@@ -153,11 +167,11 @@ static void on_timer(struct cst_timer *timer)
 	pthread_mutex_unlock(&b->lock);
 	if (again) {
 		try_start(op);
-		start_queued(b);
+		cst_op_start_queued(b);
 	} else if (due) {
 		give_up(op, ETIMEDOUT);
 	}
-	op_unref(op);
+	cst_op_unref(op);
 }
 
 static void service(struct cst_task *task)
@@ -180,11 +194,11 @@ static void service(struct cst_task *task)
 		cst_timer_arm(b->loop, &op->timer, at);
 	} else if (armed) {
 		cst_timer_cancel(b->loop, &op->timer);
-		op_unref(op);
+		cst_op_unref(op);
 	}
 	if (cancel)
 		give_up(op, ECANCELED);
-	op_unref(op);
+	cst_op_unref(op);
 }
 
 /* ---- running ---- */
@@ -196,6 +210,8 @@ static void send_attempt(struct cst_object_op *op)
 	cst_ref_get(&op->ref);
 	pthread_mutex_lock(&b->lock);
 	unsigned number = ++op->sent;
+	op->side = (struct cst_side){.running = true};
+	op->alarm = cst_hedge_alarm_locked(op);
 	pthread_mutex_unlock(&b->lock);
 	struct cst_http_call *call = cst_op_send(op);
 	/* The answer may have come meanwhile, and the next attempt may be on its way. */
@@ -203,13 +219,86 @@ static void send_attempt(struct cst_object_op *op)
 	bool over = op->answered >= number;
 	if (!over) {
 		op->call = call;
-		if (op->cancelled)
+		if (op->cancelled || op->side.dropped)
 			cst_http_cancel(call);
 	}
 	pthread_mutex_unlock(&b->lock);
 	if (over)
 		cst_http_release(call);
-	op_unref(op);
+	cst_op_unref(op);
+}
+
+void cst_op_send_beside(struct cst_object_op *op)
+{
+	struct cst_bucket *b = op->bucket;
+	pthread_mutex_lock(&b->lock);
+	op->paid = cst_op_enter_locked(op, op->got);
+	pthread_mutex_unlock(&b->lock);
+	send_attempt(op);
+}
+
+uint64_t cst_op_enter_locked(struct cst_object_op *op, uint64_t from)
+{
+	struct cst_bucket *b = op->bucket;
+	int64_t now = cst_now();
+	uint64_t bytes = op->kind == CST_OP_GET ? op->length - from : 0;
+	op->state = CST_OP_RUNNING;
+	b->limiter.in_flight++;
+	cst_allowance_take(&b->requests, now, 1);
+	cst_allowance_take(&b->bandwidth, now, (double)bytes);
+	return bytes;
+}
+
+void cst_op_left_locked(struct cst_object_op *op, bool last, uint64_t paid, size_t received)
+{
+	struct cst_bucket *b = op->bucket;
+	b->limiter.in_flight--;
+	if (last)
+		op->state = CST_OP_NEW;
+	if (op->kind == CST_OP_GET)
+		cst_allowance_correct(&b->bandwidth, (double)received - (double)paid);
+}
+
+static void enter_locked(struct cst_object_op *op)
+{
+	op->paid = cst_op_enter_locked(op, op->sift ? 0 : op->got);
+}
+
+/* From when on our own limits let it go. */
+static int64_t allowed_at_locked(const struct cst_object_op *op, int64_t now)
+{
+	const struct cst_bucket *b = op->bucket;
+	int64_t at = cst_allowance_when(&b->requests, now);
+	return op->kind == CST_OP_GET ? cst_max(at, cst_allowance_when(&b->bandwidth, now)) : at;
+}
+
+/* Does somebody wait whom a new one must not overtake? Those that only wait for bandwidth are no hindrance to others. */
+static bool behind_others_locked(const struct cst_object_op *op)
+{
+	const struct cst_bucket *b = op->bucket;
+	enum cst_op_lane lane = lane_of(op);
+	bool full = b->limiter.limit > 0;
+	for (int i = 0; i < CST_LANES; i++)
+		if (!TAILQ_EMPTY(&b->queues[i]) && (i <= (int)lane || (full && i != CST_LANE_BACKGROUND)))
+			return true;
+	return false;
+}
+
+static void queue_locked(struct cst_object_op *op, int64_t now, bool limited)
+{
+	struct cst_bucket *b = op->bucket;
+	op->state = CST_OP_QUEUED;
+	op->order = ++b->order;
+	op->queued_at = now;
+	op->wake_at = op->deadline;
+	TAILQ_INSERT_TAIL(&b->queues[lane_of(op)], op, link);
+	op->limited = limited;
+	if (limited && !op->was_limited)
+		__atomic_fetch_add(&b->stats.limited, 1, __ATOMIC_RELAXED);
+	op->was_limited |= limited;
+	/* What waits for our own limits is drawn along; only a fixed deadline needs a timer. */
+	if (!limited || op->deadline_fixed)
+		post_locked(op);
 }
 
 static void try_start(struct cst_object_op *op)
@@ -218,6 +307,7 @@ static void try_start(struct cst_object_op *op)
 	int64_t now = cst_now();
 	int error = 0;
 	pthread_mutex_lock(&b->lock);
+	bool limited = allowed_at_locked(op, now) > now;
 	if (op->cancelled) {
 		error = ECANCELED;
 	} else if (now >= op->deadline) {
@@ -226,15 +316,11 @@ static void try_start(struct cst_object_op *op)
 		op->state = CST_OP_BACKOFF;
 		op->wake_at = cst_min(b->limiter.pause_until, op->deadline);
 		post_locked(op);
-	} else if (!cst_limiter_may_start(&b->limiter) || (op->sent == 0 && !TAILQ_EMPTY(&b->queue))) {
+	} else if (limited || !cst_limiter_may_start(&b->limiter) || (op->sent == 0 && behind_others_locked(op))) {
 		/* A new one does not overtake those who wait; without this, who starts the next from its callback always would. */
-		op->state = CST_OP_QUEUED;
-		op->wake_at = op->deadline;
-		TAILQ_INSERT_TAIL(&b->queue, op, link);
-		post_locked(op);
+		queue_locked(op, now, limited || b->pace_at);
 	} else {
-		op->state = CST_OP_RUNNING;
-		b->limiter.in_flight++;
+		enter_locked(op);
 	}
 	bool run = !error && op->state == CST_OP_RUNNING;
 	pthread_mutex_unlock(&b->lock);
@@ -250,34 +336,100 @@ void cst_op_begin(struct cst_object_op *op)
 	struct cst_bucket *b = op->bucket;
 	cst_ref_get(&op->ref); /* until DONE */
 	try_start(op);
-	start_queued(b); /* it may have queued though there is a place: the first in the line takes it */
+	cst_op_start_queued(b); /* it may have queued though there is a place: the first in the line takes it */
+}
+
+#define PATIENCE (CST_NS_PER_S) /* of those that wait in the background */
+
+/* Who is next: of those that may go, who came first; in the background only when nobody else may, or after a while. */
+static struct cst_object_op *next_locked(struct cst_bucket *b, int64_t now)
+{
+	struct cst_object_op *best = NULL;
+	for (int i = 0; i < CST_LANES; i++) {
+		struct cst_object_op *op = TAILQ_FIRST(&b->queues[i]);
+		if (!op || allowed_at_locked(op, now) > now)
+			continue;
+		if (!best || (op->order < best->order && (i != CST_LANE_BACKGROUND || now - op->queued_at > PATIENCE)))
+			best = op;
+	}
+	return best;
+}
+
+static struct cst_object_op *first_locked(struct cst_bucket *b)
+{
+	for (int i = 0; i < CST_LANES; i++)
+		if (!TAILQ_EMPTY(&b->queues[i]))
+			return TAILQ_FIRST(&b->queues[i]);
+	return NULL;
+}
+
+static void on_pace_timer(struct cst_timer *timer)
+{
+	struct cst_bucket *b = cst_container_of(timer, struct cst_bucket, pace_timer);
+	pthread_mutex_lock(&b->lock);
+	b->pace_at = 0;
+	pthread_mutex_unlock(&b->lock);
+	cst_op_start_queued(b);
+}
+
+static void on_pace_task(struct cst_task *task)
+{
+	struct cst_bucket *b = cst_container_of(task, struct cst_bucket, pace_task);
+	pthread_mutex_lock(&b->lock);
+	b->pace_posted = false;
+	int64_t at = b->pace_at;
+	pthread_mutex_unlock(&b->lock);
+	b->pace_timer.fn = on_pace_timer;
+	if (at)
+		cst_timer_arm(b->loop, &b->pace_timer, at);
+}
+
+/* The bucket's loop wakes us when the first of those that wait may go. */
+static void wait_for_allowance_locked(struct cst_bucket *b, int64_t now)
+{
+	int64_t at = INT64_MAX;
+	for (int i = 0; i < CST_LANES; i++)
+		if (!TAILQ_EMPTY(&b->queues[i]))
+			at = cst_min(at, allowed_at_locked(TAILQ_FIRST(&b->queues[i]), now));
+	if (at == INT64_MAX || (b->pace_at && b->pace_at <= at))
+		return;
+	b->pace_at = at;
+	if (b->pace_posted)
+		return;
+	b->pace_posted = true;
+	b->pace_task.fn = on_pace_task;
+	cst_loop_post(b->loop, &b->pace_task);
 }
 
 /* A place is free: those who waited for one start. */
-static void start_queued(struct cst_bucket *b)
+void cst_op_start_queued(struct cst_bucket *b)
 {
 	for (;;) {
 		pthread_mutex_lock(&b->lock);
-		struct cst_object_op *op = TAILQ_FIRST(&b->queue);
-		bool go = op && cst_limiter_may_start(&b->limiter) && b->limiter.pause_until <= cst_now();
-		if (go) {
+		int64_t now = cst_now();
+		bool room = cst_limiter_may_start(&b->limiter);
+		bool quiet = b->limiter.pause_until > now;
+		struct cst_object_op *op = !room ? NULL : quiet ? first_locked(b) : next_locked(b, now);
+		if (op && !quiet) {
 			leave_wait_locked(op);
-			op->state = CST_OP_RUNNING;
-			b->limiter.in_flight++;
+			enter_locked(op);
 			cst_ref_get(&op->ref);
-			post_locked(op);
-		} else if (op && cst_limiter_may_start(&b->limiter)) {
+			if (op->timed)
+				post_locked(op);
+		} else if (op) {
 			/* Quiet was asked for: the first one wakes up then and draws the others along. */
 			leave_wait_locked(op);
 			op->state = CST_OP_BACKOFF;
 			op->wake_at = cst_min(b->limiter.pause_until, op->deadline);
 			post_locked(op);
+		} else if (room) {
+			wait_for_allowance_locked(b, now);
 		}
 		pthread_mutex_unlock(&b->lock);
-		if (!go)
+		if (!op || quiet)
 			return;
 		send_attempt(op);
-		op_unref(op);
+		cst_op_unref(op);
 	}
 }
 
@@ -286,19 +438,21 @@ void cst_op_on_done(void *arg, int rc, size_t received, const struct cst_error *
 	struct cst_object_op *op = arg;
 	struct cst_bucket *b = op->bucket;
 	CST_CHECK(op, CST_OP_MAGIC);
+	bool complete = cst_op_is_complete(op, rc, received);
 	pthread_mutex_lock(&b->lock);
 	cst_ref_get(&op->ref); /* keeps the bucket, too */
 	op->answered = op->sent;
 	struct cst_http_call *call = cst_steal(op->call);
-	b->limiter.in_flight--;
-	op->state = CST_OP_NEW;
+	op->side.running = false;
+	cst_op_left_locked(op, !cst_hedge_running(op), op->paid, received);
+	cst_hedge_learn_locked(op, &op->side, op->attempt_started, received, complete);
 	pthread_mutex_unlock(&b->lock);
 	cst_http_release(call);
 	cst_op_count(op, rc == 0 || op->stop != CST_STOP_NONE ? op->status : 0, cst_now() - op->attempt_started);
 	__atomic_fetch_add(&b->stats.bytes_in, received, __ATOMIC_RELAXED);
-	cst_op_judge(op, rc, received, err);
-	start_queued(b); /* after the verdict, which may have changed the limit */
-	op_unref(op);
+	cst_hedge_attempt_ended(op, rc, received, err);
+	cst_op_start_queued(b); /* after the verdict, which may have changed the limit */
+	cst_op_unref(op);
 }
 
 void cst_op_retry(struct cst_object_op *op, int64_t delay)
@@ -329,12 +483,12 @@ static void on_renewed(void *arg, int rc)
 	pthread_mutex_unlock(&b->lock);
 	if (ours && rc == 0) {
 		try_start(op);
-		start_queued(b);
+		cst_op_start_queued(b);
 	} else if (ours) {
 		cst_op_explain(op, op->renew_error, 0, NULL);
 		cst_op_finish(op, -op->renew_error);
 	}
-	op_unref(op);
+	cst_op_unref(op);
 }
 
 void cst_op_renew(struct cst_object_op *op)
@@ -381,8 +535,8 @@ void cst_op_finish(struct cst_object_op *op, int rc)
 	op->info.key = cst_buf_slice(&op->key);
 	call_back(op, rc);
 	/* One that ends without having run may have been the one to wake the others. */
-	start_queued(b);
-	op_unref(op);
+	cst_op_start_queued(b);
+	cst_op_unref(op);
 }
 
 void cst_object_cancel(struct cst_object_op *op)
@@ -393,13 +547,36 @@ void cst_object_cancel(struct cst_object_op *op)
 	__atomic_store_n(&op->cancelled, true, __ATOMIC_RELAXED);
 	if (op->call)
 		cst_http_cancel(op->call);
-	else if (waiting(op))
+	cst_hedge_cancel_locked(op);
+	if (waiting(op))
 		post_locked(op);
+	pthread_mutex_unlock(&b->lock);
+}
+
+void cst_object_hurry(struct cst_object_op *op)
+{
+	CST_CHECK(op, CST_OP_MAGIC);
+	struct cst_bucket *b = op->bucket;
+	pthread_mutex_lock(&b->lock);
+	bool moves = op->background && op->state == CST_OP_QUEUED;
+	if (moves)
+		TAILQ_REMOVE(&b->queues[CST_LANE_BACKGROUND], op, link);
+	op->background = false;
+	if (moves) {
+		struct cst_object_op *next;
+		TAILQ_FOREACH (next, &b->queues[CST_LANE_DEMAND], link)
+			if (next->order > op->order)
+				break;
+		if (next)
+			TAILQ_INSERT_BEFORE(next, op, link);
+		else
+			TAILQ_INSERT_TAIL(&b->queues[CST_LANE_DEMAND], op, link);
+	}
 	pthread_mutex_unlock(&b->lock);
 }
 
 void cst_object_release(struct cst_object_op *op)
 {
 	if (op)
-		op_unref(op);
+		cst_op_unref(op);
 }

@@ -54,50 +54,62 @@ static void write_target(struct cst_object_op *op, struct cst_slice key, const s
 	}
 }
 
+int cst_op_rest(const struct cst_object_op *op, uint64_t from, struct iovec *rest)
+{
+	int count = 0;
+	for (int i = 0; i < op->iov_count; i++) {
+		if (from >= op->iov[i].iov_len) {
+			from -= op->iov[i].iov_len;
+			continue;
+		}
+		rest[count++] = (struct iovec){(char *)op->iov[i].iov_base + from, op->iov[i].iov_len - from};
+		from = 0;
+	}
+	return count;
+}
+
+void cst_op_write_range(const struct cst_object_op *op, uint64_t from, const char *etag, struct cst_buf *headers)
+{
+	cst_buf_printf(headers, "Range: bytes=%" PRIu64 "-%" PRIu64 "\r\n%s", op->offset + from,
+		       op->offset + op->length - 1, op->bucket->backend->get_headers);
+	if (etag[0])
+		cst_buf_printf(headers, "If-Match: \"%s\"\r\n", etag);
+}
+
 /* The part of the range that is still missing, and where it goes. */
 static void write_range(struct cst_object_op *op)
 {
-	uint64_t from = op->offset + op->got, to = op->offset + op->length - 1, skip = op->got;
 	/* A condition once there is something to hold on to: bytes of two versions never mix. */
 	const char *etag = op->has_if_match ? op->if_match : op->got ? op->info.etag : "";
-	cst_buf_printf(&op->headers, "Range: bytes=%" PRIu64 "-%" PRIu64 "\r\n%s", from, to,
-		       op->bucket->backend->get_headers);
-	if (etag[0])
-		cst_buf_printf(&op->headers, "If-Match: \"%s\"\r\n", etag);
-	op->rest_count = 0;
-	for (int i = 0; i < op->iov_count; i++) {
-		if (skip >= op->iov[i].iov_len) {
-			skip -= op->iov[i].iov_len;
-			continue;
-		}
-		op->rest[op->rest_count++] =
-			(struct iovec){(char *)op->iov[i].iov_base + skip, op->iov[i].iov_len - skip};
-		skip = 0;
-	}
+	op->side.from = op->got;
+	cst_op_write_range(op, op->got, etag, &op->headers);
+	op->rest_count = cst_op_rest(op, op->got, op->rest);
 }
 
-static void sign(struct cst_object_op *op, const char *method, struct cst_slice key, const struct params *p)
+uint64_t cst_op_sign(struct cst_object_op *op, const char *method, struct cst_slice key,
+		     const struct cst_sign_param *params, size_t param_count, struct cst_buf *headers)
 {
 	struct cst_bucket *b = op->bucket;
 	op->signed_at = cst_bucket_wall(b);
 	if (!b->credentials)
-		return;
+		return 0;
 	struct cst_sign_request req = {
 		.kind = b->sign,
 		.method = method,
 		.bucket = cst_slice_of(b->name),
 		.key = key,
 		.path_style = b->endpoint.path_style,
-		.params = p->list,
-		.param_count = p->count,
-		.headers = cst_buf_slice(&op->headers),
+		.params = params,
+		.param_count = param_count,
+		.headers = cst_buf_slice(headers),
 		.host = b->endpoint.host,
 		.region = b->endpoint.region,
 		.time = op->signed_at,
 	};
 	CST_AUTO_BUF lines = CST_BUF_INIT;
-	op->generation = cst_signer_sign(b->signer, b->credentials, &req, &lines);
-	cst_buf_add_slice(&op->headers, cst_buf_slice(&lines));
+	uint64_t generation = cst_signer_sign(b->signer, b->credentials, &req, &lines);
+	cst_buf_add_slice(headers, cst_buf_slice(&lines));
+	return generation;
 }
 
 static void reset_attempt(struct cst_object_op *op)
@@ -114,9 +126,9 @@ static void reset_attempt(struct cst_object_op *op)
 }
 
 /* A connection that crawls is left for another one, where the range goes on: nothing that has come is lost. */
-static int64_t attempt_deadline(const struct cst_object_op *op)
+int64_t cst_op_attempt_deadline(const struct cst_object_op *op, int64_t now)
 {
-	int64_t at = op->attempt_started + 2 * op->bucket->request_timeout;
+	int64_t at = now + 2 * op->bucket->request_timeout;
 	return op->kind == CST_OP_GET && !op->sift && !op->no_retry ? cst_min(at, op->deadline) : op->deadline;
 }
 
@@ -144,14 +156,14 @@ struct cst_http_call *cst_op_send(struct cst_object_op *op)
 		write_range(op);
 	}
 	write_target(op, key, &params);
-	sign(op, method, key, &params);
+	op->generation = cst_op_sign(op, method, key, params.list, params.count, &op->headers);
 	struct cst_http_request req = {
 		.origin = &b->endpoint.origin,
 		.method = method,
 		.target = op->target.data,
 		.headers = cst_buf_slice(&op->headers),
 		.host_header = b->endpoint.host,
-		.deadline = attempt_deadline(op),
+		.deadline = cst_op_attempt_deadline(op, op->attempt_started),
 		.first_byte_timeout = b->request_timeout,
 		.stall_timeout = b->request_timeout,
 		.on_head = cst_op_on_head,
@@ -162,7 +174,9 @@ struct cst_http_call *cst_op_send(struct cst_object_op *op)
 	if (op->kind == CST_OP_GET && !op->sift) {
 		req.into = op->rest;
 		req.into_count = op->rest_count;
-		req.on_progress = op->progress ? cst_op_on_progress : NULL;
+		req.on_progress = op->progress || b->hedge ? cst_op_on_progress : NULL;
+		req.alarm_after = op->alarm;
+		req.on_alarm = cst_hedge_on_alarm;
 	}
 	return cst_http_start(b->http, &req);
 }
