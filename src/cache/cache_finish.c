@@ -123,7 +123,12 @@ void cst_cache_object_finish(struct cst_cache_object *o, struct cst_fetch_object
 		return;
 	struct cst_finish *f = CST_NEW(struct cst_finish);
 	*f = (struct cst_finish){.ref = {1}, .cache = cache, .o = o, .data = data};
-	f->fill = (struct cst_fetch_fill){.length = UINT64_MAX, .parallel = FINISH_PARALLEL, .done = filled, .arg = f};
+	/* Named, since the data may be bound to nothing by the time its turn comes. */
+	f->fill = (struct cst_fetch_fill){.length = UINT64_MAX,
+					  .parallel = FINISH_PARALLEL,
+					  .local = cst_cache_object_local(o),
+					  .done = filled,
+					  .arg = f};
 	pthread_mutex_lock(&cache->lock);
 	bool wanted = !cache->stopping && !o->finishing && cache->finish_count < FINISH_WAITING;
 	if (wanted) {

@@ -118,6 +118,8 @@ void cst_fetch_read_release(struct cst_fetch_read *r);
 struct cst_fetch_fill {
 	uint64_t offset, length; /* 0, UINT64_MAX: all of it */
 	unsigned parallel;	 /* ranges under way; 0: 4 */
+	struct cst_fetch_local
+		*local; /* where to, borrowed until done; NULL: what the object is bound to when it is started */
 	/* Once, on the thread of the cst_fetch, after cst_fetch_fill() or while it returns: 0: all of it is there; -ENOSPC: the cache took no more,
 	 * or there is none; -ECANCELED; -ESTALE, -EIO, … as a read's. May start the next one, may not block for long. */
 	void (*done)(struct cst_fetch_fill *fill, int rc, const struct cst_error *err);

@@ -225,7 +225,7 @@ void cst_fetch_fill(struct cst_fetch_object *o, struct cst_fetch_fill *fill)
 	pthread_mutex_lock(&f->lock);
 	fill->fetch = f;
 	fill->state = s;
-	s->local = o->local;
+	s->local = fill->local ? fill->local : o->local;
 	if (s->local)
 		s->local->ops->ref(s->local);
 	else
