@@ -124,8 +124,7 @@ void cst_cache_object_finish(struct cst_cache_object *o, struct cst_fetch_object
 	struct cst_finish *f = CST_NEW(struct cst_finish);
 	*f = (struct cst_finish){.ref = {1}, .cache = cache, .o = o, .data = data};
 	/* Named, since the data may be bound to nothing by the time its turn comes. */
-	f->fill = (struct cst_fetch_fill){.local = cst_cache_object_local(o),
-					  .length = UINT64_MAX,
+	f->fill = (struct cst_fetch_fill){.length = UINT64_MAX,
 					  .parallel = FINISH_PARALLEL,
 					  .local = cst_cache_object_local(o),
 					  .done = filled,
