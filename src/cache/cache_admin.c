@@ -269,6 +269,7 @@ static int64_t verify_blocks(struct verifying *x, struct cst_cache_volume *v, co
 			     uint64_t *present)
 {
 	uint64_t blocks = (id->size + CST_CACHE_BLOCK - 1) / CST_CACHE_BLOCK;
+	bool complete = a->entry.complete;
 	CST_AUTO_FREE uint8_t *map = cst_xcalloc(1, (blocks + 7) / 8);
 	int64_t bad_blocks = 0;
 	*present = 0;
@@ -289,8 +290,8 @@ static int64_t verify_blocks(struct verifying *x, struct cst_cache_volume *v, co
 		if (rc == -EBADMSG) {
 			tell_bad(x, v, e, id, bad);
 			bad_blocks++;
-			if (!complete)
-				cst_extent_forget(extent, bad);
+			if (!complete && cst_extent_forget(extent, bad) == 0)
+				cst_volume_charge(a->handle, -(int64_t)cst_block_length(id->size, bad), NULL, NULL);
 			*present += bad - b;
 			n = bad - b + 1;
 		} else if (rc != 0) {
@@ -315,7 +316,7 @@ static void verify_extent(struct verifying *x, struct cst_cache_volume *v, const
 			cst_volume_drop_entry(a->handle);
 		return;
 	}
-	int64_t bad = verify_blocks(x, v, e, id, &extent, complete, &present);
+	int64_t bad = verify_blocks(x, v, e, id, &extent, a, &present);
 	if (bad > 0 && complete) {
 		/* It is never written to again, so it goes as a whole. */
 		x->result->bad_entries++;

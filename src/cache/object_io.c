@@ -97,8 +97,8 @@ static void corrupt(struct cst_cache_object *o, struct cst_place *p, uint64_t ba
 	/* A complete file may be open passthrough and is never written to: it goes as a whole. */
 	if (whole)
 		cst_object_forget(o, p);
-	else
-		cst_extent_forget(&p->extent, bad);
+	else if (cst_extent_forget(&p->extent, bad) == 0)
+		cst_volume_charge(p->handle, -(int64_t)cst_block_length(o->id.size, bad), NULL, NULL);
 }
 
 static int read_slot(struct cst_cache_object *o, struct cst_place *p, uint64_t first, const struct iovec *iov,
