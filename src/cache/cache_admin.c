@@ -265,8 +265,8 @@ static void tell_bad(struct verifying *x, struct cst_cache_volume *v, const stru
 
 /* All blocks of an open extent; returns how many are bad, or -errno of a sick disk. *present: how many are there and right. */
 static int64_t verify_blocks(struct verifying *x, struct cst_cache_volume *v, const struct cst_index_entry *e,
-			     const struct cst_cache_identity *id, const struct cst_extent *extent, bool complete,
-			     uint64_t *present)
+			     const struct cst_cache_identity *id, const struct cst_extent *extent,
+			     const struct cst_volume_answer *a, uint64_t *present)
 {
 	uint64_t blocks = (id->size + CST_CACHE_BLOCK - 1) / CST_CACHE_BLOCK;
 	bool complete = a->entry.complete;
