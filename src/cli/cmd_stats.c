@@ -91,7 +91,7 @@ static void print_fields(json_t *object, int indent)
 		} else if (json_is_object(value)) {
 			printf("%*s%s\n", indent, "", name);
 			print_fields(value, indent + 2);
-		} else {
+		} else if (strcmp(name, "level") != 0) { /* its heading has it */
 			print_value(name, value, indent);
 		}
 	}

@@ -47,7 +47,8 @@ static int start_here(struct cst_load_job *job, struct cst_error *err)
 		rc = cst_link_open(&job->link, &job->access, c->o, err);
 	if (rc != 0)
 		return rc;
-	struct cst_fetch_config fetch = {.bucket = job->link.bucket, .memory = c->o->memory};
+	struct cst_fetch_config fetch = {
+		.bucket = job->link.bucket, .memory = c->o->memory, .keep_read = c->o->memory / 8};
 	job->fetch = cst_fetch_new(&fetch, err);
 	if (!job->fetch)
 		return -1;

@@ -284,6 +284,8 @@ static void tell_run(struct run *r, bool by_its_command, uint64_t from, struct c
 		cst_buf_add_char(json, ']');
 		r->asked = cst_now();
 		r->told = p.finished && end >= r->failures.count;
+		if (r->told)
+			pthread_cond_signal(&r->loads->wake);
 	}
 	cst_buf_add_char(json, '}');
 }

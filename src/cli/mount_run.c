@@ -206,6 +206,7 @@ static int open_data(struct mount *m, struct cst_error *err)
 	const struct cst_mount_options *o = &m->plan->o;
 	struct cst_fetch_config fetch = {.bucket = m->link.bucket,
 					 .memory = o->memory,
+					 .keep_read = o->direct_io ? 0 : o->memory / 8, /* else the page cache has it */
 					 .window_max = o->prefetch_window,
 					 .range_size = (unsigned)o->range_size,
 					 .max_prefetch = (unsigned)o->max_prefetch,

@@ -4,6 +4,7 @@
 #	requires curl jq                    # else the test is skipped (and fails in scripts/test.sh, which installs everything)
 #	start_store --latency 5ms           # sets STORE_URL, STORE_DIR (a folder a bucket), STORE_PID, STORE_LOG
 #	start_mount oss://demo "$WORK/mnt"  # sets MOUNT_PID, MOUNT_LOG; options after the mountpoint
+#	mount_stat .data.bytes_read         # a number from the last mount's statistics; level_stat .used: of its first cache level
 #	check "what is true" command args   # prints a TAP line; a test fails when one check does
 #	cleanup "command"                   # runs at the end, whatever happens, last first
 #
@@ -192,6 +193,9 @@ start_mount() { # URL MOUNTPOINT [OPTIONS…]
 		fail "the mount ended at start"
 	fi
 }
+# A number from the statistics of the last mount: mount_stat .data.bytes_fetched; of the cache's first level: level_stat .used
+mount_stat() { timeout 30 "$CISTERN" stats "$MOUNT_POINT" --json | jq -r "$1"; }
+level_stat() { mount_stat ".cache.levels[0]$1"; }
 is_mounted() { grep -qF " $1 fuse" /proc/mounts; }
 _mount_is_up() { grep -q 'mounted .* read-only' "$MOUNT_LOG" || _is_gone "$MOUNT_PID"; }
 # Unmounts; the process must end by itself with status 0.
