@@ -238,7 +238,10 @@ static bool take_packet(struct cst_volume *v, const uint8_t *packet, size_t len)
 	if (!m.reply) {
 		if (m.type != CST_VMSG_FAILED)
 			return false;
-		cst_volume_give_up(v, -EIO, "the process that has the cache found its disk failing");
+		if (m.flags == ENOENT)
+			cst_volume_give_up(v, -ENOENT, "the directory was deleted or replaced");
+		else
+			cst_volume_give_up(v, -EIO, "the process that has the cache found its disk failing");
 		return true;
 	}
 	if (m.type == CST_VMSG_HELLO) {

@@ -9,7 +9,7 @@
 #define HEADER 24u
 #define ENTRY_BYTES 64u
 #define TOUCH_BYTES 20u
-#define STATS_FIELDS 13u
+#define STATS_FIELDS 14u
 
 static const char magic[4] = "CSTV";
 
@@ -187,7 +187,7 @@ static void stats_fields(struct cst_index_stats *s, uint64_t *fields[STATS_FIELD
 {
 	uint64_t *const all[STATS_FIELDS] = {
 		&s->quota,   &s->used,		&s->unlinked,	&s->entries,   &s->pinned,   &s->in_use, &s->evicted,
-		&s->demoted, &s->refused_bytes, &s->stops_high, &s->stops_low, &s->replayed, &s->lost};
+		&s->demoted, &s->refused_bytes, &s->stops_high, &s->stops_low, &s->replayed, &s->lost,	 &s->memory};
 	memcpy(fields, all, sizeof(all));
 }
 

@@ -54,7 +54,7 @@ enum cst_volume_type {			   /* body of the request → of the reply */
 		       CST_VMSG_PIN,	   /* name 8, version 8; flags: pin → */
 		       CST_VMSG_RULE,	   /* prefix; flags: add → */
 		       CST_VMSG_RULES,	   /* offset 8 → all 8, a piece of the text */
-		       CST_VMSG_STATS,	   /* → 13 × 8, full 4 */
+		       CST_VMSG_STATS,	   /* → 14 × 8, full 4 */
 		       CST_VMSG_FAILED,	   /* owner to client, no reply; flags: -rc */
 		       CST_VMSG_TYPES,
 };
