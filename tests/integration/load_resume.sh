@@ -20,7 +20,7 @@ load() { "$CISTERN" load oss://demo/data/ --cache-dir "$cache" --endpoint "$STOR
 sent() { store_stat .bytes_out; }
 sent_more_than() { [ "$(sent)" -gt "$1" ]; }
 
-load --quiet --parallel 2 &
+"$CISTERN" load oss://demo/data/ --cache-dir "$cache" --endpoint "$STORE_URL" --anonymous --quiet --parallel 4 &
 pid=$!
 check "it is under way" wait_for 60 sent_more_than $((total / 2))
 kill -9 "$pid"
