@@ -4,6 +4,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -16,7 +17,18 @@
 #define SERVER_LIFE_S 90
 #define PATTERN_LEN (1u << 20) /* the pattern of double_byte() repeats after this */
 
-enum { HELLO = 2, BIG, LINK, MANY, SLOW, HANG, MANY_BASE = DOUBLE_MANY_INO, SLOW_BASE = 200000, STALL_BASE = 300000 };
+enum {
+	HELLO = 2,
+	BIG,
+	LINK,
+	MANY,
+	SLOW,
+	HANG,
+	MANY_BASE = DOUBLE_MANY_INO,
+	SLOW_BASE = 200000,
+	STALL_BASE = 300000,
+	THROUGH_BASE = 400000
+};
 static const char hello[] = "hello, world\n";
 
 struct parked {
@@ -33,6 +45,11 @@ struct cst_fs {
 	unsigned char *pattern; /* pattern_len bytes */
 	size_t pattern_len;
 	bool seen[64]; /* atomic: stalled files */
+	unsigned through_version;
+	struct {
+		int backing;
+		unsigned opens;
+	} through[64]; /* under lock: versions of /through that are passed through */
 };
 static struct cst_fs the_fs;
 
@@ -112,6 +129,8 @@ static uint64_t size_of(const struct cst_fs *fs, uint64_t node)
 		return fs->board->big_size ? fs->board->big_size : DOUBLE_BIG;
 	if (node == LINK)
 		return 5;
+	if (node >= THROUGH_BASE)
+		return DOUBLE_THROUGH;
 	return node >= STALL_BASE ? 1 << 30 : node == HANG ? 1 << 20 : 0;
 }
 
@@ -151,6 +170,8 @@ static uint64_t find(uint64_t parent, const char *name)
 		return SLOW_BASE + (uint64_t)n;
 	if (parent != CST_FS_ROOT)
 		return 0;
+	if (strcmp(name, "through") == 0)
+		return THROUGH_BASE + __atomic_load_n(&the_fs.through_version, __ATOMIC_SEQ_CST);
 	if (sscanf(name, "stall-%d", &n) == 1 && n >= 0 && n < 64)
 		return STALL_BASE + (uint64_t)n;
 	for (size_t i = 0; i < CST_ARRAY_LEN(names); i++)
@@ -228,14 +249,62 @@ void cst_fs_readlink(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node)
 	(void)node;
 	fs->host->text(call, CST_SLICE("hello"));
 }
+
+/* The first open of a node decides, as in the file system; one that wants another mode is answered ESTALE and finds another node. */
+static void open_through(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node)
+{
+	unsigned v = (unsigned)(node - THROUGH_BASE);
+	bool wanted = __atomic_load_n(&fs->board->through, __ATOMIC_SEQ_CST);
+	int backing = 0;
+
+	pthread_mutex_lock(&fs->lock);
+	if (fs->through[v].opens > 0 && !wanted) {
+		pthread_mutex_unlock(&fs->lock);
+		__atomic_fetch_add(&fs->through_version, 1, __ATOMIC_SEQ_CST);
+		add(&fs->board->stale_opens);
+		fs->host->error(call, -ESTALE);
+		return;
+	}
+	if (wanted && fs->through[v].opens == 0) {
+		CST_AUTO_CLOSE int fd = open(fs->board->through_path, O_RDONLY | O_CLOEXEC);
+
+		backing = fs->host->backing_open(fs->host->host, fd);
+		if (backing > 0)
+			add(&fs->board->backing_ids);
+		else
+			fs->board->backing_error = (uint64_t)-backing;
+		fs->through[v].backing = backing;
+	}
+	backing = wanted && fs->through[v].backing > 0 ? fs->through[v].backing : 0;
+	fs->through[v].opens += backing > 0;
+	pthread_mutex_unlock(&fs->lock);
+	(void)fs->host->opened(call, backing > 0 ? 7 : 8, backing > 0 ? CST_FS_PASSTHROUGH : CST_FS_KEEP_CACHE,
+			       backing);
+}
+
+static void release_through(struct cst_fs *fs, uint64_t node, uint64_t fh)
+{
+	unsigned v = (unsigned)(node - THROUGH_BASE);
+
+	pthread_mutex_lock(&fs->lock);
+	if (fh == 7 && --fs->through[v].opens == 0) {
+		fs->host->backing_close(fs->host->host, fs->through[v].backing);
+		__atomic_fetch_sub(&fs->board->backing_ids, 1, __ATOMIC_SEQ_CST);
+	}
+	pthread_mutex_unlock(&fs->lock);
+}
+
 void cst_fs_open(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node, uint32_t flags)
 {
 	add(&fs->board->opens);
 	(void)flags;
-	(void)fs->host->opened(call, node,
-			       (fs->board->direct_io ? CST_FS_DIRECT_IO : 0) |
-				       (fs->board->keep_cache ? CST_FS_KEEP_CACHE : 0),
-			       0);
+	if (node >= THROUGH_BASE && node < THROUGH_BASE + 64) {
+		open_through(fs, call, node);
+		return;
+	}
+	(void)fs->host->opened(
+		call, node,
+		(fs->board->direct_io ? CST_FS_DIRECT_IO : 0) | (fs->board->keep_cache ? CST_FS_KEEP_CACHE : 0), 0);
 }
 
 static void read_big(struct cst_fs *fs, struct cst_fs_call *call, uint64_t offset, uint32_t size)
@@ -278,7 +347,14 @@ void cst_fs_read(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node, uin
 							  __ATOMIC_SEQ_CST))
 		;
 	(void)fh;
-	if (node == BIG) {
+	if (node >= THROUGH_BASE) {
+		static char bytes[1 << 20];
+		struct iovec iov = {bytes,
+				    offset < DOUBLE_THROUGH ? cst_min((uint64_t)size, DOUBLE_THROUGH - offset) : 0};
+
+		memset(bytes, 'r', sizeof(bytes));
+		fs->host->data(call, &iov, 1);
+	} else if (node == BIG) {
 		read_big(fs, call, offset, size);
 	} else if (node == HANG) {
 		park(fs, call, node, false);
@@ -295,8 +371,8 @@ void cst_fs_read(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node, uin
 }
 void cst_fs_release(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node, uint64_t fh)
 {
-	(void)node;
-	(void)fh;
+	if (node >= THROUGH_BASE)
+		release_through(fs, node, fh);
 	fs->host->error(call, 0);
 }
 void cst_fs_opendir(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node)
@@ -398,9 +474,14 @@ static void obey(struct cst_fuse *fuse, struct cst_fs *fs)
 	case ORDER_RELEASE_STALLED:
 		release_parked(fs, false);
 		break;
+	case ORDER_OPEN_FILES:
+		fs->host->open_files(fs->host->host, fs->board->open_files);
+		break;
 	default:
 		break;
 	}
+	cst_fuse_stats(fuse, &fs->board->stats);
+	snprintf(fs->board->passthrough, sizeof(fs->board->passthrough), "%s", fs->board->stats.passthrough);
 	pthread_mutex_lock(&fuse->notify.lock);
 	__atomic_store_n(&fs->board->notices, fuse->notify.count, __ATOMIC_SEQ_CST);
 	pthread_mutex_unlock(&fuse->notify.lock);

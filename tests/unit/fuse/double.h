@@ -8,6 +8,7 @@
  *   /many/file-0…9999  empty files
  *   /slow/name-N       lookups are answered when `lookup_gate` of them have arrived
  *   /hang              reads wait until they are cancelled
+ *   /through           DOUBLE_THROUGH bytes 'r', or what lies at `through_path` when opened with `through` set
  *   /stall-N           1 GiB of zeroes, N < 64; reads from `stall_from` on wait until `stall_open` is set */
 #pragma once
 
@@ -17,6 +18,7 @@
 
 #define DOUBLE_BIG (UINT64_C(64) << 20)
 #define DOUBLE_MANY 10000
+#define DOUBLE_THROUGH (1 << 20)
 #define DOUBLE_MANY_INO 100000 /* st_ino of file-0 */
 
 struct double_board {
@@ -32,9 +34,16 @@ struct double_board {
 	uint64_t stalled_files; /* of which a read waits or has waited */
 	int direct_io;		/* answer OPEN with DIRECT_IO */
 	int keep_cache;
-	int mounted;	  /* 1: serving, -1: failed */
-	char error[1400]; /* why it failed */
+	int through;		/* opens of /through are passed through */
+	char through_path[160]; /* to this file */
+	uint64_t stale_opens;	/* of /through, answered ESTALE: the next lookup gives another node id */
+	uint64_t backing_ids;	/* registered now */
+	uint64_t backing_error; /* errno of the last that was refused */
+	uint64_t open_files;	/* for ORDER_OPEN_FILES */
+	int mounted;		/* 1: serving, -1: failed */
+	char error[1400];	/* why it failed */
 	struct cst_fuse_stats stats;
+	char passthrough[64]; /* its text, after an order */
 	/* Orders to the server: the test sets `order` and sends SIGUSR1. */
 	int order;
 	uint64_t orders_done;
@@ -47,7 +56,9 @@ enum {
 	ORDER_INVALIDATE_HELLO,
 	ORDER_EPOCH,
 	ORDER_RELEASE_STALLED,
-	ORDER_RESEND
+	ORDER_RESEND,
+	ORDER_OPEN_FILES, /* tells the host that `open_files` are open */
+	ORDER_STATS	  /* renews `stats`, as every order does */
 };
 
 struct double_server {
