@@ -39,7 +39,8 @@ struct cst_index_stats {
 	uint64_t entries, pinned, in_use;
 	uint64_t evicted, demoted, refused_bytes, stops_high, stops_low;
 	uint64_t replayed, lost; /* at the last start: records, entries whose files were missing or wrong */
-	bool full;
+	uint64_t memory;	 /* bytes of the index itself */
+	bool full;		 /* the last one who asked for room was refused */
 };
 struct cst_index_config {
 	int dir; /* borrowed */
@@ -65,7 +66,8 @@ int cst_index_slot_commit(struct cst_index *x, const struct cst_index_entry *ent
 /* After the caller has verified and synced the files: writes and syncs the record. */
 int cst_index_complete(struct cst_index *x, uint64_t name, uint64_t version);
 void cst_index_touch(struct cst_index *x, uint64_t name, uint64_t version, unsigned count);
-int cst_index_drop(struct cst_index *x, uint64_t name, uint64_t version); /* in use: as soon as it no longer is, and not found meanwhile */
+int cst_index_drop(struct cst_index *x, uint64_t name,
+		   uint64_t version); /* in use: as soon as it no longer is, and not found meanwhile */
 int cst_index_pin(struct cst_index *x, uint64_t name, uint64_t version, bool pin);
 int cst_index_pin_rule(struct cst_index *x, const char *prefix, bool add);
 void cst_index_pin_rules(struct cst_index *x, struct cst_buf *out);
