@@ -15,6 +15,7 @@ static struct cst_fetch_block **bucket(struct cst_fetch *f, const struct cst_fet
 int arena_init(struct cst_fetch *f, struct cst_error *err)
 {
 	f->block_count = (unsigned)(f->config.memory / BLOCK_SIZE);
+	f->keep_read = (unsigned)cst_min(f->config.keep_read / BLOCK_SIZE, (uint64_t)f->block_count);
 	size_t size = (size_t)f->block_count * BLOCK_SIZE;
 	/* Pages come with use: an idle mount costs nothing. */
 	f->arena = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -157,7 +158,9 @@ void block_free_locked(struct cst_fetch *f, struct cst_fetch_block *b)
 
 struct cst_fetch_block *block_take_locked(struct cst_fetch *f, struct cst_fetch_object *o, uint64_t index, bool unread)
 {
-	if (f->free_count == 0) {
+	const struct cst_fetch_block *next = TAILQ_FIRST(&f->free);
+	/* Making the pages of a block costs more than filling it, and a block that was just in use is still in the CPU's cache. */
+	if (!next || (!next->touched && f->used_count > f->keep_read)) {
 		struct cst_fetch_block *victim = TAILQ_FIRST(&f->used);
 		if (!victim)
 			victim = TAILQ_FIRST(&f->unread);
@@ -174,6 +177,7 @@ struct cst_fetch_block *block_take_locked(struct cst_fetch *f, struct cst_fetch_
 	b->state = BLOCK_FETCHING;
 	b->pins = 1;
 	b->cold = b->saving = false;
+	b->touched = true;
 	set_unread_locked(f, b, unread);
 	struct cst_fetch_block **at = bucket(f, o, index);
 	b->hash_next = *at;

@@ -88,6 +88,7 @@ struct cst_fetch *cst_fetch_new(const struct cst_fetch_config *config, struct cs
 	f->config.max_prefetch = config->max_prefetch ? config->max_prefetch : 64;
 	f->config.keep_unread = config->keep_unread ? config->keep_unread : KEEP_UNREAD;
 	f->config.calm_range = config->calm_range ? config->calm_range : CALM_RANGE;
+	f->config.keep_read = config->keep_read ? config->keep_read : config->memory;
 	f->config.keep_for_demand = config->keep_for_demand ? config->keep_for_demand : KEEP_FOR_DEMAND;
 	pthread_mutex_init(&f->lock, NULL);
 	pthread_cond_init(&f->drained, NULL);

@@ -47,6 +47,7 @@ struct cst_fetch_block {
 	bool unread;	  /* a stream is coming for it; counted in prefetch_blocks */
 	bool cold;	  /* brought in for the cache alone: at rest it is the first to go */
 	bool saving;	  /* the cache has it in hand */
+	bool touched;	  /* its memory has pages */
 	int64_t ready_at; /* of an unread one: since when it rests */
 	struct cst_fetch_block *hash_next;
 	TAILQ_ENTRY(cst_fetch_block) queue;   /* free, used or unread */
@@ -107,6 +108,7 @@ struct cst_fetch {
 	char *arena;
 	struct cst_fetch_block *blocks;
 	unsigned block_count, block_peak;
+	unsigned keep_read; /* blocks at rest in `used` that don't make room while there is untouched memory */
 	struct cst_fetch_block **hash;
 	unsigned hash_mask;
 	struct block_list free, used, unread;

@@ -1,0 +1,397 @@
+/* Prefetching: bytes as they arrive, memory that is short, fairness, limits, look-ahead. */
+#include "double.h"
+
+#include <unistd.h>
+
+/* ---- progress ---- */
+
+static void bytes_are_readable_as_they_arrive(void **state)
+{
+	(void)state;
+	struct cst_fetch *f = make(64 * MIB);
+	struct cst_fetch_object *o = object(f, 64 * MIB);
+	struct cst_fetch_stream *s = cst_fetch_stream_new(o);
+	struct reader a, b, c;
+	start_read(&a, s, 0, 4096);
+	start_read(&b, s, BLOCK, 2 * BLOCK);
+	assert_int_equal(store.total, 1);
+	assert_int_equal(op_at(0)->get.length, MIB);
+	progress(op_at(0), BLOCK - 1);
+	assert_int_equal(a.calls, 0);
+	progress(op_at(0), BLOCK);
+	assert_int_equal(a.rc, 4096);
+	assert_int_equal(b.calls, 0);
+	progress(op_at(0), 2 * BLOCK + 5);
+	assert_int_equal(b.calls, 0);
+	progress(op_at(0), 5 * BLOCK);
+	assert_int_equal(b.rc, 2 * BLOCK);
+	start_read(&c, s, 3 * BLOCK, 2 * BLOCK); /* already there */
+	assert_int_equal(c.rc, 2 * BLOCK);
+	struct reader *all[] = {&a, &b, &c};
+	for (size_t i = 0; i < CST_ARRAY_LEN(all); i++)
+		cst_fetch_read_release(&all[i]->read);
+	answer_all();
+	end(f, o, s);
+}
+
+/* What came before a failure is kept; the rest fails. */
+static void a_get_fails_half_way(void **state)
+{
+	(void)state;
+	struct cst_fetch *f = make(64 * MIB);
+	struct cst_fetch_object *o = object(f, 64 * MIB);
+	struct cst_fetch_stream *s = cst_fetch_stream_new(o);
+	struct reader a, b;
+	start_read(&a, s, 0, BLOCK);
+	start_read(&b, s, BLOCK, MIB - BLOCK);
+	progress(op_at(0), 3 * BLOCK);
+	assert_int_equal(a.rc, BLOCK);
+	answer(-EIO);
+	assert_int_equal(b.rc, -EIO);
+	cst_fetch_read_release(&a.read);
+	cst_fetch_read_release(&b.read);
+	answer_all();
+	uint64_t misses = stats_of(f).misses;
+	read_now(s, BLOCK, 2 * BLOCK);
+	assert_int_equal(stats_of(f).misses, misses);
+	read_now(s, 3 * BLOCK, BLOCK);
+	assert_int_equal(stats_of(f).misses, misses + 1);
+	end(f, o, s);
+}
+
+/* Another version's bytes are not shown, whatever the store says of its condition. */
+static void progress_of_another_version(void **state)
+{
+	(void)state;
+	struct cst_fetch *f = make(64 * MIB);
+	struct cst_fetch_object *o = object(f, 64 * MIB);
+	struct cst_fetch_stream *s = cst_fetch_stream_new(o);
+	struct reader a;
+	start_read(&a, s, 0, 4096);
+	strcpy(store.etag, "v2");
+	progress(op_at(0), 4 * BLOCK);
+	assert_int_equal(a.calls, 0);
+	answer(0);
+	assert_int_equal(a.rc, -ESTALE);
+	cst_fetch_read_release(&a.read);
+	end(f, o, s);
+}
+
+/* Blocks that are readable while their GET goes on stay where they are, even unread and with memory short. */
+static void what_arrives_stays(void **state)
+{
+	(void)state;
+	struct cst_fetch *f = make(64 * MIB);
+	struct cst_fetch_object *o = object(f, 1024ull * MIB), *other = object(f, 1024ull * MIB);
+	struct cst_fetch_stream *s = cst_fetch_stream_new(o), *t = cst_fetch_stream_new(other);
+	struct reader a, c;
+	start_read(&a, s, 0, 4096);
+	struct cst_object_op *op = op_at(0);
+	progress(op, 7 * BLOCK);
+	cst_fetch_read_release(&a.read);
+	for (size_t i = 0; i < 200; i++) {
+		struct reader r;
+		start_read(&r, t, i * 5 % 1000 * MIB, MIB);
+		while (op_at(1))
+			answer_op(op_at(1), 0);
+		assert_int_equal(r.rc, MIB);
+		cst_fetch_read_release(&r.read);
+	}
+	start_read(&c, s, 0, 7 * BLOCK); /* compares */
+	assert_int_equal(c.rc, 7 * BLOCK);
+	cst_fetch_read_release(&c.read);
+	answer_all();
+	cst_fetch_stream_free(t);
+	cst_fetch_object_unref(other);
+	end(f, o, s);
+}
+
+/* ---- nothing twice ---- */
+
+/* Streams that read in turn in too little memory, in pieces that end inside blocks: every byte is fetched once. */
+static void short_memory_fetches_nothing_twice(void **state)
+{
+	(void)state;
+	enum { STREAMS = 12, PIECE = 300 << 10 };
+	const uint64_t size = 40ull * MIB;
+	struct cst_fetch *f = make(64 * MIB);
+	struct cst_fetch_object *o[STREAMS];
+	struct cst_fetch_stream *s[STREAMS];
+	for (unsigned i = 0; i < STREAMS; i++) {
+		o[i] = object(f, size);
+		s[i] = cst_fetch_stream_new(o[i]);
+	}
+	for (uint64_t at = 0; at < size; at += PIECE)
+		for (unsigned i = 0; i < STREAMS; i++)
+			read_now(s[i], at, (uint32_t)cst_min(size - at, (uint64_t)PIECE));
+	assert_int_equal(store.bytes, STREAMS * size);
+	assert_true(stats_of(f).memory_peak <= 64 * MIB);
+	for (unsigned i = 0; i < STREAMS; i++) {
+		cst_fetch_stream_free(s[i]);
+		cst_fetch_object_unref(o[i]);
+	}
+	answer_all();
+	cst_fetch_free(f);
+}
+
+/* A READ of another object doesn't take what a stream is about to read, as long as it can have anything else; later it may. */
+static void demand_waits_for_other_memory_first(void **state)
+{
+	(void)state;
+	struct cst_fetch *f =
+		make_with((struct cst_fetch_config){.memory = 64 * MIB, .keep_for_demand = 100 * INT64_C(1000000)});
+	struct cst_fetch_object *o = object(f, 1024ull * MIB), *other[64];
+	struct cst_fetch_stream *s = cst_fetch_stream_new(o), *t[64];
+	static struct reader r[64];
+	for (uint64_t at = 0; at < 24 * MIB; at += MIB)
+		read_now(s, at, MIB);
+	answer_all();
+	uint64_t ahead = store.bytes - 24 * MIB;
+	assert_true(ahead >= 16 * MIB);
+	for (size_t i = 0; i < 64; i++) {
+		other[i] = object(f, 1024ull * MIB);
+		t[i] = cst_fetch_stream_new(other[i]);
+		start_read(&r[i], t[i], 100 * MIB, MIB);
+	}
+	unsigned before = store.count;
+	assert_in_range(before, 64 - ahead / MIB - 1, 64 - ahead / MIB);
+	/* Time passes; nothing else happens. */
+	while (stats_of(f).reads_waiting > 1)
+		usleep(1000);
+	for (size_t i = 0; i < 64; i++) {
+		answer_all();
+		while (!r[i].calls) {
+			usleep(1000);
+			answer_all();
+		}
+		assert_int_equal(r[i].rc, MIB);
+		cst_fetch_read_release(&r[i].read);
+		cst_fetch_stream_free(t[i]);
+		cst_fetch_object_unref(other[i]);
+	}
+	end(f, o, s);
+}
+
+/* ---- fairness ---- */
+
+/* A store that answers one GET at a time: readers that come late get their share of it and of the memory. */
+static void nobody_is_left_behind(void **state)
+{
+	(void)state;
+	enum { READERS = 64 };
+	struct cst_fetch *f = make(64ull * MIB);
+	struct cst_fetch_object *o[READERS];
+	struct cst_fetch_stream *s[READERS];
+	static struct reader r[READERS];
+	static uint64_t at[READERS];
+	for (unsigned i = 0; i < READERS; i++) {
+		o[i] = object(f, 1024ull * MIB);
+		s[i] = cst_fetch_stream_new(o[i]);
+		at[i] = 0;
+		if (i == 0) /* the first has had the store for itself, and has a large window */
+			for (uint64_t x = 0; x < 24 * MIB; x += MIB)
+				read_now(s[0], x, MIB);
+	}
+	start_read(&r[0], s[0], 24 * MIB, MIB);
+	for (unsigned i = 1; i < READERS; i++)
+		start_read(&r[i], s[i], 0, MIB);
+	uint64_t total = 0;
+	while (total < 64ull * READERS) {
+		bool any = false;
+		for (unsigned i = 0; i < READERS; i++)
+			if (r[i].calls) {
+				assert_int_equal(r[i].rc, MIB);
+				cst_fetch_read_release(&r[i].read);
+				at[i]++;
+				total++;
+				any = true;
+				start_read(&r[i], s[i], (i ? 0 : 24 * MIB) + at[i] * MIB, MIB);
+			}
+		if (!any)
+			answer(0);
+	}
+	for (unsigned i = 0; i < READERS; i++)
+		assert_in_range(at[i], 16, 256);
+	for (unsigned i = 0; i < READERS; i++)
+		cst_fetch_read_cancel(&r[i].read);
+	for (unsigned i = 0; i < READERS; i++) {
+		cst_fetch_read_release(&r[i].read);
+		cst_fetch_stream_free(s[i]);
+		cst_fetch_object_unref(o[i]);
+	}
+	answer_all();
+	cst_fetch_free(f);
+}
+
+static void five_hundred_handles(void **state)
+{
+	(void)state;
+	enum { HANDLES = 500 };
+	struct cst_fetch *f = make(64 * MIB);
+	static struct cst_fetch_object *o[HANDLES];
+	static struct cst_fetch_stream *s[HANDLES];
+	static struct reader r[HANDLES];
+	static uint64_t done[HANDLES];
+	for (unsigned i = 0; i < HANDLES; i++) {
+		o[i] = object(f, 256ull * MIB);
+		s[i] = cst_fetch_stream_new(o[i]);
+		done[i] = 0;
+		start_read(&r[i], s[i], 0, MIB);
+	}
+	unsigned over = 0;
+	while (over < HANDLES) {
+		for (unsigned i = 0; i < HANDLES; i++)
+			if (r[i].calls) {
+				assert_int_equal(r[i].rc, MIB);
+				cst_fetch_read_release(&r[i].read);
+				r[i].calls = 0;
+				if (++done[i] < 4)
+					start_read(&r[i], s[i], done[i] * MIB, MIB);
+				else
+					over++;
+			}
+		if (store.count)
+			answer(0);
+	}
+	assert_true(stats_of(f).memory_peak <= 64 * MIB);
+	for (unsigned i = 0; i < HANDLES; i++) {
+		cst_fetch_stream_free(s[i]);
+		cst_fetch_object_unref(o[i]);
+	}
+	answer_all();
+	cst_fetch_free(f);
+}
+
+/* ---- limits ---- */
+
+static void a_streams_own_limit(void **state)
+{
+	(void)state;
+	struct cst_fetch *f = make_with((struct cst_fetch_config){.memory = 512ull * MIB, .stream_parallel = 3});
+	struct cst_fetch_object *o = object(f, 1024ull * MIB);
+	struct cst_fetch_stream *s = cst_fetch_stream_new(o);
+	for (uint64_t at = 0; at < 64 * MIB; at += MIB)
+		read_now(s, at, MIB);
+	struct reader r;
+	start_read(&r, s, 64 * MIB, MIB);
+	for (int i = 0; i < 50; i++) {
+		assert_true(store.count <= 3);
+		if (store.count)
+			answer(0); /* its end brings the next one */
+	}
+	assert_int_equal(r.rc, MIB);
+	cst_fetch_read_release(&r.read);
+	end(f, o, s);
+}
+
+/* GETs that prefetch for all together; who was refused comes next when one has ended, without a READ. */
+static void the_limit_of_all_goes_round(void **state)
+{
+	(void)state;
+	enum { READERS = 6 };
+	struct cst_fetch *f = make_with((struct cst_fetch_config){.memory = 512ull * MIB, .max_prefetch = 4});
+	struct cst_fetch_object *o[READERS];
+	struct cst_fetch_stream *s[READERS];
+	static struct reader r[READERS];
+	for (unsigned i = 0; i < READERS; i++) {
+		char key[8];
+		snprintf(key, sizeof(key), "k%u", i);
+		o[i] = object_named(f, key, 1024ull * MIB);
+		s[i] = cst_fetch_stream_new(o[i]);
+		start_read(&r[i], s[i], 0, MIB);
+	}
+	for (unsigned i = 0; i < READERS; i++) {
+		answer(0);
+		cst_fetch_read_release(&r[i].read);
+		start_read(&r[i], s[i], MIB, MIB);
+	}
+	unsigned asked[READERS] = {0};
+	for (int n = 0; n < 30 && store.count; n++) {
+		unsigned prefetching = 0;
+		for (unsigned i = 0; op_at(i); i++)
+			prefetching += op_at(i)->get.background;
+		assert_true(prefetching <= 4);
+		asked[op_at(0)->key[1] - '0']++;
+		answer(0);
+	}
+	for (unsigned i = 0; i < READERS; i++) {
+		assert_in_range(asked[i], 4, 6);
+		cst_fetch_read_release(&r[i].read);
+		cst_fetch_stream_free(s[i]);
+		cst_fetch_object_unref(o[i]);
+	}
+	answer_all();
+	cst_fetch_free(f);
+}
+
+/* ---- look-ahead of small files ---- */
+
+static void look_ahead(void **state)
+{
+	(void)state;
+	struct cst_fetch *f = make(64 * MIB);
+	struct cst_fetch_object *o[40];
+	for (unsigned i = 0; i < 40; i++) {
+		o[i] = object(f, 100 * KIB);
+		assert_true(cst_fetch_object_prefetch(o[i]));
+		assert_false(cst_fetch_object_prefetch(o[i])); /* on its way */
+	}
+	assert_int_equal(store.total, 40);
+	assert_int_equal(store.background, 40);
+	answer_all();
+	for (unsigned i = 0; i < 40; i++) {
+		assert_false(cst_fetch_object_prefetch(o[i]));
+		struct cst_fetch_stream *s = cst_fetch_stream_new(o[i]);
+		read_now(s, 0, 100 * KIB);
+		cst_fetch_stream_free(s);
+		cst_fetch_object_unref(o[i]);
+	}
+	assert_int_equal(store.total, 40); /* one GET a file */
+	struct cst_fetch_object *large = object(f, 3 * MIB), *empty = object(f, 0);
+	assert_false(cst_fetch_object_prefetch(large));
+	assert_false(cst_fetch_object_prefetch(empty));
+	cst_fetch_object_unref(empty);
+	end(f, large, NULL);
+}
+
+/* It has no more memory than other prefetching, and no more GETs than max_prefetch. */
+static void look_ahead_is_bounded(void **state)
+{
+	(void)state;
+	enum { FILES = 400 };
+	struct cst_fetch *f = make(64 * MIB);
+	static struct cst_fetch_object *o[FILES];
+	unsigned made = 0, at_once = 0;
+	for (unsigned i = 0; i < FILES; i++) {
+		o[i] = object(f, 200 * KIB);
+		made += cst_fetch_object_prefetch(o[i]);
+		at_once = cst_max(at_once, store.count);
+		if (i % 64 == 63)
+			answer_all();
+	}
+	assert_int_equal(at_once, 64);
+	assert_in_range(made, 180, 192); /* three quarters of 64 MiB, in pairs of blocks */
+	answer_all();
+	for (unsigned i = 0; i < FILES; i++)
+		cst_fetch_object_unref(o[i]);
+	cst_fetch_free(f);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(bytes_are_readable_as_they_arrive),
+		cmocka_unit_test(a_get_fails_half_way),
+		cmocka_unit_test(progress_of_another_version),
+		cmocka_unit_test(what_arrives_stays),
+		cmocka_unit_test(short_memory_fetches_nothing_twice),
+		cmocka_unit_test(demand_waits_for_other_memory_first),
+		cmocka_unit_test(nobody_is_left_behind),
+		cmocka_unit_test(five_hundred_handles),
+		cmocka_unit_test(a_streams_own_limit),
+		cmocka_unit_test(the_limit_of_all_goes_round),
+		cmocka_unit_test(look_ahead),
+		cmocka_unit_test(look_ahead_is_bounded),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
