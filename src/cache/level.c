@@ -491,15 +491,15 @@ int cst_level_plan(const struct cst_cache_level *level, unsigned path, const str
 	*fatal = false;
 	cst_error_set(err, EIO, "can't use the cache directory %s", level->paths[path].path);
 	int rc = private_folder(level->paths[path].path, &plan->dir, fatal, err);
-	if (rc != 0)
-		return rc;
-	*fatal = false;
-	rc = find_room(level, path, config, plan, fatal, err);
+	if (rc == 0) {
+		*fatal = false;
+		rc = find_room(level, path, config, plan, fatal, err);
+	}
 	if (rc == 0) {
 		cst_error_clear(err);
 		return 0;
 	}
-	free(plan->dir);
-	plan->dir = NULL;
+	err->code = -rc;
+	free(cst_steal(plan->dir));
 	return rc;
 }

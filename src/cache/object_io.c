@@ -13,7 +13,7 @@
 
 /* A change of owner interrupts calls; what was promised to be kept is tried again. */
 #define AGAIN_NS (100 * CST_NS_PER_MS)
-#define AGAIN_MOST 50u
+#define AGAIN_MOST 20u
 
 int cst_iov_cut(const struct iovec *iov, int count, uint64_t skip, uint64_t length, struct iovec *out)
 {
@@ -261,7 +261,7 @@ struct cst_save {
 	struct cst_volume_answer answer;
 	int64_t charged;
 	unsigned again;
-	bool must, create;
+	bool must, less; /* less: only a part of it fitted */
 	cst_fetch_local_fn done;
 	void *arg;
 	STAILQ_ENTRY(cst_save) link;
@@ -504,6 +504,17 @@ static int write_blocks(struct cst_save *s, uint64_t *written)
 	return rc;
 }
 
+/* No level has room for all of it: as much as fits. */
+static bool save_less(struct cst_save *s)
+{
+	if (s->count < 2)
+		return false;
+	s->count /= 2;
+	s->less = true;
+	s->step = STEP_CHARGE;
+	return true;
+}
+
 static bool save_charge_answered(struct cst_save *s)
 {
 	struct cst_cache_object *o = s->o;
@@ -523,7 +534,7 @@ static bool save_charge_answered(struct cst_save *s)
 			cst_object_forget(o, s->place);
 		if (save_again(s, rc, STEP_CHARGE))
 			return true;
-		if (rc == -ENOSPC && save_next_level(s))
+		if (rc == -ENOSPC && (save_next_level(s) || save_less(s)))
 			return true;
 	} else {
 		pthread_mutex_lock(&o->lock);
@@ -532,7 +543,7 @@ static bool save_charge_answered(struct cst_save *s)
 		if (whole)
 			cst_object_complete(o, s->place);
 	}
-	save_end(s, rc);
+	save_end(s, rc == 0 && s->less ? -ENOSPC : rc);
 	return false;
 }
 
