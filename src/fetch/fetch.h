@@ -50,8 +50,7 @@ struct cst_fetch_config {
 	int64_t calm_range; /* ns; 0: 2.5 s. Windows grow while ranges take no longer, and shrink when they take four times that */
 	unsigned stream_parallel; /* prefetching GETs in flight for one handle; 0: as many as max_prefetch lets */
 	bool no_save;		  /* nothing read goes into the local cache (fills do) */
-	uint64_t
-		keep_read; /* bytes that were read and rest: beyond it they make room before memory is touched that never was; 0: all */
+	uint64_t keep_read; /* bytes at rest that were read; more make room before untouched memory is used; 0: all */
 	int64_t keep_for_demand; /* ns; 0: 3 s. Prefetched bytes that wait longer may make room for a READ that waits for memory */
 };
 struct cst_fetch *cst_fetch_new(const struct cst_fetch_config *config, struct cst_error *err);
