@@ -134,15 +134,10 @@ static void short_memory_fetches_nothing_twice(void **state)
 	cst_fetch_free(f);
 }
 
-/* A READ of another object doesn't take what a stream is about to read, as long as it can have anything else; later it may. */
-static void demand_waits_for_other_memory_first(void **state)
+/* 64 READs of other objects, with a stream's window in memory; returns how much of it there was. */
+static uint64_t crowd(struct cst_fetch *f, struct cst_fetch_stream *s, struct cst_fetch_object **other,
+		      struct cst_fetch_stream **t, struct reader *r)
 {
-	(void)state;
-	struct cst_fetch *f =
-		make_with((struct cst_fetch_config){.memory = 64 * MIB, .keep_for_demand = 100 * INT64_C(1000000)});
-	struct cst_fetch_object *o = object(f, 1024ull * MIB), *other[64];
-	struct cst_fetch_stream *s = cst_fetch_stream_new(o), *t[64];
-	static struct reader r[64];
 	for (uint64_t at = 0; at < 24 * MIB; at += MIB)
 		read_now(s, at, MIB);
 	answer_all();
@@ -153,17 +148,47 @@ static void demand_waits_for_other_memory_first(void **state)
 		t[i] = cst_fetch_stream_new(other[i]);
 		start_read(&r[i], t[i], 100 * MIB, MIB);
 	}
-	unsigned before = store.count;
-	assert_in_range(before, 64 - ahead / MIB - 1, 64 - ahead / MIB);
-	/* Time passes; nothing else happens. */
-	while (stats_of(f).reads_waiting > 1)
-		usleep(1000);
+	return ahead;
+}
+
+/* A READ of another object doesn't take what a stream is about to read as long as it can have anything else. */
+static void demand_waits_for_other_memory_first(void **state)
+{
+	(void)state;
+	struct cst_fetch *f =
+		make_with((struct cst_fetch_config){.memory = 64 * MIB, .keep_for_demand = INT64_MAX / 2});
+	struct cst_fetch_object *o = object(f, 1024ull * MIB), *other[64];
+	struct cst_fetch_stream *s = cst_fetch_stream_new(o), *t[64];
+	static struct reader r[64];
+	uint64_t ahead = crowd(f, s, other, t, r);
+	assert_in_range(store.count, 64 - ahead / MIB - 1, 64 - ahead / MIB);
 	for (size_t i = 0; i < 64; i++) {
 		answer_all();
-		while (!r[i].calls) {
-			usleep(1000);
-			answer_all();
-		}
+		assert_int_equal(r[i].rc, MIB);
+		cst_fetch_read_release(&r[i].read);
+		cst_fetch_stream_free(t[i]);
+		cst_fetch_object_unref(other[i]);
+	}
+	uint64_t before = stats_of(f).misses;
+	read_now(s, 24 * MIB, MIB);
+	assert_int_equal(stats_of(f).misses, before);
+	end(f, o, s);
+}
+
+/* When its reader doesn't come and nothing else happens, time frees it. */
+static void demand_gets_what_nobody_comes_for(void **state)
+{
+	(void)state;
+	struct cst_fetch *f =
+		make_with((struct cst_fetch_config){.memory = 64 * MIB, .keep_for_demand = 300 * INT64_C(1000000)});
+	struct cst_fetch_object *o = object(f, 1024ull * MIB), *other[64];
+	struct cst_fetch_stream *s = cst_fetch_stream_new(o), *t[64];
+	static struct reader r[64];
+	crowd(f, s, other, t, r);
+	while (stats_of(f).reads_waiting > 1)
+		usleep(1000); /* no answer, no release */
+	for (size_t i = 0; i < 64; i++) {
+		answer_all();
 		assert_int_equal(r[i].rc, MIB);
 		cst_fetch_read_release(&r[i].read);
 		cst_fetch_stream_free(t[i]);
@@ -386,6 +411,7 @@ int main(void)
 		cmocka_unit_test(what_arrives_stays),
 		cmocka_unit_test(short_memory_fetches_nothing_twice),
 		cmocka_unit_test(demand_waits_for_other_memory_first),
+		cmocka_unit_test(demand_gets_what_nobody_comes_for),
 		cmocka_unit_test(nobody_is_left_behind),
 		cmocka_unit_test(five_hundred_handles),
 		cmocka_unit_test(a_streams_own_limit),
