@@ -284,6 +284,7 @@ static int add_path(struct cst_cache *cache, const struct cst_cache_config *conf
 static int add_levels(struct cst_cache *cache, const struct cst_cache_config *config, struct cst_error *err)
 {
 	unsigned volumes = 0;
+	CST_AUTO_BUF left_out = CST_BUF_INIT;
 	for (unsigned i = 0; i < config->level_count; i++) {
 		level_init(cache, i, &config->levels[i], config->io_threads ? config->io_threads : IO_THREADS);
 		cache->level_count++;
@@ -296,10 +297,13 @@ static int add_levels(struct cst_cache *cache, const struct cst_cache_config *co
 			if (rc == 0)
 				volumes++;
 			else
-				cst_log_error("cache directory %s is left out: %s", config->levels[i].paths[k].path,
-					      cst_error_text(err, text, sizeof(text)));
+				cst_buf_printf(&left_out, "%scache directory %s is left out: %s", left_out.len ? "; " : "",
+					       config->levels[i].paths[k].path, cst_error_text(err, text, sizeof(text)));
 		}
 	}
+	/* When there is no other the caller tells. */
+	if (volumes && left_out.len)
+		cst_log_error("%s", left_out.data);
 	return volumes ? 0 : -EIO;
 }
 

@@ -339,7 +339,7 @@ static int open_cache(struct work *w, struct cst_error *err)
 	if (w->choice.keep_free == 0)
 		w->choice.keep_free = 1;
 	w->cache = cst_cache_choice_open(&w->choice, "", CST_CACHE_STREAM, &w->o.m, err);
-	return w->cache ? 0 : err->code == EINVAL ? -EINVAL : -EIO;
+	return w->cache ? 0 : -EIO;
 }
 
 static int run_action(struct work *w, const struct cst_option_list *args)

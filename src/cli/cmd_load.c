@@ -100,6 +100,16 @@ static int take_targets(struct load *l, struct cst_error *err)
 	return rc;
 }
 
+/* What is wrong with the options shows before anything is opened. */
+static int check_access(struct load *l, const struct cst_load_group *g, struct cst_error *err)
+{
+	struct cst_access a = {.url = g->url};
+	cst_access_name(&a);
+	int rc = cst_access_resolve(&a, &l->o.m, false, err);
+	cst_access_fini(&a);
+	return rc;
+}
+
 /* Loads of mounts go into their caches; those of URLs need one, and have no listings. */
 static int check_groups(struct load *l, struct cst_error *err)
 {
@@ -120,6 +130,9 @@ static int check_groups(struct load *l, struct cst_error *err)
 		}
 		if (!g->mountpoint && l->cache.level_count == 0)
 			return cst_cache_choice_none(err);
+		int rc = g->mountpoint ? 0 : check_access(l, g, err);
+		if (rc != 0)
+			return rc;
 	}
 	return 0;
 }
