@@ -16,10 +16,11 @@
 
 #include <errno.h>
 
-#define COST 20U			/* GETs for one second request */
-#define CREDIT_MAX (8 * COST)		/* the burst */
-#define LATER (10 * CST_NS_PER_MS)	/* to look again when nothing can be done now */
-#define UNKNOWN (50 * CST_NS_PER_MS)	/* to look at what comes while nothing is known of the store */
+#define COST 20U		     /* GETs for one second request */
+#define CREDIT_MAX (8 * COST)	     /* the burst */
+#define LATER (10 * CST_NS_PER_MS)   /* to look again when nothing can be done now */
+#define UNKNOWN (50 * CST_NS_PER_MS) /* to look at what comes while nothing is known of the store */
+#define PEERS_LEAST 3
 #define CAUGHT_UP ((uint64_t)64 * 1024) /* bytes after which a late answer is no longer raced */
 
 struct cst_hedge {
@@ -111,13 +112,14 @@ void cst_hedge_learn_locked(struct cst_object_op *op, struct cst_side *side, int
 	}
 }
 
-/* What another body gets meanwhile. When all are slow, asking again makes it worse. */
+/* What another body gets meanwhile: when all are slow, asking again makes it worse. Of few nothing can be said: they may have met
+ * with the same misfortune. */
 static uint64_t peers_rate(const struct cst_bucket *b, const struct cst_side *side, int64_t elapsed)
 {
 	unsigned now = __atomic_load_n(&b->bodies, __ATOMIC_RELAXED);
 	unsigned others = cst_max(now, side->bodies_at) - 1;
 	uint64_t flow = __atomic_load_n(&b->flow, __ATOMIC_RELAXED) - side->flow_at - side->came;
-	if (others == 0 || elapsed <= 0)
+	if (others < PEERS_LEAST || elapsed <= 0)
 		return 0;
 	return cst_max((uint64_t)((double)flow * 1e9 / (double)elapsed / others), UINT64_C(1));
 }

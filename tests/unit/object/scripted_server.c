@@ -8,7 +8,7 @@
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 
-#define CONNECTIONS_MAX 256
+#define CONNECTIONS_MAX 2048
 #define REQUESTS_MAX 4096
 
 struct scripted_server {
@@ -19,6 +19,8 @@ struct scripted_server {
 	pthread_t thread, connections[CONNECTIONS_MAX];
 	unsigned connection_count;
 	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	bool let_go;
 	char *requests[REQUESTS_MAX];
 	unsigned count;
 };
@@ -59,19 +61,41 @@ static enum scripted_end answer(struct connection *c, struct cst_buf *in, struct
 	CST_ASSERT(s->count < REQUESTS_MAX);
 	char *head = s->requests[s->count] = cst_xstrndup(in->data, len);
 	enum scripted_end end = s->fn(s->arg, s->count++, head, out);
+	pthread_cond_broadcast(&s->changed);
 	pthread_mutex_unlock(&s->lock);
 	cst_buf_consume(in, len);
 	return end;
 }
 
-static void send_all(int fd, const struct cst_buf *out)
+static void send_some(int fd, const char *data, size_t len)
 {
-	for (size_t at = 0; at < out->len;) {
-		ssize_t n = send(fd, out->data + at, out->len - at, MSG_NOSIGNAL);
+	for (size_t at = 0; at < len;) {
+		ssize_t n = send(fd, data + at, len - at, MSG_NOSIGNAL);
 		if (n <= 0)
 			return;
 		at += (size_t)n;
 	}
+}
+
+static void wait_let_go(struct scripted_server *s)
+{
+	pthread_mutex_lock(&s->lock);
+	while (!s->let_go)
+		pthread_cond_wait(&s->changed, &s->lock);
+	pthread_mutex_unlock(&s->lock);
+}
+
+static enum scripted_end send_answer(struct connection *c, const struct cst_buf *out, enum scripted_end end)
+{
+	size_t hold = (unsigned)end >> 8;
+	if (((unsigned)end & 0xff) != SCRIPTED_HOLD) {
+		send_some(c->fd, out->data, out->len);
+		return end;
+	}
+	send_some(c->fd, out->data, hold);
+	wait_let_go(c->server);
+	send_some(c->fd, out->data + hold, out->len - hold);
+	return SCRIPTED_KEEP;
 }
 
 static void *serve(void *arg)
@@ -82,7 +106,7 @@ static void *serve(void *arg)
 	while (end == SCRIPTED_KEEP && read_head(c, &in)) {
 		cst_buf_clear(&out);
 		end = answer(c, &in, &out);
-		send_all(c->fd, &out);
+		end = send_answer(c, &out, end);
 	}
 	if (end == SCRIPTED_STALL)
 		wait_readable(c->server, c->fd);
@@ -117,6 +141,7 @@ struct scripted_server *scripted_server_start(scripted_fn fn, const void *arg)
 	s->fn = fn;
 	s->arg = arg;
 	pthread_mutex_init(&s->lock, NULL);
+	pthread_cond_init(&s->changed, NULL);
 	s->listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	s->quit = eventfd(0, EFD_CLOEXEC);
 	CST_ASSERT(s->listener >= 0 && bind(s->listener, (struct sockaddr *)&a, sizeof(a)) == 0);
@@ -129,6 +154,7 @@ struct scripted_server *scripted_server_start(scripted_fn fn, const void *arg)
 void scripted_server_stop(struct scripted_server *s)
 {
 	uint64_t one = 1;
+	scripted_server_let_go(s);
 	CST_ASSERT(write(s->quit, &one, sizeof(one)) == sizeof(one));
 	pthread_join(s->thread, NULL);
 	for (unsigned i = 0; i < s->connection_count; i++)
@@ -138,6 +164,7 @@ void scripted_server_stop(struct scripted_server *s)
 	close(s->listener);
 	close(s->quit);
 	pthread_mutex_destroy(&s->lock);
+	pthread_cond_destroy(&s->changed);
 	free(s);
 }
 
@@ -152,6 +179,22 @@ unsigned scripted_server_requests(struct scripted_server *s)
 	unsigned n = s->count;
 	pthread_mutex_unlock(&s->lock);
 	return n;
+}
+
+void scripted_server_wait_requests(struct scripted_server *s, unsigned least)
+{
+	pthread_mutex_lock(&s->lock);
+	while (s->count < least)
+		pthread_cond_wait(&s->changed, &s->lock);
+	pthread_mutex_unlock(&s->lock);
+}
+
+void scripted_server_let_go(struct scripted_server *s)
+{
+	pthread_mutex_lock(&s->lock);
+	s->let_go = true;
+	pthread_cond_broadcast(&s->changed);
+	pthread_mutex_unlock(&s->lock);
 }
 
 const char *scripted_server_request(struct scripted_server *s, unsigned n)

@@ -9,7 +9,10 @@ enum scripted_end {
 	SCRIPTED_CLOSE, /* after the answer */
 	SCRIPTED_RESET,
 	SCRIPTED_STALL, /* says no more until the client closes or the server stops */
+	SCRIPTED_HOLD,	/* keeps; see SCRIPTED_HOLD_AT */
 };
+/* Bytes of the answer behind `position` are sent when the test lets go; returned instead of a scripted_end. */
+#define SCRIPTED_HOLD_AT(position) ((enum scripted_end)(SCRIPTED_HOLD | (int)(position) << 8))
 
 struct scripted_server;
 /* n counts requests from 0; `request` is the head as received, NUL-terminated. */
@@ -18,6 +21,8 @@ struct scripted_server *scripted_server_start(scripted_fn fn, const void *arg);
 void scripted_server_stop(struct scripted_server *s);
 unsigned scripted_server_port(const struct scripted_server *s);
 unsigned scripted_server_requests(struct scripted_server *s);
+void scripted_server_wait_requests(struct scripted_server *s, unsigned least);
+void scripted_server_let_go(struct scripted_server *s);
 /* The nth request as it came. */
 const char *scripted_server_request(struct scripted_server *s, unsigned n);
 /* Writes head and body; headers: further "Name: value\r\n" lines or "". */
