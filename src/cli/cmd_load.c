@@ -291,8 +291,7 @@ static int run_groups(struct load *l)
 	}
 	cst_load_show_clear(&l->show);
 	if (rc != 0)
-		return cst_cli_fail(&err,
-				    err.code == EINVAL && l->total.objects == 0 ? CST_EXIT_USAGE : CST_EXIT_FAILED);
+		return cst_cli_fail(&err, CST_EXIT_FAILED);
 	if (data)
 		cst_load_show_summary(&l->show, &l->total, interrupted != 0);
 	return l->incomplete || interrupted ? CST_EXIT_FAILED : CST_EXIT_OK;

@@ -17,7 +17,7 @@ for ((i = 0; i < 6; i++)); do head -c 3000000 /dev/urandom >"$demo/large$i"; don
 for ((i = 0; i < 50; i++)); do head -c 9000 /dev/urandom >"$demo/small$i"; done
 start_store
 load() { "$CISTERN" load oss://demo/ --cache-dir "$cache" --endpoint "$STORE_URL" --anonymous --quiet || fail "the load failed"; }
-mount_it() { start_mount oss://demo "$mnt" --cache-dir "$cache" --passthrough=false "$@"; }
+mount_it() { start_mount oss://demo "$mnt" --cache-dir "$cache" --passthrough=false; }
 damage() { # KIND PATTERN: every file that matches
 	python3 - "$cache" "$@" <<'PY'
 import fnmatch, os, sys

@@ -19,7 +19,7 @@ start_store
 mount_it() {
 	# Little memory, so that reading again is the cache's work.
 	start_mount oss://demo "$mnt" --cache-level "MEM:$mem:200MiB:0.9:0.7" --cache-level "HDD:$WORK/hdd:1GiB:0.95:0.9" --passthrough=false \
-		--memory 64MiB -o direct_io "$@"
+		--memory 64MiB -o direct_io
 }
 level() { mount_stat ".cache.levels[$1]$2"; }
 settled() { [ "$(mount_stat '(.cache.levels[0].entries + .cache.levels[1].entries)')" -ge 120 ]; }
