@@ -46,7 +46,8 @@ void cst_volume_fail(struct cst_volume *v, int rc, const char *what);
 
 enum { CST_VOLUME_CREATE = 1, CST_VOLUME_PIN = 2 };
 struct cst_volume_answer {
-	int rc; /* 0; -ENOENT (not there, no CREATE); -ENOSPC (doesn't fit at all); -EIO (failed); -EAGAIN (owner changing) */
+	int rc; /* 0; -ENOENT (not there, no CREATE); -ENOSPC (doesn't fit at all); -EIO (failed); -EAGAIN (owner changing, or just
+		 * being put by another, or too many puts wait); -ENAMETOOLONG. All mean "not cached" */
 	struct cst_volume_handle *handle; /* rc 0 */
 	struct cst_index_entry entry;	  /* rc 0: a copy */
 	bool created;

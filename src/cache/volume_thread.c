@@ -126,6 +126,8 @@ static void become_owner(struct cst_volume *v)
 		}
 		return;
 	}
+	/* Who sees the owner finds its socket; it is served from here, after this. */
+	start_listening(v);
 	pthread_rwlock_wrlock(&v->gate);
 	pthread_mutex_lock(&v->lock);
 	reopen_handles_locked(v, x);
@@ -136,7 +138,6 @@ static void become_owner(struct cst_volume *v)
 	pthread_cond_broadcast(&v->changed);
 	pthread_mutex_unlock(&v->lock);
 	pthread_rwlock_unlock(&v->gate);
-	start_listening(v);
 	cst_log_info("%s: this process %s the cache", v->path, start ? "has" : "takes over");
 }
 
