@@ -32,6 +32,8 @@
 #define TRUST 3			 /* opens in a row that begin a stream */
 #define DISTRUST 24		 /* where much was fetched for nothing */
 #define SCORE_MAX 1024u
+#define LOADED 64u     /* so many in a row in the cache: the directory is loaded, */
+#define LOOK_EACH 256u /* and only each so-manieth open looks whether that has changed */
 
 struct stream {
 	size_t front;	 /* the furthest name opened */
@@ -47,6 +49,7 @@ struct ahead_dir {
 	uint64_t used;
 	unsigned opens, reads;	/* of late: files opened, and of them those the kernel had no pages of */
 	unsigned taken, wasted; /* of late: fetched ahead and opened, or not */
+	unsigned there;		/* in a row that the cache had whole already */
 	unsigned stream_count;
 	struct stream streams[STREAMS];
 };
@@ -374,15 +377,16 @@ static void cache_came(void *arg, struct cst_cache_object *cached)
 	struct fs_ahead *a = e->ahead;
 	struct cst_fs *fs = a->fs;
 	bool there = cached && cst_cache_object_cached(cached) == e->size;
-	if (cached && !there) {
-		pthread_mutex_lock(&a->lock);
-		if (e->data) {
-			cst_fetch_object_set_local(e->data, cst_cache_object_local(cached));
-			e->cached = cached;
-			cached = NULL;
-		}
-		pthread_mutex_unlock(&a->lock);
+	pthread_mutex_lock(&a->lock);
+	struct ahead_dir *d = find_dir_locked(a, e->parent);
+	if (d)
+		d->there = there ? d->there + 1 : 0;
+	if (cached && !there && e->data) {
+		cst_fetch_object_set_local(e->data, cst_cache_object_local(cached));
+		e->cached = cached;
+		cached = NULL;
 	}
+	pthread_mutex_unlock(&a->lock);
 	if (cached)
 		cst_cache_object_unref(cached);
 	if (there) {
@@ -442,6 +446,8 @@ static void look_locked(struct fs_ahead *a, struct cst_inode *inode, struct cst_
 	score(&d->opens, &d->reads);
 	struct stream *s = stream_locked(a, d, place.at);
 	advance(d, s, place.at);
+	if (d->there >= LOADED && a->now % LOOK_EACH != 0)
+		return;
 	/* A quarter of the window at a time, so that a walk pays. */
 	if (s->window == 0 || s->until > s->front + s->window - s->window / 4)
 		return;

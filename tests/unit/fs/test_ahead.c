@@ -283,6 +283,25 @@ static void with_a_cache(void **state)
 	assert_int_equal(fake_cache_counts(m.cache).objects, 0);
 }
 
+/* A loaded directory costs no question to the cache for each file ahead. */
+static void a_loaded_directory(void **state)
+{
+	(void)state;
+	fake_with_cache(&m);
+	m.config.passthrough = false;
+	put_files(0, FILES, 40);
+	list();
+	for (unsigned i = 0; i < FILES; i++) {
+		char key[16];
+		snprintf(key, sizeof(key), "d/f%05u", i);
+		fake_cache_complete(m.cache, key, "one", -1);
+	}
+	for (unsigned i = 0; i < FILES; i++)
+		use(i, false);
+	assert_int_equal(looked_ahead(), 0);
+	assert_true(fake_cache_counts(m.cache).opens < FILES * 5 / 4);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -297,6 +316,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(no_room, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_file_replaced_meanwhile, setup, teardown),
 		cmocka_unit_test_setup_teardown(with_a_cache, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_loaded_directory, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -38,6 +38,7 @@ static void test_new_kernel(void **state)
 	assert_int_equal(out.max_pages, 256);
 	assert_int_equal(out.max_write, 4096);
 	assert_int_equal(out.time_gran, 1);
+	assert_int_equal(out.max_stack_depth, 0);
 	assert_int_equal(out.max_readahead, 131072);
 	assert_int_equal(out.max_background, 256);
 	assert_int_equal(out.congestion_threshold, 192);
@@ -54,6 +55,16 @@ static void test_choices(void **state)
 	struct cst_fuse_init_result r;
 
 	(void)state;
+	w.passthrough = true;
+	assert_int_equal(cst_fuse_init_answer(&in, &w, &out, &r, NULL), 0);
+	assert_true(r.flags & CST_KFUSE_PASSTHROUGH);
+	assert_true(out.flags2 & CST_KFUSE_PASSTHROUGH >> 32);
+	assert_int_equal(out.max_stack_depth, 1);
+	in.flags2 = 0; /* an old kernel, or one built without */
+	assert_int_equal(cst_fuse_init_answer(&in, &w, &out, &r, NULL), 0);
+	assert_false(r.flags & CST_KFUSE_PASSTHROUGH);
+	assert_int_equal(out.max_stack_depth, 0);
+	in.flags2 = UINT32_MAX;
 	w.readdirplus = false;
 	w.auto_cache = true;
 	w.max_read = 4096;

@@ -77,6 +77,38 @@ static void version_states(void **state)
 	cst_inode_unref(t, b);
 }
 
+/* Another node id for the same version, which the next lookup finds though nobody holds it. */
+static void set_aside(void **state)
+{
+	uint64_t replaced;
+	(void)state;
+	cst_inode_unref(t, enter(root, "a", CST_KIND_FILE, "zero", 10, &replaced));
+	struct cst_inode *a =
+		enter(root, "a", CST_KIND_FILE, "one", 20, &replaced); /* its st_ino is not that of first sight */
+	cst_inode_set_aside(t, a);
+	struct cst_inode *b = enter(root, "a", CST_KIND_FILE, "one", 20, &replaced);
+	assert_ptr_not_equal(a, b);
+	assert_true(replaced == 0 && a->aside && !a->stale && !b->aside);
+	assert_true(b->id->node != a->id->node && b->id->ino == a->id->ino && b->id->size == a->id->size);
+	assert_string_equal(cst_inode_etag(b), "one");
+	assert_int_equal(b->mtime, 20);
+	assert_true(cst_inode_list_ino(t, root, CST_SLICE("a")) == b->id->ino);
+	struct cst_inode *by_node = cst_inode_get(t, a->id->node);
+	assert_ptr_equal(by_node, a);
+	cst_inode_set_aside(t, a); /* it has no place any more */
+	struct cst_inode *by_name = cst_inode_find(t, root, "a");
+	assert_ptr_equal(by_name, b);
+	cst_inode_set_aside(t, root);
+	/* News of another version find the one that has the place. */
+	struct cst_inode *c = enter(root, "a", CST_KIND_FILE, "two", 30, &replaced);
+	assert_true(replaced == b->id->node && b->stale && !a->stale);
+	cst_inode_unref(t, by_node);
+	cst_inode_unref(t, by_name);
+	cst_inode_unref(t, a);
+	cst_inode_unref(t, b);
+	cst_inode_unref(t, c);
+}
+
 /* Nothing but Last-Modified tells versions apart where the store has no ETags. */
 static void versions_without_etag(void **state)
 {
@@ -207,8 +239,13 @@ int main(void)
 {
 #define CASE(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		CASE(version_states),	 CASE(versions_without_etag), CASE(directories_keep_their_node),
-		CASE(paths_and_parents), CASE(forgets_race),	      CASE(growth),
+		CASE(set_aside),
+		CASE(version_states),
+		CASE(versions_without_etag),
+		CASE(directories_keep_their_node),
+		CASE(paths_and_parents),
+		CASE(forgets_race),
+		CASE(growth),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
