@@ -10,6 +10,7 @@
 #include <sys/random.h>
 
 #define USES_LIMIT UINT16_MAX
+#define REWRITE_LEAST 8192u /* records */
 
 uint32_t index_minute(void)
 {
@@ -270,7 +271,8 @@ static int make_extent_locked(struct cst_index *x, const struct cst_cache_identi
 			      bool *created)
 {
 	uint64_t overhead = extent_overhead(id->size), bytes;
-	if (id->size >= SIZE_LIMIT || id->size + overhead > x->config.limits.quota) {
+	/* Of an object larger than the quota as much is kept as fits: only its map must. */
+	if (id->size >= SIZE_LIMIT || overhead > x->config.limits.quota) {
 		x->stats.refused_bytes += id->size;
 		return -ENOSPC;
 	}
@@ -568,8 +570,9 @@ static void read_boot_id(uint64_t boot[2])
 		boot[0] = (uint64_t)cst_wall();
 }
 
-static void init(struct cst_index *x, const struct cst_index_config *config)
+struct cst_index *index_new(const struct cst_index_config *config)
 {
+	struct cst_index *x = CST_NEW(struct cst_index);
 	pthread_condattr_t clock;
 	x->magic = INDEX_MAGIC;
 	x->config = *config;
@@ -579,6 +582,7 @@ static void init(struct cst_index *x, const struct cst_index_config *config)
 	x->slabs.quota_share = config->limits.quota / 64;
 	x->seed = (uint64_t)cst_now() | 1;
 	x->scan_folder = SCAN_DONE;
+	x->rewrite_least = REWRITE_LEAST;
 	read_boot_id(x->boot);
 	pthread_mutex_init(&x->pin_io, NULL);
 	pthread_mutex_init(&x->log_io, NULL);
@@ -593,9 +597,10 @@ static void init(struct cst_index *x, const struct cst_index_config *config)
 	policy_init(&x->policy);
 	log_init(&x->log);
 	log_init(&x->next);
+	return x;
 }
 
-static void fini(struct cst_index *x)
+void index_delete(struct cst_index *x)
 {
 	while (x->dead) {
 		struct slab *s = x->dead;
@@ -637,8 +642,7 @@ static int start_threads(struct cst_index *x, struct cst_error *err)
 
 struct cst_index *cst_index_open(const struct cst_index_config *config, struct cst_error *err)
 {
-	struct cst_index *x = CST_NEW(struct cst_index);
-	init(x, config);
+	struct cst_index *x = index_new(config);
 	int rc = pins_load(x, err);
 	if (rc == 0)
 		rc = log_start(x, err);
@@ -648,7 +652,7 @@ struct cst_index *cst_index_open(const struct cst_index_config *config, struct c
 		rc = start_threads(x, err);
 	}
 	if (rc < 0) {
-		fini(x);
+		index_delete(x);
 		return NULL;
 	}
 	return x;
@@ -671,5 +675,5 @@ void cst_index_close(struct cst_index *x)
 	int rc = x->rc ? 0 : log_end(x);
 	if (rc < 0)
 		cst_log_warn("the cache's log has no clean end: %s", strerror(-rc));
-	fini(x);
+	index_delete(x);
 }

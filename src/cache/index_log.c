@@ -32,7 +32,6 @@
 #define LOG_MAGIC UINT64_C(0x474f4c4e52545343) /* "CSTRNLOG" */
 #define LOG_FORMAT 1u
 #define RESERVE (256u << 10) /* bytes kept in the file system beyond the log's end, at a time */
-#define REWRITE_LEAST 8192u  /* records */
 #define REWRITE_STEP 4096u   /* entries */
 #define READ_CHUNK (1u << 20)
 
@@ -272,6 +271,14 @@ static bool is_void(struct cst_index *x)
 	return none;
 }
 
+static int failed(struct cst_index *x)
+{
+	pthread_mutex_lock(&x->lock);
+	int rc = x->rc;
+	pthread_mutex_unlock(&x->lock);
+	return rc;
+}
+
 static int log_write(struct cst_index *x, bool sync, uint64_t want, uint64_t id)
 {
 	uint64_t count = 0;
@@ -282,7 +289,9 @@ static int log_write(struct cst_index *x, bool sync, uint64_t want, uint64_t id)
 	bool done = sync && x->log.id == id && x->log.synced >= want;
 	pthread_mutex_unlock(&x->lock);
 	if (!done) {
-		rc = is_void(x) ? -ENOSPC : flush(x, &x->log, &count, &low);
+		rc = failed(x);
+		if (rc == 0)
+			rc = is_void(x) ? -ENOSPC : flush(x, &x->log, &count, &low);
 		if (rc == 0 && sync && fdatasync(x->log.fd) < 0)
 			rc = errno == EDQUOT ? -ENOSPC : -errno;
 		pthread_mutex_lock(&x->lock);
@@ -330,7 +339,7 @@ bool log_due_locked(const struct cst_index *x)
 {
 	uint64_t entries = x->table.count + x->slabs.count;
 	return x->next.fd >= 0 || x->log_void || x->log.fd < 0 ||
-	       x->log.records > cst_max(2 * entries + 2, (uint64_t)REWRITE_LEAST);
+	       x->log.records > cst_max(2 * entries + 2, (uint64_t)x->rewrite_least);
 }
 
 static int rewrite_begin(struct cst_index *x)
@@ -372,7 +381,9 @@ static int rewrite_end(struct cst_index *x)
 	uint64_t count;
 	bool low;
 	pthread_mutex_lock(&x->log_io);
-	int rc = flush(x, &x->next, &count, &low);
+	int rc = failed(x);
+	if (rc == 0)
+		rc = flush(x, &x->next, &count, &low);
 	if (rc == 0 && fdatasync(x->next.fd) < 0)
 		rc = -errno;
 	if (rc == 0 && renameat(x->dir, NEW_NAME, x->dir, LOG_NAME) < 0)

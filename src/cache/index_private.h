@@ -250,10 +250,11 @@ struct cst_index {
 	bool log_void; /* and what it had was thrown away */
 	bool kick;     /* the log has something to write */
 
-	uint32_t rewrite_at;  /* next entry to go into `next` */
-	uint32_t check_at;    /* next entry to be checked after an unclean stop; 0: all are */
-	unsigned scan_folder; /* next folder of objects/ to be searched for unlogged files, SCAN_DONE: none */
-	uint32_t scan_slabs;  /* unlogged slabs have numbers below this */
+	uint32_t rewrite_least; /* records: a log with fewer is left alone */
+	uint32_t rewrite_at;	/* next entry to go into `next` */
+	uint32_t check_at;	/* next entry to be checked after an unclean stop; 0: all are */
+	unsigned scan_folder;	/* next folder of objects/ to be searched for unlogged files, SCAN_DONE: none */
+	uint32_t scan_slabs;	/* unlogged slabs have numbers below this */
 
 	uint64_t seed; /* of the counting of touches */
 	struct cst_index_stats stats;
@@ -274,7 +275,9 @@ static inline struct entry *at(const struct cst_index *x, uint32_t n)
 uint64_t entry_bytes(const struct cst_index *x, const struct entry *e);
 void index_entry_copy(const struct cst_index *x, const struct entry *e, struct cst_index_entry *out);
 
-/* index.c: what an entry goes through. */
+/* index.c: an index without a log and threads; what an entry goes through. */
+struct cst_index *index_new(const struct cst_index_config *config);
+void index_delete(struct cst_index *x);
 uint32_t index_minute(void);
 void index_show_locked(struct cst_index *x, uint32_t n); /* PENDING → findable; keeps its uses */
 void index_drop_locked(struct cst_index *x, uint32_t n);

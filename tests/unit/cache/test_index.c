@@ -45,14 +45,19 @@ static void test_small_is_not_created(void **state)
 	close_entry(f, &e);
 }
 
+/* Of an object larger than the quota as much is kept as fits, but its map must fit. */
 static void test_larger_than_quota(void **state)
 {
 	struct fixture *f = *state;
 	struct cst_index_entry e;
 	bool created;
-	assert_int_equal(open_as(f, 1, QUOTA, 1, true, false, &e, &created), -ENOSPC);
+	assert_int_equal(open_as(f, 1, 2 * MIB * MIB, 1, true, false, &e, &created), -ENOSPC);
 	assert_int_equal(stats_of(f).entries, 0);
-	assert_int_equal(stats_of(f).refused_bytes, QUOTA);
+	assert_int_equal(stats_of(f).refused_bytes, 2 * MIB * MIB);
+	assert_int_equal(open_as(f, 2, 2 * QUOTA, 1, true, false, &e, &created), 0);
+	assert_int_equal(cst_index_charge(f->x, e.name, e.version, QUOTA / 2), 0);
+	assert_int_equal(cst_index_charge(f->x, e.name, e.version, QUOTA / 2), -ENOSPC);
+	close_entry(f, &e);
 }
 
 static void test_charges_add_up(void **state)
