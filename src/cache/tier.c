@@ -471,9 +471,10 @@ void cst_tier_access(struct cst_cache_object *o, struct cst_place *p)
 	if (!to)
 		return;
 	pthread_mutex_lock(&cache->lock);
+	/* What that level always keeps, however far it has just been emptied. */
 	uint64_t reach = 0;
 	for (unsigned i = 0; i < cache->levels[to->level].volume_count; i++)
-		reach += cache->levels[to->level].volumes[i].quota;
+		reach += (uint64_t)((double)cache->levels[to->level].volumes[i].quota * cache->levels[to->level].low);
 	bool seen = ghost_seen_locked(cache, &o->id, reach);
 	pthread_mutex_unlock(&cache->lock);
 	if (seen)

@@ -141,6 +141,20 @@ void object_close(struct cst_cache_object *o)
 	assert_true(eventually(nobody_has_it, cache));
 }
 
+static bool nothing_is_alive(void *arg)
+{
+	struct cst_cache *cache = arg;
+	pthread_mutex_lock(&cache->lock);
+	bool yes = cache->alive == 0;
+	pthread_mutex_unlock(&cache->lock);
+	return yes;
+}
+
+void cache_quiet(struct cst_cache *cache)
+{
+	assert_true(eventually(nothing_is_alive, cache));
+}
+
 /* Runs of 64 equal bytes, different in each key and block. */
 void bytes_make(const char *key, uint64_t offset, char *to, size_t len)
 {

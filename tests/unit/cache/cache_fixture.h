@@ -28,6 +28,9 @@ void settle(struct cst_cache_object *o);
 /* Gives up the object, and waits until its files are closed. */
 void object_close(struct cst_cache_object *o);
 
+/* Waits until no object is in use any more, by callbacks on their way back either. */
+void cache_quiet(struct cst_cache *cache);
+
 void bytes_make(const char *key, uint64_t offset, char *to, size_t len);
 /* Saves blocks [first, first + count) of the object as src/fetch would; 1: refused, else rc. */
 int save_blocks(struct cst_cache_object *o, uint64_t first, uint64_t count, bool must);

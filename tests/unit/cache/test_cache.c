@@ -294,6 +294,7 @@ static void a_damaged_complete_object_goes_as_a_whole(void **state)
 	/* Nobody new gets the damaged file. */
 	assert_int_equal(cst_cache_object_file(o), -1);
 	object_close(o);
+	cache_quiet(cache);
 	/* Without a file lent out it comes back at once. */
 	o = object_open(cache, "k", "e", 8 * BLOCK);
 	assert_int_equal(cst_cache_object_cached(o), 0);
