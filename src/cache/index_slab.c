@@ -204,12 +204,16 @@ void slot_give_locked(struct cst_index *x, uint32_t n)
 
 void slot_held_locked(struct cst_index *x, const struct entry *e, int change)
 {
-	slab_find(x, e->place_low)->held += (uint32_t)change;
+	struct slab *s = slab_find(x, e->place_low);
+	CST_ASSERT(s != NULL);
+	s->held += (uint32_t)change;
 }
 
 struct cst_slot_place slot_place(const struct cst_index *x, const struct entry *e)
 {
-	uint32_t length = slot_class_length(slab_find(x, e->place_low)->class);
+	const struct slab *s = slab_find(x, e->place_low);
+	CST_ASSERT(s != NULL);
+	uint32_t length = slot_class_length(s->class);
 	return (struct cst_slot_place){e->place_low, e->place_high * length, length};
 }
 
