@@ -231,8 +231,7 @@ def loaded(args, endpoint, target, cache, *options):
 def opens(args):
     """How files were opened, as `cistern stats` tells it: so that a figure that was not measured through passthrough is known for it."""
     seen = mount_stats(args)
-    modes = {k: v for k, v in seen.get("files", {}).items() if k.startswith("opens_")}
-    return f"opens {modes or '(not told)'}, passthrough {seen.get('kernel', {}).get('passthrough', '(not told)')}"
+    return f"opens {seen['opens']}, passthrough {seen['passthrough']}"
 
 
 def fresh(directory):
