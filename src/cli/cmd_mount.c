@@ -176,6 +176,13 @@ const struct cst_command cst_command_mount = {
 		"providers, not from the command line.\n\n"
 		"Without a credential option these are looked for: the environment (OSS_ACCESS_KEY_ID and OSS_ACCESS_KEY_SECRET, AWS_ACCESS_KEY_ID "
 		"and AWS_SECRET_ACCESS_KEY), RRSA variables, profile files (~/.ossutilconfig, ~/.aws), ~/.passwd-ossfs and /etc/passwd-ossfs.\n\n"
+		"--cache-dir or --cache-level keep what is read on local disks (or in a tmpfs), for this and other mounts; cistern load fills them ahead. Where the kernel "
+		"can, it reads wholly cached files by itself; cistern stats says whether it does, and if not why.\n\n"
+		"--memory is a hard limit of all buffers for object data. On top come the process itself (some 20 to 60 MiB), listings (64 MiB of those that "
+		"nobody uses, about 100 bytes a name of the others), socket buffers (1 MiB a connection at most, nearly empty as a rule), the index of "
+		"a cache (50 to 100 bytes an object, in one process for each directory), and in the kernel 1.1 KiB for each file it knows and the page cache, "
+		"which it gives back under pressure; a container counts it until then. A MEM level is memory as well: its quota is checked against the cgroup's "
+		"limit.\n\n"
 		"In /etc/fstab: oss://BUCKET/PREFIX /mnt fuse.cistern _netdev,ro,endpoint=https://HOST 0 0. Called as ossfs or ossfs2 the "
 		"program takes the command lines and configuration files of those programs.",
 	.examples = "cistern mount oss://photos/2024 /mnt/photos --endpoint https://oss-cn-hangzhou.aliyuncs.com\n"
