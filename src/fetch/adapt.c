@@ -39,8 +39,9 @@ static void restart(struct adapt *a, int64_t now)
 
 static void attempt(struct adapt *a, enum adapt_trial trial)
 {
-	unsigned limit = trial == ADAPT_UP ? cst_min(a->most, a->limit + cst_max(1u, a->limit / 2))
-					   : cst_max(cst_min(a->most, ADAPT_LEAST), a->limit - cst_max(1u, a->limit / 4));
+	unsigned limit = trial == ADAPT_UP
+				 ? cst_min(a->most, a->limit + cst_max(1u, a->limit / 2))
+				 : cst_max(cst_min(a->most, ADAPT_LEAST), a->limit - cst_max(1u, a->limit / 4));
 	a->before = a->limit;
 	a->settling = limit != a->limit;
 	a->trial = limit != a->limit ? trial : ADAPT_HOLD;

@@ -2,7 +2,8 @@
  *
  * A handle is read at up to four places at once (threads that share it, pages of a mapping), each a lane. A read belongs to the lane
  * it is close to; any other takes the place of the lane that was not read for longest. The kernel's own readahead sends several READs
- * at once and two threads may swap them, so close means within four lengths of the lane's end, 64 KiB at least, not exactly after it.
+ * at once and threads may swap them, so close means within four lengths of the lane's end, 64 KiB at least, not exactly after it; within
+ * 32 lengths of the end of a lane that has come far.
  *
  *              at 0, or ≥ 64 KiB of a model                second read, upwards
  *   FREE ─────────────────────────────────▶ FORWARD ◀─────────────────────────── ONE ◀── any other first read
@@ -11,7 +12,7 @@
  *                                              └──────────── BACKWARD ◀────────────┴─────────────────────────
  *
  * Independent of lanes, records (reads without a gap between them) whose starts are the same distance apart three times are strided; once
- * they are, some may be swapped or left out. While that holds the lanes say nothing. Whatever is neither is random. */
+ * they are, some may be swapped or left out. While that holds the lanes say nothing; but reads in a lane that leaves little out never are. Whatever is neither is random. */
 #include "fetch/pattern.h"
 
 #include "base/cleanup.h"
@@ -33,15 +34,23 @@ static bool near_start(const struct lane *l, uint64_t offset, uint32_t length, u
 	return offset < l->lo && offset + length + close >= l->lo;
 }
 
+/* How far from a lane's end a read may be and belong to it. Swapped READs come from the kernel's readahead, which makes them large;
+ * small random reads must not look close. The longer a lane, the more a thread may have been late with its READ. */
+static uint64_t reach_of(const struct lane *l, uint32_t length)
+{
+	uint64_t least = cst_max(4 * (uint64_t)length, (uint64_t)NEAR_LEAST);
+	return cst_max(least, cst_min(l->bytes / 2, 32 * (uint64_t)length));
+}
+
 static struct lane *find(struct pattern *p, uint64_t offset, uint32_t length)
 {
-	/* Swapped READs come from the kernel's readahead, which makes them large; small random reads must not look close. */
-	uint64_t close = cst_max(4 * (uint64_t)length, (uint64_t)NEAR_LEAST);
 	struct lane *best = NULL;
-	for (struct lane *l = p->lanes; l < p->lanes + LANES; l++)
-		if (l->kind != LANE_FREE && (near_end(l, offset, close) || near_start(l, offset, length, close)) &&
+	for (struct lane *l = p->lanes; l < p->lanes + LANES; l++) {
+		uint64_t reach = reach_of(l, length);
+		if (l->kind != LANE_FREE && (near_end(l, offset, reach) || near_start(l, offset, length, reach)) &&
 		    (!best || l->used > best->used))
 			best = l;
+	}
 	return best;
 }
 
@@ -95,6 +104,12 @@ static void note_record(struct pattern *p, uint64_t offset, uint64_t end)
 	p->record_end = end;
 }
 
+/* Has a lane been read without leaving much out? Late READs of one make distances that look like strides. */
+static bool is_dense(const struct lane *l)
+{
+	return l->kind == LANE_FORWARD && l->bytes >= (l->hi - l->lo) / 4 * 3;
+}
+
 bool pattern_is_strided(const struct pattern *p)
 {
 	uint64_t distance = (uint64_t)(p->stride < 0 ? -p->stride : p->stride);
@@ -118,6 +133,8 @@ struct lane *pattern_note(struct pattern *p, uint64_t offset, uint32_t length, e
 		*l = (struct lane){.kind = sure ? LANE_FORWARD : LANE_ONE, .lo = offset, .hi = end, .bytes = length};
 	}
 	l->used = p->reads;
+	if (is_dense(l) && l->bytes >= 8 * (uint64_t)length)
+		p->strides = 0;
 	return l;
 }
 

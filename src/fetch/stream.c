@@ -37,10 +37,19 @@ static void free_stream(struct cst_fetch_stream *s)
 	free(s);
 }
 
-/* Nobody will read blocks [from, to] on: they are free for others. */
+static bool in_a_window(const struct cst_fetch_stream *s, uint64_t block)
+{
+	uint64_t at = block * BLOCK_SIZE;
+	for (const struct lane *l = s->pattern.lanes; l < s->pattern.lanes + LANES; l++)
+		if (l->kind == LANE_FORWARD && l->window && at + BLOCK_SIZE > l->hi && at < l->ahead)
+			return true;
+	return false;
+}
+
+/* Nobody will read blocks [from, to) on: they are free for others. */
 static void leave_blocks_locked(struct cst_fetch_object *o, uint64_t from, uint64_t to)
 {
-	for (uint64_t i = from; i <= to && !TAILQ_EMPTY(&o->blocks); i++) {
+	for (uint64_t i = from; i < to && !TAILQ_EMPTY(&o->blocks); i++) {
 		struct cst_fetch_block *b = block_find_locked(o->fetch, o, i);
 		if (b)
 			block_unwanted_locked(o->fetch, b);
@@ -49,11 +58,19 @@ static void leave_blocks_locked(struct cst_fetch_object *o, uint64_t from, uint6
 
 static void leave_lane_locked(struct cst_fetch_stream *s, const struct lane *l)
 {
-	if (l->kind == LANE_FORWARD) /* also what its last reads were extended to */
-		leave_blocks_locked(s->object, l->hi / BLOCK_SIZE,
-				    cst_max(l->ahead, (l->hi / MIB + 1) * MIB) / BLOCK_SIZE);
-	else if (l->kind == LANE_BACKWARD && l->window)
-		leave_blocks_locked(s->object, l->ahead / BLOCK_SIZE, l->lo / BLOCK_SIZE);
+	uint64_t from = l->hi / BLOCK_SIZE;
+	if (l->kind == LANE_BACKWARD && l->window)
+		leave_blocks_locked(s->object, l->ahead / BLOCK_SIZE, l->lo / BLOCK_SIZE + 1);
+	if (l->kind != LANE_FORWARD)
+		return;
+	/* Also what its last reads were extended to. What another lane is coming for becomes that one's. */
+	uint64_t to = cst_max(l->ahead / BLOCK_SIZE, (from / BLOCKS_PER_MIB + 1) * BLOCKS_PER_MIB);
+	for (struct lane *m = s->pattern.lanes; m < s->pattern.lanes + LANES; m++)
+		if (m != l && m->kind == LANE_FORWARD && m->hi >= l->lo && m->hi / BLOCK_SIZE < to) {
+			m->ahead = cst_max(m->ahead, l->window ? l->ahead : 0);
+			to = m->hi / BLOCK_SIZE;
+		}
+	leave_blocks_locked(s->object, from, to);
 }
 
 static uint64_t record_start(const struct pattern *p, uint64_t k)
@@ -66,8 +83,10 @@ static void leave_strides_locked(struct cst_fetch_stream *s)
 	const struct pattern *p = &s->pattern;
 	uint64_t length = cst_max(p->record_length, p->record_end - p->record);
 	for (uint64_t k = 1; k <= s->stride_ahead; k++) {
-		uint64_t start = record_start(p, k);
-		leave_blocks_locked(s->object, start / BLOCK_SIZE, (start + length) / BLOCK_SIZE);
+		uint64_t start = record_start(p, k) / BLOCK_SIZE;
+		for (uint64_t i = start; i <= start + length / BLOCK_SIZE + 1; i++)
+			if (!in_a_window(s, i))
+				leave_blocks_locked(s->object, i, i + 1);
 	}
 	s->stride_ahead = 0;
 	s->stride_records = 0;
@@ -159,7 +178,7 @@ static void grow_forward_locked(struct cst_fetch_stream *s, struct lane *l, cons
 			return;
 		l->window = cst_min(model ? WINDOW_MODEL : WINDOW_FIRST, most);
 		l->grow_at = l->hi + l->window / 4;
-		l->ahead = l->hi;
+		l->ahead = cst_max(l->ahead, l->hi);
 	} else if (l->hi >= l->grow_at) {
 		int64_t took = s->object->range_ns, calm = f->config.calm_range;
 		if (took <= calm)
@@ -192,8 +211,8 @@ static void leave_idle_lanes_locked(struct cst_fetch_stream *s)
 	for (struct lane *l = p->lanes; l < p->lanes + LANES; l++)
 		if (l->window && p->reads - l->used > LANE_IDLE) {
 			leave_lane_locked(s, l);
-			l->window = 0;
-			l->bytes = 0;
+			l->window = l->ahead = l->bytes = 0;
+			l->lo = l->hi;
 		}
 }
 

@@ -1,6 +1,7 @@
 /* Prefetching: bytes as they arrive, memory that is short, fairness, limits, look-ahead. */
 #include "double.h"
 
+#include <limits.h>
 #include <unistd.h>
 
 /* ---- progress ---- */
@@ -132,6 +133,36 @@ static void short_memory_fetches_nothing_twice(void **state)
 	}
 	answer_all();
 	cst_fetch_free(f);
+}
+
+/* READs that come in an order that threads make of them, some far too late: every byte is fetched once. */
+static void late_reads_fetch_nothing_twice(void **state)
+{
+	(void)state;
+	const unsigned mibs = 1024;
+	for (unsigned late = 2; late <= 20; late += 2) {
+		struct cst_fetch *f = make(64 * MIB);
+		struct cst_fetch_object *o = object(f, (uint64_t)mibs * MIB);
+		struct cst_fetch_stream *s = cst_fetch_stream_new(o);
+		unsigned held[2] = {UINT_MAX, UINT_MAX}, random = late;
+		for (unsigned i = 0; i < mibs; i++) {
+			random = random * 1103515245 + 12345;
+			unsigned k = random >> 30;
+			if (k < 2 && held[k] == UINT_MAX && i + late < mibs && i > 16) {
+				held[k] = i; /* its thread is elsewhere for a while */
+				continue;
+			}
+			read_now(s, (uint64_t)i * MIB, MIB);
+			for (k = 0; k < 2; k++)
+				if (held[k] != UINT_MAX && i - held[k] >= late - k) {
+					read_now(s, (uint64_t)held[k] * MIB, MIB);
+					held[k] = UINT_MAX;
+				}
+		}
+		if (store.bytes != (uint64_t)mibs * MIB)
+			fail_msg("%u late: %llu bytes of %u MiB", late, (unsigned long long)store.bytes, mibs);
+		end(f, o, s);
+	}
 }
 
 /* 64 READs of other objects, with a stream's window in memory; returns how much of it there was. */
@@ -410,6 +441,7 @@ int main(void)
 		cmocka_unit_test(progress_of_another_version),
 		cmocka_unit_test(what_arrives_stays),
 		cmocka_unit_test(short_memory_fetches_nothing_twice),
+		cmocka_unit_test(late_reads_fetch_nothing_twice),
 		cmocka_unit_test(demand_waits_for_other_memory_first),
 		cmocka_unit_test(demand_gets_what_nobody_comes_for),
 		cmocka_unit_test(nobody_is_left_behind),
