@@ -234,6 +234,8 @@ void cst_op_write_range(const struct cst_object_op *op, uint64_t from, const cha
 uint64_t cst_op_sign(struct cst_object_op *op, const char *method, struct cst_slice key,
 		     const struct cst_sign_param *params, size_t param_count, struct cst_buf *headers);
 int64_t cst_op_attempt_deadline(const struct cst_object_op *op, int64_t now);
+#define CST_HEDGE_COST 20U /* GETs earn one second request; two may be had in advance */
+#define CST_HEDGE_FIRST (2 * CST_HEDGE_COST)
 /* hedge.c: a second request for what is missing, when the first one is slow. */
 /* The alarm of an attempt that is about to be sent. 0: none. */
 int64_t cst_hedge_alarm_locked(struct cst_object_op *op);

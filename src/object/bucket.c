@@ -56,6 +56,7 @@ struct cst_bucket *cst_bucket_new(const struct cst_bucket_config *config, struct
 	b->max_attempts = config->max_attempts;
 	b->verify_crc64 = config->verify_crc64;
 	b->hedge = config->hedge;
+	b->hedge_credit = CST_HEDGE_FIRST;
 	b->requests.rate = config->requests;
 	b->bandwidth.rate = (double)config->bandwidth;
 	b->tuning = (struct cst_object_tuning){.backoff_base = CST_RETRY_BASE_NS, .backoff_cap = CST_RETRY_CAP_NS};

@@ -16,10 +16,9 @@
 
 #include <errno.h>
 
-#define COST 20U		     /* GETs for one second request */
-#define CREDIT_MAX (8 * COST)	     /* the burst */
-#define LATER (10 * CST_NS_PER_MS)   /* to look again when nothing can be done now */
-#define UNKNOWN (50 * CST_NS_PER_MS) /* to look at what comes while nothing is known of the store */
+#define CREDIT_MAX (8 * CST_HEDGE_COST) /* the burst */
+#define LATER (10 * CST_NS_PER_MS)	/* to look again when nothing can be done now */
+#define UNKNOWN (50 * CST_NS_PER_MS)	/* to look at what comes while nothing is known of the store */
 #define PEERS_LEAST 3
 #define CAUGHT_UP ((uint64_t)64 * 1024) /* bytes after which a late answer is no longer raced */
 
@@ -270,7 +269,7 @@ static bool may_send_locked(const struct cst_bucket *b, int64_t now)
 	for (int i = 0; i < CST_LANES; i++)
 		if (!TAILQ_EMPTY(&b->queues[i]))
 			return false;
-	return b->hedge_credit >= COST && b->limiter.limit <= 0 && b->limiter.pause_until <= now &&
+	return b->hedge_credit >= CST_HEDGE_COST && b->limiter.limit <= 0 && b->limiter.pause_until <= now &&
 	       cst_allowance_when(&b->requests, now) <= now && cst_allowance_when(&b->bandwidth, now) <= now;
 }
 
@@ -312,7 +311,7 @@ static int64_t look(struct cst_object_op *op, struct cst_side *side)
 	if (wait == 0 && !may_send_locked(b, now))
 		wait = LATER;
 	if (wait == 0)
-		b->hedge_credit -= COST;
+		b->hedge_credit -= CST_HEDGE_COST;
 	pthread_mutex_unlock(&b->lock);
 	if (wait)
 		return wait;

@@ -93,7 +93,7 @@ int64_t cst_pace_body_slow(const struct cst_pace *p, const struct cst_pace_body 
 	double per_byte = (double)CST_NS_PER_S / (double)rate;
 	double usual = (double)body->length * per_byte, rest = (double)(body->length - body->received) * per_byte;
 	/* Not before half of the usual time: bodies begin slowly, and come in bursts. */
-	int64_t look_at = FLOOR_NS + (int64_t)(body->patient ? usual + (double)head : usual / 2);
+	int64_t look_at = FLOOR_NS + (int64_t)(usual / 2 + (body->patient ? (double)head : 0));
 	if (body->elapsed < look_at)
 		return look_at - body->elapsed;
 	/* At the rate so far. A second request takes the time to its head before it brings anything. */

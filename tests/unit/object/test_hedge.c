@@ -141,7 +141,7 @@ static void know_store(struct fixture *f, unsigned credit, int head_ms)
 	for (unsigned i = 0; i < 20; i++)
 		for (uint64_t size = 32 * KIB; size <= 8 * SIZE; size *= 4)
 			cst_pace_body(&b->pace, size, (int64_t)size * 10);
-	b->hedge_credit = credit * 20;
+	b->hedge_credit = credit * CST_HEDGE_COST;
 	pthread_mutex_unlock(&b->lock);
 }
 
@@ -438,7 +438,7 @@ static void many_at_once(void **state)
 {
 	(void)state;
 	struct cst_bucket_config config = {
-		.cloud = CST_CLOUD_OSS, .hedge = true, .request_timeout = CST_NS_PER_S, .deadline = 300 * CST_NS_PER_S};
+		.cloud = CST_CLOUD_OSS, .hedge = true, .request_timeout = CST_NS_PER_S / 5, .deadline = 300 * CST_NS_PER_S};
 	struct fixture f;
 	struct lane lanes[LANES];
 	pthread_t threads[LANES];
