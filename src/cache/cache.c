@@ -76,6 +76,8 @@ int cst_cache_volume_error(struct cst_cache_volume *v, int rc, const char *doing
 {
 	if (is_sick(rc)) {
 		take_out(v, rc, doing);
+		if (v->volume)
+			cst_volume_fail(v->volume, rc, doing);
 		return rc;
 	}
 	struct stat st;

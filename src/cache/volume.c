@@ -577,6 +577,7 @@ struct cst_volume *cst_volume_open(const struct cst_volume_config *config, struc
 	while (v->role == CST_ROLE_CHANGING && pthread_cond_timedwait(&v->changed, &v->lock, &ts) != ETIMEDOUT)
 		;
 	enum cst_volume_role role = v->role;
+	v->opened = true;
 	if (role == CST_ROLE_FAILED && err)
 		*err = v->start_error;
 	pthread_mutex_unlock(&v->lock);

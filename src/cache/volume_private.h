@@ -156,6 +156,7 @@ struct cst_volume {
 	pthread_mutex_t lock; /* from here on */
 	pthread_cond_t changed;
 	enum cst_volume_role role;
+	bool opened;	     /* cst_volume_open() has returned: failures are told, not returned */
 	bool stopping, told; /* told: config.failed was called */
 	int failed_rc;
 	char failed_what[128];

@@ -503,10 +503,19 @@ static bool take_packet(struct cst_volume_conn *c, const uint8_t *packet, size_t
 	return true;
 }
 
+static bool wants_packets(struct cst_volume_conn *c)
+{
+	pthread_mutex_lock(&c->lock);
+	bool wants = c->watched & EPOLLIN;
+	pthread_mutex_unlock(&c->lock);
+	return wants;
+}
+
+/* False: the connection is over. */
 static bool read_packets(struct cst_volume_conn *c)
 {
 	uint8_t packet[CST_VOLUME_MESSAGE_MAX + 1];
-	for (int i = 0; i < BATCH && (c->watched & EPOLLIN); i++) {
+	for (int i = 0; i < BATCH && wants_packets(c); i++) {
 		ssize_t len = recv(c->fd, packet, sizeof(packet), MSG_DONTWAIT);
 		if (len < 0 && errno == EINTR)
 			continue;
@@ -533,8 +542,9 @@ void cst_volume_server_event(struct cst_volume_conn *c, uint32_t events)
 			c->out_count = 0;
 		watch_locked(c);
 	}
+	/* A hang-up counts as readable, so that what came before it is still served; but not while nothing is read: it would be told again and again. */
+	bool gone = (events & (EPOLLHUP | EPOLLERR)) && !(c->watched & EPOLLIN);
 	pthread_mutex_unlock(&c->lock);
-	/* A hang-up counts as readable: what came before it is still served. */
-	if (open && (events & (EPOLLIN | EPOLLHUP | EPOLLERR)) && !read_packets(c))
+	if (open && (gone || ((events & (EPOLLIN | EPOLLHUP | EPOLLERR)) && !read_packets(c))))
 		conn_close(c);
 }

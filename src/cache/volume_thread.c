@@ -54,16 +54,19 @@ static void fail_start(struct cst_volume *v, int rc, const struct cst_error *err
 {
 	pthread_mutex_lock(&v->lock);
 	v->start_error = *err;
-	v->told = true;
+	v->told = !v->opened;
 	v->failed_rc = rc;
 	__atomic_store_n(&v->role, CST_ROLE_FAILED, __ATOMIC_RELEASE);
 	pthread_cond_broadcast(&v->changed);
 	pthread_mutex_unlock(&v->lock);
 }
 
-static bool is_start(const struct cst_volume *v)
+static bool is_start(struct cst_volume *v)
 {
-	return v->epoch == 0;
+	pthread_mutex_lock(&v->lock);
+	bool start = !v->opened;
+	pthread_mutex_unlock(&v->lock);
+	return start;
 }
 
 static void stop_listening(struct cst_volume *v)
@@ -146,6 +149,11 @@ static void leave_office(struct cst_volume *v, int failed_rc)
 {
 	stop_listening(v);
 	cst_volume_server_close(v, failed_rc);
+	/* First, so that no new users of the index hold the gate. */
+	pthread_mutex_lock(&v->lock);
+	if (v->role == CST_ROLE_OWNER)
+		__atomic_store_n(&v->role, CST_ROLE_CHANGING, __ATOMIC_RELEASE);
+	pthread_mutex_unlock(&v->lock);
 	pthread_rwlock_wrlock(&v->gate);
 	pthread_mutex_lock(&v->lock);
 	struct cst_index *x = cst_steal(v->index);
@@ -153,8 +161,6 @@ static void leave_office(struct cst_volume *v, int failed_rc)
 	TAILQ_FOREACH (h, &v->handles, link)
 		if (h->state == CST_HANDLE_LIVE)
 			h->state = CST_HANDLE_PENDING;
-	if (v->role == CST_ROLE_OWNER)
-		__atomic_store_n(&v->role, CST_ROLE_CHANGING, __ATOMIC_RELEASE);
 	pthread_mutex_unlock(&v->lock);
 	pthread_rwlock_unlock(&v->gate);
 	/* Not under the gate: its evictor may be copying an entry elsewhere. */

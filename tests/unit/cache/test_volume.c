@@ -738,30 +738,64 @@ static void burst_answer(void *arg, const struct cst_volume_answer *answer)
 }
 
 /* More requests than the socket's buffers hold, before the first answer is waited for. */
-static void requests_are_pipelined(void **state)
+static void burst_of(struct cst_volume *v, const struct cst_cache_identity *id, unsigned flags)
 {
-	struct fixture *f = *state;
-	struct cst_volume *a = must_open(f->path), *b = must_open(f->path);
 	static struct burst burst = {.lock = PTHREAD_MUTEX_INITIALIZER};
-	struct call c = entry_open(a, "k", LARGE, CST_VOLUME_CREATE);
-	struct cst_cache_identity id;
-	identify(&id, "k", LARGE);
+	burst.answers = 0;
 	for (unsigned i = 0; i < CST_ARRAY_LEN(burst.handles); i++)
-		cst_volume_entry_open(b, &id, 0, burst_answer, &burst);
+		cst_volume_entry_open(v, id, flags, burst_answer, &burst);
 	WAIT_UNTIL(({
 		pthread_mutex_lock(&burst.lock);
 		unsigned n = burst.answers;
 		pthread_mutex_unlock(&burst.lock);
 		n == CST_ARRAY_LEN(burst.handles);
 	}));
-	cst_volume_entry_close(c.handle);
-	assert_int_equal(in_use(b), 1);
+	assert_int_equal(in_use(v), 1);
 	for (unsigned i = 0; i < CST_ARRAY_LEN(burst.handles); i++) {
 		cst_volume_touch(burst.handles[i]);
 		cst_volume_entry_close(burst.handles[i]);
 	}
+}
+
+static void requests_are_pipelined(void **state)
+{
+	struct fixture *f = *state;
+	struct cst_volume *a = must_open(f->path), *b = must_open(f->path);
+	struct call c = entry_open(a, "k", LARGE, CST_VOLUME_CREATE);
+	struct cst_cache_identity id;
+	identify(&id, "k", LARGE);
+	burst_of(b, &id, 0);
+	burst_of(b, &id, CST_VOLUME_CREATE);
+	cst_volume_entry_close(c.handle);
 	WAIT_UNTIL(in_use(b) == 0);
 	cst_volume_close(b);
+	cst_volume_close(a);
+}
+
+/* It dies while its requests are under way, and more than the owner reads ahead. */
+static void a_client_dies_with_its_hands_full(void **state)
+{
+	struct fixture *f = *state;
+	struct cst_volume *a = must_open(f->path);
+	struct call c = entry_open(a, "k", LARGE, CST_VOLUME_CREATE);
+	uint64_t before = used(a);
+	for (int round = 0; round < 20; round++) {
+		CST_AUTO_CLOSE int fd = say_hello(f->path);
+		struct cst_volume_message open = {.type = CST_VMSG_OPEN, .id = 2, .flags = CST_VOLUME_CREATE}, m;
+		struct cst_volume_message charging = {.type = CST_VMSG_CHARGE, .id = 3, .bytes = 1000};
+		identify(&open.identity, "k", LARGE);
+		charging.identity = open.identity;
+		send_one(fd, &open);
+		assert_int_equal(receive_one(fd, &m), 0);
+		uint8_t packet[CST_VOLUME_MESSAGE_MAX];
+		size_t len = cst_volume_message_write(&charging, packet);
+		for (int i = 0; i < 600; i++)
+			if (send(fd, packet, len, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
+				break;
+	}
+	WAIT_UNTIL(used(a) == before);
+	cst_volume_entry_close(c.handle);
+	WAIT_UNTIL(in_use(a) == 0);
 	cst_volume_close(a);
 }
 
@@ -790,6 +824,7 @@ int main(void)
 		TEST(strangers_commit_nothing),
 		TEST(a_crowd_agrees),
 		TEST(requests_are_pipelined),
+		TEST(a_client_dies_with_its_hands_full),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
