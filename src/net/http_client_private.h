@@ -157,6 +157,7 @@ struct cst_http_conn {
 	int into_at;
 	size_t into_pos;
 	bool unclean_eof; /* TLS without close_notify */
+	bool drained;	  /* the last receive found nothing behind what it took */
 	int64_t idle_since, sent_at, progress_at;
 	int64_t alarm_at; /* the call's alarm; 0: none */
 	bool alarm_rang;  /* it is due; called in the next round */

@@ -7,6 +7,9 @@
 
 #define WAKEUP_BYTES (512 * 1024) /* so much of one body, then the loop's other connections have their turn */
 #define PIECES 16
+#define FIRST_READ 2048	  /* of an answer whose body goes straight to the caller: a head, and little to copy */
+#define FIRST_SMALL 32768 /* bodies up to here come with their head in one go, mostly */
+#define QUIET_NS (2 * CST_NS_PER_MS)
 #define INTERIM_MAX 32 /* 1xx answers to one request: they are read in one go, and must not hold the loop */
 
 /* What a step of an exchange left behind. */
@@ -178,6 +181,16 @@ void cst_http_exchange_start(struct cst_http_conn *conn)
 		cst_http_conn_keep_time(conn);
 }
 
+/* Right after an answer behind which the socket was empty it needs no look: what comes later is an event, which we would have got. A
+ * connection that closes in this moment is replaced when it breaks. */
+static bool is_quiet(struct cst_http_conn *conn)
+{
+	if (!conn->ssl && conn->drained && strcmp(conn->call->request.method, "GET") == 0 &&
+	    cst_now() - conn->idle_since < QUIET_NS)
+		return true;
+	return cst_http_conn_quiet(conn);
+}
+
 void cst_http_conn_run(struct cst_http_conn *conn, struct cst_http_call *call)
 {
 	CST_CHECK(conn, CST_HTTP_CONN_MAGIC);
@@ -186,7 +199,7 @@ void cst_http_conn_run(struct cst_http_conn *conn, struct cst_http_call *call)
 	call->conn = conn;
 	call->state = CST_CALL_ACTIVE;
 	conn->reused = true;
-	if (conn->dead || !cst_http_conn_quiet(conn)) {
+	if (conn->dead || !is_quiet(conn)) {
 		/* It closed meanwhile, or holds bytes that would pass for our answer: nothing has been sent, so any
 		 * method may go on another connection. */
 		replace(conn);
@@ -303,6 +316,8 @@ static enum step read_head(struct cst_http_conn *conn)
 			cst_http_conn_grow_input(conn, conn->in_pos + CST_HTTP_HEAD_MAX + CST_HTTP_IN_ROOM);
 	}
 	iov = (struct iovec){conn->in + conn->in_len, conn->in_room - conn->in_len};
+	if (conn->in_len == 0 && !conn->ssl && conn->call->request.into && into_room(conn) > FIRST_SMALL)
+		iov.iov_len = FIRST_READ;
 	n = cst_http_conn_receive(conn, &iov, 1, &drained);
 	if (n == -EAGAIN)
 		return STEP_WAIT;
@@ -310,6 +325,7 @@ static enum step read_head(struct cst_http_conn *conn)
 		broke(conn, (int)n);
 		return STEP_GONE;
 	}
+	conn->drained = drained;
 	conn->answer_began = true;
 	conn->in_len += n;
 	return STEP_MORE;
@@ -417,6 +433,11 @@ static int collect_input(struct cst_http_conn *conn, struct iovec iov[PIECES + 1
 		*direct += n;
 		next -= n;
 	}
+	/* What nobody asked for, behind the last piece, is noticed in the same call. */
+	if (conn->framing == CST_BODY_LENGTH && *direct == conn->body_left && count < PIECES && !conn->ssl) {
+		iov[count++] = (struct iovec){conn->in, conn->in_room};
+		return count;
+	}
 	/* TLS reads into one piece at a time; our own buffer then has its turn in the next step. */
 	if (count == 0 ||
 	    (conn->framing == CST_BODY_CHUNKED && *direct == cst_http_chunked_next(&conn->chunked) && !conn->ssl))
@@ -486,6 +507,7 @@ static enum step read_body(struct cst_http_conn *conn, size_t *budget)
 		return STEP_WAIT;
 	if (n <= 0)
 		return body_ended_early(conn, (int)n);
+	conn->drained = drained;
 	placed = cst_min((size_t)n, direct);
 	if (placed) {
 		into_took(conn, placed);

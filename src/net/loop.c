@@ -239,7 +239,8 @@ void cst_loop_post(struct cst_loop *loop, struct cst_task *task)
 	CST_CHECK(loop, LOOP_MAGIC);
 	pthread_mutex_lock(&loop->lock);
 	STAILQ_INSERT_TAIL(&loop->tasks, task, link);
-	wake = !loop->awake;
+	/* Its own thread, in a callback, comes to the tasks before it sleeps. */
+	wake = !loop->awake && current != loop;
 	loop->awake = true;
 	pthread_mutex_unlock(&loop->lock);
 	if (wake) {
