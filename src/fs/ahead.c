@@ -32,6 +32,7 @@
 #define TRUST 3			 /* opens in a row that begin a stream */
 #define DISTRUST 24		 /* where much was fetched for nothing */
 #define SCORE_MAX 1024u
+#define UNDER_WAY 16u  /* opens whose first READ has yet to come */
 #define LOADED 64u     /* so many in a row in the cache: the directory is loaded, */
 #define LOOK_EACH 256u /* and only each so-manieth open looks whether that has changed */
 
@@ -47,7 +48,7 @@ struct ahead_dir {
 	uint64_t node; /* 0: free */
 	uint64_t listing;
 	uint64_t used;
-	unsigned opens, reads;	/* of late: files opened, and of them those the kernel had no pages of */
+	unsigned opens, reads;	/* since a stream began: files opened, and of them those the kernel had no pages of */
 	unsigned taken, wasted; /* of late: fetched ahead and opened, or not */
 	unsigned there;		/* in a row that the cache had whole already */
 	unsigned stream_count;
@@ -209,6 +210,8 @@ static struct stream *stream_locked(struct fs_ahead *a, struct ahead_dir *d, siz
 	if (!best) {
 		best = d->stream_count < STREAMS ? &d->streams[d->stream_count++] : oldest;
 		*best = (struct stream){.front = at, .until = at + 1};
+		d->opens = d->reads =
+			0; /* perhaps another round through the files: it must show anew that it reads them */
 	}
 	best->used = a->now;
 	return best;
@@ -443,8 +446,8 @@ static void look_locked(struct fs_ahead *a, struct cst_inode *inode, struct cst_
 		d->stream_count = 0;
 		d->listing = place.listing;
 	}
-	score(&d->opens, &d->reads);
 	struct stream *s = stream_locked(a, d, place.at);
+	score(&d->opens, &d->reads);
 	advance(d, s, place.at);
 	if (d->there >= LOADED && a->now % LOOK_EACH != 0)
 		return;
@@ -452,7 +455,7 @@ static void look_locked(struct fs_ahead *a, struct cst_inode *inode, struct cst_
 	if (s->window == 0 || s->until > s->front + s->window - s->window / 4)
 		return;
 	c->stream = s;
-	c->rereads = d->reads * 2 >= d->opens;
+	c->rereads = d->reads > TRUST && d->reads * 2 + UNDER_WAY >= d->opens;
 	place.at = s->until;
 	cst_dir_walk(dir, &place, collect, c);
 }

@@ -280,7 +280,8 @@ static void with_a_cache(void **state)
 		use(i, true);
 	assert_int_equal(fake_counts(m.bucket).prefetches, 200 - 3 - 50);
 	assert_int_equal(fake_counts(m.bucket).data_gets, 200);
-	assert_int_equal(fake_cache_counts(m.cache).objects, 0);
+	while (fake_cache_counts(m.cache).objects > 0) /* a read lets go of its handle just after its reply */
+		;
 }
 
 /* A loaded directory costs no question to the cache for each file ahead. */
