@@ -283,7 +283,7 @@ static int log_write(struct cst_index *x, bool sync, uint64_t want, uint64_t id)
 {
 	uint64_t count = 0;
 	int rc = 0;
-	bool low = true;
+	bool low = false;
 	pthread_mutex_lock(&x->log_io);
 	pthread_mutex_lock(&x->lock);
 	bool done = sync && x->log.id == id && x->log.synced >= want;

@@ -97,6 +97,15 @@ static inline struct cst_index_stats stats_of(struct fixture *f)
 	return s;
 }
 
+/* Everything has been looked at since the start. */
+static inline bool searched(struct fixture *f)
+{
+	pthread_mutex_lock(&f->x->lock);
+	bool done = f->x->check_at == 0 && f->x->scan_folder == SCAN_DONE;
+	pthread_mutex_unlock(&f->x->lock);
+	return done;
+}
+
 struct object {
 	char key[40];
 	struct cst_cache_identity id;

@@ -12,7 +12,9 @@ static int setup(void **state)
 {
 	int rc = fixture_new(state, QUOTA);
 	struct fixture *f = *state;
+	pthread_mutex_lock(&f->x->lock);
 	f->x->rewrite_least = 40;
+	pthread_mutex_unlock(&f->x->lock);
 	return rc;
 }
 
@@ -147,7 +149,9 @@ static void test_log_cut_anywhere(void **state)
 	struct fixture *f = *state;
 	CST_AUTO_FREE struct state *states = cst_xcalloc(STEPS, sizeof(*states));
 	CST_AUTO_FREE char *log = NULL;
+	pthread_mutex_lock(&f->x->lock);
 	f->x->rewrite_least = UINT32_MAX;
+	pthread_mutex_unlock(&f->x->lock);
 	for (unsigned i = 0; i < STEPS; i++) {
 		some_operation(f, i);
 		/* What the keeper does meanwhile (slabs that are empty) has its own records: let it. */
@@ -392,7 +396,9 @@ static void random_life(struct fixture *f, struct model *m, unsigned lives, unsi
 				cut_power(f, m, synced);
 		}
 		fixture_open(f);
+		pthread_mutex_lock(&f->x->lock);
 		f->x->rewrite_least = 40;
+		pthread_mutex_unlock(&f->x->lock);
 		assert_true(end != 0 || stats_of(f).entries + 40 >= before.entries);
 		for (unsigned i = 0; i < OBJECTS; i++)
 			for (unsigned v = 1; v <= 3; v++)
@@ -408,7 +414,7 @@ static void test_random_lives(void **state)
 		m.version[i] = 1;
 	random_life(f, &m, 60, 120);
 	/* In the end, all that takes room is known: nothing lies about. */
-	eventually(f->x->check_at == 0 && __atomic_load_n(&f->x->scan_folder, __ATOMIC_RELAXED) == SCAN_DONE);
+	eventually(searched(f));
 	index_check(f->x);
 }
 
@@ -444,7 +450,7 @@ static void test_unlogged_files(void **state)
 	close(own);
 
 	fixture_open(f);
-	eventually(__atomic_load_n(&f->x->scan_folder, __ATOMIC_RELAXED) == SCAN_DONE);
+	eventually(searched(f));
 	assert_int_equal(stats_of(f).entries, 2);
 	bool created;
 	assert_int_equal(open_as(f, 3, LARGE, 1, false, false, &e, &created), 0);
@@ -511,7 +517,7 @@ static void test_lost_files(void **state)
 	assert_false(found.complete);
 	assert_int_equal(found.cached, 0);
 	close_entry(f, &found);
-	eventually(__atomic_load_n(&f->x->scan_folder, __ATOMIC_RELAXED) == SCAN_DONE);
+	eventually(searched(f));
 	eventually(stats_of(f).entries == 2);
 	assert_int_equal(stats_of(f).lost, 3);
 	eventually(stats_of(f).used == 2 * 8192);
