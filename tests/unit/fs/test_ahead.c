@@ -275,12 +275,13 @@ static void with_a_cache(void **state)
 	for (unsigned i = 0; i < 4; i++)
 		use(i, true);
 	assert_non_null(fake_fetch_local(m.fetch, "d/f00005"));
-	assert_null(fake_fetch_local(m.fetch, "d/f00003"));
+	while (fake_fetch_local(m.fetch, "d/f00003")) /* a read lets go of its handle just after its reply */
+		;
 	for (unsigned i = 4; i < 200; i++)
 		use(i, true);
 	assert_int_equal(fake_counts(m.bucket).prefetches, 200 - 3 - 50);
 	assert_int_equal(fake_counts(m.bucket).data_gets, 200);
-	while (fake_cache_counts(m.cache).objects > 0) /* a read lets go of its handle just after its reply */
+	while (fake_cache_counts(m.cache).objects > 0)
 		;
 }
 

@@ -527,8 +527,8 @@ static int serve(struct double_board *board, const struct cst_fuse_config *confi
 	for (size_t i = 0; i < the_fs.pattern_len; i++)
 		the_fs.pattern[i] = double_byte(i % PATTERN_LEN);
 	rc = cst_fuse_start(fuse, &the_fs, &err);
-	pthread_create(&signals, NULL, signal_main, fuse);
 	cst_fuse_stats(fuse, &board->stats);
+	pthread_create(&signals, NULL, signal_main, fuse);
 	__atomic_store_n(&board->mounted, rc < 0 ? -1 : 1, __ATOMIC_SEQ_CST);
 	cst_fuse_wait(fuse);
 	pthread_kill(signals, SIGUSR2);
