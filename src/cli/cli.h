@@ -10,6 +10,7 @@ struct cst_command {
 	const char *summary;	 /* one line without a full stop */
 	const char *description; /* paragraphs, an empty line between them */
 	const char *examples;	 /* "command line\nwhat it does\n\n…" */
+	const char *words;	 /* NULL, or what its first argument may be, separated by blanks; for completion */
 	const struct cst_option_table *options;
 	/* argv[0] is the command's name; returns the exit status. */
 	int (*run)(int argc, char **argv);

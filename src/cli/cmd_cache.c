@@ -403,6 +403,7 @@ const struct cst_command cst_command_cache = {
 		    "Checks all of it without taking the whole disk.\n\n"
 		    "cistern cache drop oss://train/2023/ --cache-level MEM:/dev/shm/c --cache-level SSD:/nvme/c\n"
 		    "Forgets a prefix in both levels.\n",
+	.words = "ls stat verify drop pin unpin",
 	.options = &cache_table,
 	.run = run,
 };

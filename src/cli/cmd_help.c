@@ -95,6 +95,7 @@ const struct cst_command cst_command_completion = {
 	.synopsis = "bash|zsh",
 	.summary = "Write the completion script for a shell",
 	.description = "The script completes commands and options. Installed packages have it in place already.",
+	.words = "bash zsh",
 	.examples = "source <(cistern completion bash)\nCompletes cistern in this shell.\n",
 	.options = &no_options,
 	.run = run_completion,

@@ -110,18 +110,30 @@ static int check_access(struct load *l, const struct cst_load_group *g, struct c
 	return rc;
 }
 
+/* A mount loads as it was mounted: options that would say otherwise must not seem to have an effect. */
+static int refuse_store_options(const struct load *l, const struct cst_load_group *g, struct cst_error *err)
+{
+	for (size_t i = 0; i < load_table.count; i++) {
+		const struct cst_option *option = &load_rows[i];
+		bool shared = option->type != CST_OPTION_SECTION && option->given < sizeof(l->o.m);
+		if (!shared || ((const uint8_t *)&l->o)[option->given] != CST_OPTION_FROM_USER ||
+		    strcmp(option->name, "config") == 0)
+			continue;
+		cst_error_set(err, EINVAL, "%s can't be used for the mount on %s", option->name, g->mountpoint);
+		cst_error_why(err, "it loads into its own cache, from its own store, within its own limits");
+		cst_error_hint(err, "leave it out, or load from the URL of the bucket");
+		return -EINVAL;
+	}
+	return 0;
+}
+
 /* Loads of mounts go into their caches; those of URLs need one, and have no listings. */
 static int check_groups(struct load *l, struct cst_error *err)
 {
-	bool data = l->o.data || !l->o.metadata;
 	for (size_t i = 0; i < l->groups.count; i++) {
 		const struct cst_load_group *g = &l->groups.items[i];
-		if (g->mountpoint && l->cache.level_count > 0 && data && !l->o.m.config) {
-			cst_error_set(err, EINVAL, "a cache was named for the mount on %s", g->mountpoint);
-			cst_error_why(err, "it loads into the cache it was mounted with");
-			cst_error_hint(err, "leave the cache options out, or load from the URL of the bucket");
+		if (g->mountpoint && refuse_store_options(l, g, err) != 0)
 			return -EINVAL;
-		}
 		if (!g->mountpoint && l->o.metadata) {
 			cst_error_set(err, EINVAL, "metadata of a URL can't be loaded");
 			cst_error_why(err, "listings are kept by a mount, in its memory");

@@ -176,7 +176,7 @@ void cst_cli_completion_bash(struct cst_buf *out)
 {
 	cst_buf_add_str(out, "# bash completion for cistern; written by: cistern completion bash\n"
 			     "_cistern()\n{\n"
-			     "\tlocal cur=${COMP_WORDS[COMP_CWORD]} command=${COMP_WORDS[1]} words\n"
+			     "\tlocal cur=${COMP_WORDS[COMP_CWORD]} command=${COMP_WORDS[1]} words first\n"
 			     "\tif [ \"$COMP_CWORD\" -eq 1 ]; then\n\t\tCOMPREPLY=($(compgen -W \"");
 	add_command_names(out);
 	cst_buf_add_str(out, "\" -- \"$cur\"))\n\t\treturn\n\tfi\n\tcase $command in\n");
@@ -187,15 +187,16 @@ void cst_cli_completion_bash(struct cst_buf *out)
 			cst_buf_add_char(out, ' ');
 			add_command_names(out);
 		}
-		cst_buf_add_str(out, cst_commands[i] == &cst_command_completion ? " bash zsh' ;;\n" : "' ;;\n");
+		cst_buf_printf(out, "' first='%s' ;;\n", cst_commands[i]->words ? cst_commands[i]->words : "");
 	}
-	cst_buf_add_str(
-		out, "\t*) words='' ;;\n\tesac\n"
-		     "\tif [ \"${cur:0:1}\" = - ] || [ \"$command\" = help ] || [ \"$command\" = completion ]; then\n"
-		     "\t\tCOMPREPLY=($(compgen -W \"$words\" -- \"$cur\"))\n"
-		     "\t\t[[ ${#COMPREPLY[@]} -eq 1 && ${COMPREPLY[0]} == *= ]] && compopt -o nospace\n"
-		     "\telse\n\t\tCOMPREPLY=($(compgen -f -- \"$cur\"))\n\tfi\n}\n"
-		     "complete -o filenames -F _cistern cistern\n");
+	cst_buf_add_str(out, "\t*) words='' first='' ;;\n\tesac\n"
+			     "\tif [ -n \"$first\" ] && [ \"$COMP_CWORD\" -eq 2 ] && [ \"${cur:0:1}\" != - ]; then\n"
+			     "\t\tCOMPREPLY=($(compgen -W \"$first\" -- \"$cur\"))\n"
+			     "\telif [ \"${cur:0:1}\" = - ] || [ \"$command\" = help ]; then\n"
+			     "\t\tCOMPREPLY=($(compgen -W \"$words\" -- \"$cur\"))\n"
+			     "\t\t[[ ${#COMPREPLY[@]} -eq 1 && ${COMPREPLY[0]} == *= ]] && compopt -o nospace\n"
+			     "\telse\n\t\tCOMPREPLY=($(compgen -f -- \"$cur\"))\n\tfi\n}\n"
+			     "complete -o filenames -F _cistern cistern\n");
 }
 
 void cst_cli_completion_zsh(struct cst_buf *out)
@@ -207,9 +208,12 @@ void cst_cli_completion_zsh(struct cst_buf *out)
 		out,
 		"\n\t\treturn\n\tfi\n\tif [[ $words[CURRENT] != -* ]]; then\n\t\tcase $words[2] in\n\t\thelp) compadd -- ");
 	add_command_names(out);
-	cst_buf_add_str(out,
-			" ;;\n\t\tcompletion) compadd -- bash zsh ;;\n\t\t*) _files ;;\n\t\tesac\n\t\treturn\n\tfi\n"
-			"\tcase $words[2] in\n");
+	cst_buf_add_str(out, " ;;\n");
+	for (size_t i = 0; i < cst_command_count; i++)
+		if (cst_commands[i]->words)
+			cst_buf_printf(out, "\t\t%s) if (( CURRENT == 3 )); then compadd -- %s; else _files; fi ;;\n",
+				       cst_commands[i]->name, cst_commands[i]->words);
+	cst_buf_add_str(out, "\t\t*) _files ;;\n\t\tesac\n\t\treturn\n\tfi\n\tcase $words[2] in\n");
 	for (size_t i = 0; i < cst_command_count; i++) {
 		cst_buf_printf(out, "\t%s) compadd -S '' -- ", cst_commands[i]->name);
 		add_words(out, cst_commands[i]->options);

@@ -45,7 +45,8 @@ check "a pattern that is no file's name" equal "$(summary .objects)" 2
 printf 'file\ndir/a\n' | load "$mnt" --list - --output json >"$WORK/out"
 check "a list of names below the mount" equal "$(summary '[.objects, .objects_skipped]')" "[2,2]"
 check "a name that is nothing is a failure" has <(load "$mnt/nothing" 2>&1 || echo "status $?") '^status 1$'
-check "a cache of its own is refused" refuses "loads into the cache it was mounted with" "$CISTERN" load "$mnt/dir" --cache-dir "$WORK/c2"
+check "a cache of its own is refused" refuses "cache_dir can't be used .* its own cache" "$CISTERN" load "$mnt/dir" --cache-dir "$WORK/c2"
+check "and limits of its own" refuses "origin_bandwidth can't be used" "$CISTERN" load "$mnt/dir" --origin-bandwidth 1MiB
 check "a path elsewhere is refused" refuses "no mount of cistern" "$CISTERN" load /etc
 none_listed() { [ "$(mount_stat '.loads | length')" = 0 ]; }
 check "stats list no load that was told to have ended" wait_for 10 none_listed
