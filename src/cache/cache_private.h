@@ -175,7 +175,8 @@ struct cst_cache_object {
 	uint64_t touched; /* bytes read or saved in this session */
 	bool promoting;
 	struct cst_place *file_place;
-	int file; /* for passthrough; -1 */
+	int file;	 /* for passthrough; -1 */
+	int64_t file_at; /* atomic: when it was last asked for as a use */
 };
 
 /* ---- level.c: what a level is made of ---- */

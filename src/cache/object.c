@@ -568,7 +568,11 @@ int cst_cache_object_file(struct cst_cache_object *o)
 		if (mine >= 0)
 			close(mine);
 	}
-	cst_tier_access(o, p);
+	/* Reads through it aren't seen; being asked for counts, however often one open asks. */
+	int64_t now = cst_now(), before = __atomic_load_n(&o->file_at, __ATOMIC_RELAXED);
+	if (now - before >= CST_NS_PER_S &&
+	    __atomic_compare_exchange_n(&o->file_at, &before, now, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+		cst_tier_access(o, p);
 	cst_place_unref(p);
 	return file;
 }

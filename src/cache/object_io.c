@@ -648,7 +648,11 @@ static void found_damaged(struct cst_cache_object *o, struct cst_place *p)
 	memset(p->bits, 0, (p->blocks + 63) / 64 * sizeof(uint64_t));
 	p->present = p->own = 0;
 	pthread_mutex_unlock(&o->lock);
-	if (cst_place_look(o, p) != 0 || p->present == p->blocks)
+	int rc = cst_place_look(o, p);
+	pthread_mutex_lock(&o->lock);
+	bool whole = p->present == p->blocks;
+	pthread_mutex_unlock(&o->lock);
+	if (rc != 0 || whole)
 		cst_object_forget(o, p);
 }
 
