@@ -530,8 +530,10 @@ void cst_load_progress(struct cst_load *load, struct cst_load_progress *progress
 	TAILQ_FOREACH (job, &load->jobs, link) {
 		if (job->state != LOAD_FILLING && job->state != LOAD_SETTLING)
 			continue;
-		progress->bytes_fetched += __atomic_load_n(&job->fill.bytes_fetched, __ATOMIC_RELAXED);
-		uint64_t done = job->had + __atomic_load_n(&job->fill.bytes_saved, __ATOMIC_RELAXED);
+		uint64_t fetched = __atomic_load_n(&job->fill.bytes_fetched, __ATOMIC_RELAXED);
+		progress->bytes_fetched += fetched;
+		/* What has come is as good as saved to who looks at a bar: whole ranges are saved at a time. */
+		uint64_t done = job->had + cst_max(fetched, __atomic_load_n(&job->fill.bytes_saved, __ATOMIC_RELAXED));
 		progress->bytes_done += cst_min(done, job->name->size);
 	}
 	pthread_mutex_unlock(&load->lock);

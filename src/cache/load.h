@@ -26,7 +26,7 @@ struct cst_load_config {
 };
 struct cst_load_progress {
 	uint64_t objects, bytes;	   /* found so far */
-	uint64_t objects_done, bytes_done; /* in the cache now, skipped ones included */
+	uint64_t objects_done, bytes_done; /* in the cache now (bytes: or on their way into it), skipped ones included */
 	uint64_t bytes_fetched;		   /* from the store by this run */
 	uint64_t objects_skipped;	   /* were complete, or are empty */
 	uint64_t objects_vanished;	   /* deleted after they were listed: no longer counted as found, no failure */

@@ -123,7 +123,8 @@ static void measure_rate(struct cst_load_show *s, uint64_t bytes)
 	int64_t passed = now - (s->rate_at ? s->rate_at : s->started);
 	if (passed < RATE_EVERY)
 		return;
-	double fresh = (double)(bytes - s->rate_bytes) * (double)CST_NS_PER_S / (double)passed;
+	/* What failed is no longer counted. */
+	double fresh = (double)(bytes - cst_min(bytes, s->rate_bytes)) * (double)CST_NS_PER_S / (double)passed;
 	s->rate = s->rate_at ? s->rate * 0.7 + fresh * 0.3 : fresh;
 	s->rate_at = now;
 	s->rate_bytes = bytes;

@@ -255,9 +255,10 @@ static void finish(struct mount *m)
 	cst_control_stop(m->control);
 	cst_mount_loads_free(m->loads);
 	if (m->fuse)
-		cst_fuse_free(m->fuse);
+		cst_fuse_drain(m->fuse);
 	if (m->fs)
 		cst_fs_free(m->fs);
+	cst_fuse_free(m->fuse);
 	if (m->cache)
 		cst_cache_stop(m->cache);
 	if (m->fetch)

@@ -39,7 +39,8 @@ enum block_state { BLOCK_FREE, BLOCK_FETCHING, BLOCK_READY };
 
 struct cst_fetch_block {
 	struct cst_fetch_object *object;
-	uint64_t index; /* offset / BLOCK_SIZE */
+	struct range *range; /* FETCHING: what brings it */
+	uint64_t index;	     /* offset / BLOCK_SIZE */
 	char *data;
 	enum block_state state;
 	unsigned refs;	  /* reads that use or wait for it */
@@ -68,13 +69,16 @@ struct range {
 	struct cst_fetch_stream *stream;   /* counted: whose prefetching it is, or NULL */
 	struct cst_fetch_fill_state *fill; /* kind FILL; it waits for the range's end */
 	uint64_t offset, length;
+	uint64_t told; /* bytes that the fill knows of */
 	int64_t started;
 	char etag[CST_ETAG_MAX];
 	struct cst_object_op *op; /* set once the start has returned */
 	bool finished, cancelled;
-	STAILQ_ENTRY(range) link;   /* in a todo */
-	TAILQ_ENTRY(range) sibling; /* in its object */
-	unsigned count, ready;	    /* blocks; the first ones, that are READY while the rest still comes */
+	bool wanted;		      /* a read waits for it, though it is none of kind DEMAND */
+	STAILQ_ENTRY(range) link;     /* in a todo */
+	STAILQ_ENTRY(range) hurrying; /* counted */
+	TAILQ_ENTRY(range) sibling;   /* in its object */
+	unsigned count, ready;	      /* blocks; the first ones, that are READY while the rest still comes */
 	struct iovec *iov;
 	struct cst_fetch_block *blocks[];
 };
@@ -94,6 +98,7 @@ struct save {
 
 struct todo {
 	STAILQ_HEAD(range_list, range) ranges;
+	STAILQ_HEAD(, range) hurries; /* under way, and wanted now */
 	STAILQ_HEAD(save_list, save) saves;
 	TAILQ_HEAD(, cst_fetch_read) reads; /* finished: result is set */
 	const struct cst_error *err;	    /* for those that failed with the range that just ended */
@@ -230,6 +235,9 @@ struct range_plan {
 unsigned ranges_make_locked(struct cst_fetch_object *o, uint64_t first, uint64_t last, const struct range_plan *plan,
 			    unsigned *gets, struct todo *todo);
 void range_start(struct range *r); /* not under the lock */
+/* A read waits for one that was asked for ahead: where the origin is rate limited it is no longer behind all others. */
+void range_want_locked(struct range *r, struct todo *todo);
+void range_hurry(struct range *r); /* not under the lock */
 void range_put(struct range *r);   /* not under the lock */
 /* Gives up GETs that `which` picks; the lock is let go meanwhile. */
 void ranges_cancel_locked(struct cst_fetch_object *o, bool (*which)(const struct range *r, const void *arg),

@@ -72,6 +72,7 @@ static struct range *range_new_locked(struct cst_fetch_object *o, uint64_t first
 static void range_block(struct range *r, unsigned i, struct cst_fetch_block *b)
 {
 	r->blocks[i] = b;
+	b->range = r;
 	r->iov[i] = (struct iovec){b->data, block_length(r->object, b->index)};
 	r->length += r->iov[i].iov_len;
 }
@@ -237,6 +238,15 @@ static void finish_blocks_locked(struct range *r, int rc, bool ask_again, struct
 	}
 }
 
+/* How much has come, for who shows progress; after a failure it may be less than it was. */
+static void tell_fill_locked(struct range *r, uint64_t got)
+{
+	if (!r->fill)
+		return;
+	__atomic_fetch_add(&r->fill->fill->bytes_fetched, got - r->told, __ATOMIC_RELAXED);
+	r->told = got;
+}
+
 /* The end of a range, however it came about; not under the lock. */
 static void range_end(struct range *r, int rc, size_t got, const struct cst_object_info *info,
 		      const struct cst_error *err)
@@ -259,8 +269,7 @@ static void range_end(struct range *r, int rc, size_t got, const struct cst_obje
 	} else {
 		rc = check_version_locked(r, rc, got, info, &changed);
 		f->stats.bytes_fetched += got;
-		if (r->fill)
-			__atomic_fetch_add(&r->fill->fill->bytes_fetched, got, __ATOMIC_RELAXED);
+		tell_fill_locked(r, got);
 		ask_again = rc == -ECANCELED && r->kind == RANGE_FILL && object_used(o) && !o->stale;
 	}
 	todo.err = changed.code ? &changed : err;
@@ -310,6 +319,8 @@ static void get_progress(void *arg, size_t got, const struct cst_object_info *in
 	struct todo todo;
 	todo_init(&todo);
 	pthread_mutex_lock(&f->lock);
+	if (!r->finished)
+		tell_fill_locked(r, got);
 	if (!r->finished && is_version_locked(r->object, info))
 		while (r->ready < r->count - 1 && got >= (r->ready + 1) * (size_t)BLOCK_SIZE)
 			came_locked(r->blocks[r->ready++], &todo);
@@ -347,12 +358,34 @@ void range_start(struct range *r)
 	pthread_mutex_lock(&f->lock);
 	r->op = op;
 	/* It was given up before there was anything to cancel. */
-	bool cancel = !r->finished && !r->cancelled && is_unwanted(r);
+	bool cancel = !r->finished && !r->cancelled && is_unwanted(r), wanted = r->wanted;
 	r->cancelled |= cancel;
 	pthread_mutex_unlock(&f->lock);
 	if (cancel)
 		cst_object_cancel(op);
+	else if (wanted)
+		range_hurry(r);
 	range_put(r);
+}
+
+void range_want_locked(struct range *r, struct todo *todo)
+{
+	if (r->kind == RANGE_DEMAND || r->local || r->wanted)
+		return;
+	r->wanted = true;
+	if (!r->op) /* its start sees to it */
+		return;
+	cst_ref_get(&r->ref);
+	STAILQ_INSERT_TAIL(&todo->hurries, r, hurrying);
+}
+
+void range_hurry(struct range *r)
+{
+	struct cst_bucket_stats stats;
+	cst_bucket_stats(r->object->fetch->config.bucket, &stats);
+	/* Without limits nobody waits, and a large GET that many share is not to be sent twice for being late. */
+	if (stats.limited)
+		cst_object_hurry(r->op);
 }
 
 void ranges_cancel_locked(struct cst_fetch_object *o, bool (*which)(const struct range *r, const void *arg),
