@@ -86,9 +86,9 @@ static inline void index_check(struct cst_index *x)
 {
 	struct index_sums sum = {0};
 	pthread_mutex_lock(&x->lock);
-	/* Freed entries have neither name nor version; a live one with neither would be a wonder. */
+	/* Freed entries have no size either. */
 	for (uint32_t n = 1; n < x->table.used; n++)
-		if (at(x, n)->name || at(x, n)->version)
+		if (at(x, n)->name || at(x, n)->version || entry_size(at(x, n)))
 			index_check_entry(x, n, &sum);
 	CST_ASSERT(sum.entries == x->table.count);
 	CST_ASSERT(sum.unlinked == x->unlinked && sum.leaving == x->leaving_bytes);
