@@ -10,6 +10,8 @@
 #define DEFAULT_RECEIVE_BUFFER (1 << 20)
 #define DEFAULT_CONNECT_TIMEOUT (10 * CST_NS_PER_S)
 #define DEFAULT_IDLE_TIMEOUT (50 * CST_NS_PER_S)
+#define DEFAULT_SPARE_TIMEOUT (8 * CST_NS_PER_S)
+#define DEFAULT_KEEP_IDLE 4
 
 /* ---- endpoints ---- */
 
@@ -219,6 +221,14 @@ static void take_idle_locked(struct cst_http_conn *conn)
 {
 	TAILQ_REMOVE(&conn->endpoint->idle[conn->side->index], conn, link);
 	conn->endpoint->idle_count--;
+}
+
+bool cst_http_conn_is_spare(struct cst_http_conn *conn)
+{
+	pthread_mutex_lock(&conn->endpoint->lock);
+	bool spare = conn->endpoint->idle_count > conn->client->keep_idle;
+	pthread_mutex_unlock(&conn->endpoint->lock);
+	return spare;
 }
 
 bool cst_http_conn_leave_pool(struct cst_http_conn *conn)
@@ -508,6 +518,9 @@ struct cst_http_client *cst_http_client_new(const struct cst_http_client_config 
 	client->receive_buffer = config->receive_buffer ? config->receive_buffer : DEFAULT_RECEIVE_BUFFER;
 	client->connect_timeout = config->connect_timeout ? config->connect_timeout : DEFAULT_CONNECT_TIMEOUT;
 	client->idle_timeout = config->idle_timeout ? config->idle_timeout : DEFAULT_IDLE_TIMEOUT;
+	client->spare_timeout = config->spare_timeout ? config->spare_timeout : DEFAULT_SPARE_TIMEOUT;
+	client->spare_timeout = cst_min(client->spare_timeout, client->idle_timeout);
+	client->keep_idle = config->keep_idle ? config->keep_idle : DEFAULT_KEEP_IDLE;
 	client->user_agent = cst_xstrdup(config->user_agent ? config->user_agent : "cistern/" CST_VERSION);
 	client->tls = cst_tls_client_new(config->ca_file, err);
 	if (!client->tls || !make_sides(client, config->loops, err)) {
@@ -591,6 +604,8 @@ void cst_http_client_stats(const struct cst_http_client *client, struct cst_http
 {
 	struct cst_http_client *c = (struct cst_http_client *)(uintptr_t)client; /* for the locks */
 	struct cst_http_endpoint *ep;
+	uint64_t rate, rates = 0;
+	unsigned measured = 0;
 
 	memset(stats, 0, sizeof(*stats));
 	for (unsigned i = 0; i < c->side_count; i++) {
@@ -602,7 +617,13 @@ void cst_http_client_stats(const struct cst_http_client *client, struct cst_http
 		stats->reused += __atomic_load_n(&s->counters.reused, __ATOMIC_RELAXED);
 		stats->bytes_in += __atomic_load_n(&s->counters.bytes_in, __ATOMIC_RELAXED);
 		stats->bytes_out += __atomic_load_n(&s->counters.bytes_out, __ATOMIC_RELAXED);
+		stats->spare_closed += __atomic_load_n(&s->counters.spare_closed, __ATOMIC_RELAXED);
+		stats->crawlers_closed += __atomic_load_n(&s->counters.crawlers_closed, __ATOMIC_RELAXED);
+		rate = __atomic_load_n(&s->counters.rate, __ATOMIC_RELAXED);
+		rates += rate;
+		measured += rate > 0;
 	}
+	stats->rate = measured ? rates / measured : 0;
 	pthread_mutex_lock(&c->lock);
 	ep = LIST_FIRST(&c->endpoints);
 	pthread_mutex_unlock(&c->lock);

@@ -29,8 +29,12 @@ struct cst_http_client_config {
 	int receive_buffer;	      /* SO_RCVBUF, bytes; 0: 1 MiB (bounded so that sockets stay inside the budget) */
 	int64_t connect_timeout;      /* ns, resolving + TCP + TLS; 0: 10 s */
 	int64_t idle_timeout;	      /* ns a pooled connection is kept; 0: 50 s */
-	bool use_proxy_env;	      /* read the proxy variables */
-	const char *user_agent;	      /* NULL: "cistern/VERSION" */
+	/* Of those that wait for a call, this many are kept so long, 0: 4; the others, which the calls of late have not needed
+	 * side by side, for spare_timeout (ns; 0: 8 s). */
+	unsigned keep_idle;
+	int64_t spare_timeout;
+	bool use_proxy_env;	/* read the proxy variables */
+	const char *user_agent; /* NULL: "cistern/VERSION" */
 };
 struct cst_http_client *cst_http_client_new(const struct cst_http_client_config *config, struct cst_error *err);
 /* Cancels what runs, waits for the callbacks. Not from a loop thread. */
@@ -101,6 +105,9 @@ void cst_http_release(struct cst_http_call *call);
 /* For `stats` and tests. */
 struct cst_http_client_stats {
 	uint64_t connects, tls_handshakes, calls, reused, bytes_in, bytes_out;
+	uint64_t spare_closed;	  /* connections that were too many */
+	uint64_t crawlers_closed; /* that were far slower than the others, for seconds */
+	uint64_t rate; /* bytes per second that one connection brings of large bodies, of late; 0: none came */
 	unsigned open, idle, waiting;
 };
 void cst_http_client_stats(const struct cst_http_client *client, struct cst_http_client_stats *stats);

@@ -29,7 +29,8 @@ struct cst_http_side {
 	struct cst_http_endpoint *last; /* the endpoint of the last call */
 	struct cst_task shutdown_task, barrier_task;
 	struct {
-		uint64_t connects, tls_handshakes, calls, reused, bytes_in, bytes_out;
+		uint64_t connects, tls_handshakes, calls, reused, bytes_in, bytes_out, spare_closed, crawlers_closed;
+		uint64_t rate; /* a moving average */
 	} counters;
 };
 
@@ -40,7 +41,8 @@ struct cst_http_client {
 	struct cst_http_side *sides;
 	unsigned max_connections;
 	int receive_buffer;
-	int64_t connect_timeout, idle_timeout;
+	int64_t connect_timeout, idle_timeout, spare_timeout;
+	unsigned keep_idle;
 	char *user_agent;
 	struct cst_tls *tls;
 	struct cst_resolver *resolver;
@@ -159,6 +161,9 @@ struct cst_http_conn {
 	bool unclean_eof; /* TLS without close_notify */
 	bool drained;	  /* the last receive found nothing behind what it took */
 	int64_t idle_since, sent_at, progress_at;
+	bool kept;	  /* idle: not too many when it was looked at */
+	int64_t head_at;  /* of the answer */
+	int64_t crawled;  /* ns of bodies that came far slower than those of other connections */
 	int64_t alarm_at; /* the call's alarm; 0: none */
 	bool alarm_rang;  /* it is due; called in the next round */
 };
@@ -168,6 +173,8 @@ struct cst_http_conn {
 void cst_http_slot_free(struct cst_http_endpoint *endpoint);
 /* A connection that is ready for another exchange goes to the next waiter or becomes idle. */
 void cst_http_conn_give_back(struct cst_http_conn *conn);
+/* More are idle than are kept for long. */
+bool cst_http_conn_is_spare(struct cst_http_conn *conn);
 /* An idle connection leaves the pool to be closed; false when another loop has claimed it. */
 bool cst_http_conn_leave_pool(struct cst_http_conn *conn);
 /* Ends a call; err has been filled for rc != 0. */

@@ -95,8 +95,9 @@ static int64_t due_at(const struct cst_http_conn *conn)
 	const struct cst_http_request *r;
 	int64_t at = INT64_MAX;
 
+	/* Those used last are used first: who has been idle for a while was not needed beside the others. */
 	if (conn->state == CST_CONN_IDLE)
-		return conn->idle_since + conn->client->idle_timeout;
+		return conn->idle_since + (conn->kept ? conn->client->idle_timeout : conn->client->spare_timeout);
 	if (!conn->call)
 		return at;
 	r = &conn->call->request;
@@ -182,7 +183,11 @@ static void on_timer(struct cst_timer *timer)
 		return;
 	}
 	if (conn->state == CST_CONN_IDLE) {
-		if (cst_http_conn_leave_pool(conn)) {
+		if (!conn->kept && !cst_http_conn_is_spare(conn)) {
+			conn->kept = true;
+			cst_http_conn_keep_time(conn);
+		} else if (cst_http_conn_leave_pool(conn)) {
+			cst_http_count(&conn->side->counters.spare_closed, !conn->kept);
 			cst_http_conn_close(conn);
 			cst_http_slot_free(ep);
 		}
@@ -216,6 +221,7 @@ int cst_http_conn_rest(struct cst_http_conn *conn)
 	int rc;
 
 	conn->idle_since = cst_now();
+	conn->kept = false;
 	rc = cst_http_conn_set_events(conn, EPOLLIN | EPOLLRDHUP);
 	if (rc == 0) {
 		conn->state = CST_CONN_IDLE;

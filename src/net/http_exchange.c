@@ -9,6 +9,9 @@
 #define PIECES 16
 #define FIRST_READ 2048	  /* of an answer whose body goes straight to the caller: a head, and little to copy */
 #define FIRST_SMALL 32768 /* bodies up to here come with their head in one go, mostly */
+#define RATED 262144	  /* bytes of a body that tell how fast its connection is */
+#define CRAWL_NS (2 * CST_NS_PER_S)
+#define CRAWL_FACTOR 8
 #define QUIET_NS (2 * CST_NS_PER_MS)
 #define INTERIM_MAX 32 /* 1xx answers to one request: they are read in one go, and must not hold the loop */
 
@@ -211,6 +214,26 @@ void cst_http_conn_run(struct cst_http_conn *conn, struct cst_http_call *call)
 
 /* ---- reading an answer ---- */
 
+/* How fast the body came, beside those of other connections. One that has crawled for seconds is not used again: its path may be
+ * the cause. */
+static void rate_body(struct cst_http_conn *conn, size_t received)
+{
+	int64_t took = cst_now() - conn->head_at;
+	uint64_t *usual = &conn->side->counters.rate;
+	uint64_t rate = (uint64_t)((double)received * 1e9 / (double)cst_max(took, INT64_C(1000)));
+
+	if (rate < *usual / CRAWL_FACTOR && (received >= RATED || took >= CST_NS_PER_S)) {
+		conn->crawled += took;
+		if (conn->crawled >= CRAWL_NS) {
+			conn->keep = false;
+			cst_http_count(&conn->side->counters.crawlers_closed, 1);
+		}
+	} else if (received >= RATED) {
+		conn->crawled = 0;
+		__atomic_store_n(usual, *usual ? *usual - *usual / 8 + rate / 8 : rate, __ATOMIC_RELAXED);
+	}
+}
+
 static void finish(struct cst_http_conn *conn)
 {
 	struct cst_http_call *call = cst_steal(conn->call);
@@ -218,6 +241,8 @@ static void finish(struct cst_http_conn *conn)
 
 	call->conn = NULL;
 	CST_ASSERT(!conn->pending);
+	if (call->received >= RATED / 16)
+		rate_body(conn, call->received);
 	if (conn->keep && conn->out_done && !conn->out_failed && conn->in_pos == conn->in_len &&
 	    !(conn->ssl && SSL_pending(conn->ssl))) {
 		cst_http_conn_give_back(conn);
@@ -283,6 +308,7 @@ static enum step head_read(struct cst_http_conn *conn, const struct cst_http_hea
 	}
 	want_body(conn, head);
 	conn->in_body = true;
+	conn->head_at = cst_now();
 	response.content_length = head->content_length;
 	rc = call->request.on_head ? call->request.on_head(call->request.arg, &response) : 0;
 	if (rc)
