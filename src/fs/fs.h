@@ -117,7 +117,7 @@ struct cst_fs_config {
 	int64_t (*clock)(void); /* NULL: cst_now */
 };
 struct cst_fs *cst_fs_new(const struct cst_fs_config *config, const struct cst_fs_host *host, struct cst_error *err);
-/* No call may be under way. */
+/* No call may be under way; the host must be there still: it is told of what closes. */
 void cst_fs_free(struct cst_fs *fs);
 
 void cst_fs_lookup(struct cst_fs *fs, struct cst_fs_call *call, uint64_t parent, const char *name);

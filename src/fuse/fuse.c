@@ -4,7 +4,8 @@
  *   cst_fuse_start()  INIT answered; readers run
  *   cst_fuse_stop()   umount (lazily when busy), readers told to leave        | or: umount(8), abort: readers see ENODEV
  *   cst_fuse_wait()   readers have left: descriptors replaced by a dead one, which ends the connection for whoever still uses it
- *   cst_fuse_free()   outstanding calls are interrupted, their answers go nowhere; freed when the last has come
+ *   cst_fuse_drain()  outstanding calls are interrupted, their answers go nowhere; the last has come when it returns
+ *   cst_fuse_free()   after the file system, which tells its host of what closes
  *
  * The descriptors' numbers stay valid until the free: answers may come from other threads at any time. */
 #include "fuse/internal.h"
@@ -442,15 +443,20 @@ static bool wait_for_calls(struct cst_fuse *fuse)
 	return false;
 }
 
-void cst_fuse_free(struct cst_fuse *fuse)
+bool cst_fuse_drain(struct cst_fuse *fuse)
 {
-	if (!fuse)
-		return;
 	CST_CHECK(fuse, CST_FUSE_MAGIC);
 	__atomic_store_n(&fuse->stopping, true, __ATOMIC_RELEASE);
 	cst_fuse_stop(fuse); /* nothing to do when it was waited for; perhaps it was never started */
 	(void)cst_fuse_wait(fuse);
-	if (!wait_for_calls(fuse)) {
+	return wait_for_calls(fuse);
+}
+
+void cst_fuse_free(struct cst_fuse *fuse)
+{
+	if (!fuse)
+		return;
+	if (!cst_fuse_drain(fuse)) {
 		cst_log_error("%llu calls are never answered: leaving them behind",
 			      (unsigned long long)__atomic_load_n(&fuse->in_flight, __ATOMIC_RELAXED));
 		return;

@@ -41,7 +41,10 @@ int cst_fuse_wait(struct cst_fuse *fuse);
 /* Unmounts (lazily when busy) and lets cst_fuse_wait() return, also while it is used. Async-signal-unsafe: call from a thread that
  * sigwaits, which must be joined before cst_fuse_free(). */
 void cst_fuse_stop(struct cst_fuse *fuse);
-/* Ends outstanding calls and frees; after cst_fuse_wait(). */
+/* After cst_fuse_wait(): ends outstanding calls; no more come. The file system may be freed then, and before the host, which it still tells of
+ * what closes. False: a call is never answered. */
+bool cst_fuse_drain(struct cst_fuse *fuse);
+/* Frees, drained or not; after cst_fs_free(). */
 void cst_fuse_free(struct cst_fuse *fuse);
 
 /* Makes the kernel look every name up again at its next use, without dropping data; never waits. -EOPNOTSUPP before Linux 6.16. */
