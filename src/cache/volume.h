@@ -74,7 +74,7 @@ void cst_volume_touch(struct cst_volume_handle *h);
 /* Its bytes are not what they should be: forget it now (extents: files are unlinked; open ones stay readable). */
 void cst_volume_drop_entry(struct cst_volume_handle *h);
 
-/* ---- administration; these block ---- */
+/* ---- administration; these block, so not from a callback of the volume (-EDEADLK) ---- */
 int cst_volume_list(struct cst_volume *v, uint64_t *cursor, struct cst_index_entry *entries,
 		    unsigned max); /* how many; 0: the end; start with *cursor 0 */
 int cst_volume_drop(struct cst_volume *v, const struct cst_index_entry *entry);

@@ -85,6 +85,8 @@ static void call_answered(struct cst_volume *v, struct cst_volume_request *r, co
 int cst_volume_client_call(struct cst_volume *v, struct cst_volume_message *m, struct cst_buf *body)
 {
 	struct call call = {false, m, body};
+	if (cst_volume_is_service_thread(v))
+		return -EDEADLK;
 	struct cst_volume_request *r = CST_NEW(struct cst_volume_request);
 	r->answer = call_answered;
 	r->arg = &call;

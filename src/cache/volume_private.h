@@ -231,6 +231,8 @@ int cst_volume_work_write_slot(struct cst_volume *v, const struct cst_index_entr
 /* Sends a request and keeps it until its reply. False: no owner now; r is still the caller's. */
 bool cst_volume_client_send(struct cst_volume *v, struct cst_volume_request *r, struct cst_volume_message *m);
 bool cst_volume_client_send_locked(struct cst_volume *v, struct cst_volume_request *r, struct cst_volume_message *m);
+/* True on the service thread of v, which would wait for itself: the blocking calls are refused there (-EDEADLK). */
+bool cst_volume_is_service_thread(const struct cst_volume *v);
 /* Sends, waits; the reply's body is copied into `body` (may be NULL), which m then points into. Returns m's rc. */
 int cst_volume_client_call(struct cst_volume *v, struct cst_volume_message *m, struct cst_buf *body);
 /* Service thread. */

@@ -13,6 +13,13 @@
 #define BACKOFF_MAX (250 * CST_NS_PER_MS)
 #define EVENTS 32
 
+static _Thread_local const struct cst_volume *served;
+
+bool cst_volume_is_service_thread(const struct cst_volume *v)
+{
+	return served == v;
+}
+
 void cst_volume_wake(const struct cst_volume *v)
 {
 	const uint64_t one = 1;
@@ -305,6 +312,7 @@ void *cst_volume_thread(void *volume)
 {
 	struct cst_volume *v = volume;
 	struct epoll_event events[EVENTS];
+	served = v;
 	v->next_look = cst_now() + LOOK_EVERY;
 	while (!is_stopping(v)) {
 		tick(v);

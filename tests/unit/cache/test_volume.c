@@ -240,6 +240,51 @@ static void owner_and_client_do_the_same(void **state)
 	cst_volume_close(a);
 }
 
+/* On tmpfs the owner writes slots at once. */
+static void memory_does_the_same(void **state)
+{
+	char root[] = "/dev/shm/cst-volume-XXXXXX";
+	(void)state;
+	assert_non_null(mkdtemp(root));
+	struct cst_volume *a = must_open(root), *b = must_open(root);
+	use_extent(a, b, "from owner");
+	use_slot(a, b, "small from owner");
+	use_slot(b, a, "small from client");
+	cst_volume_close(b);
+	cst_volume_close(a);
+	CST_AUTO_FREE char *command = cst_xasprintf("rm -rf %s", root);
+	assert_int_equal(system(command), 0);
+}
+
+struct blocking {
+	struct cst_volume *volume;
+	int rc, done; /* done: atomic */
+};
+
+static void ask_in_answer(void *arg, const struct cst_volume_answer *answer)
+{
+	struct blocking *b = arg;
+	b->rc = cst_volume_drop(b->volume, &answer->entry);
+	cst_volume_entry_close(answer->handle);
+	__atomic_store_n(&b->done, 1, __ATOMIC_RELEASE);
+}
+
+static void blocking_in_an_answer_is_refused(void **state)
+{
+	struct fixture *f = *state;
+	struct cst_volume *a = must_open(f->path), *b = must_open(f->path);
+	struct call c = put_small(a, "k", 100, 0);
+	struct blocking blocking = {.volume = b};
+	struct cst_cache_identity id;
+	identify(&id, "k", 100);
+	cst_volume_entry_open(b, &id, 0, ask_in_answer, &blocking);
+	WAIT_UNTIL(__atomic_load_n(&blocking.done, __ATOMIC_ACQUIRE));
+	assert_int_equal(blocking.rc, -EDEADLK);
+	cst_volume_entry_close(c.handle);
+	cst_volume_close(b);
+	cst_volume_close(a);
+}
+
 static void damage_is_found_by_verifying(void **state)
 {
 	struct fixture *f = *state;
@@ -811,6 +856,8 @@ int main(void)
 		TEST(shared_directories_get_one_inside),
 		TEST(long_paths_work),
 		TEST(owner_and_client_do_the_same),
+		cmocka_unit_test(memory_does_the_same),
+		TEST(blocking_in_an_answer_is_refused),
 		TEST(damage_is_found_by_verifying),
 		TEST(keeps_entries_over_a_restart),
 		TEST(administration_from_both_sides),

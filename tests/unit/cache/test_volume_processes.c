@@ -12,6 +12,8 @@
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <sched.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <cmocka.h>
@@ -19,6 +21,8 @@
 #define LARGE ((UINT64_C(1) << 20) + 5000)
 #define LARGE_BLOCKS 9
 #define KILLS 32
+#define SMALL_DISK 12345678 /* this quota: on a file system of 4 MiB */
+#define NOT_ALLOWED 77
 
 /* ---- the process ---- */
 
@@ -34,7 +38,7 @@ static _Noreturn void fill_for_ever(const char *prefix)
 {
 	for (unsigned i = 0;; i++) {
 		char key[64];
-		snprintf(key, sizeof(key), "%s %u", prefix, i % 40);
+		snprintf(key, sizeof(key), "%s-%u", prefix, i % 40);
 		if (i % 3 == 0) {
 			struct call c = put_small(self.volume, key, 20000, 0);
 			if (c.rc == 0)
@@ -58,7 +62,7 @@ static int64_t check_everything(const char *prefix)
 	int64_t sum = 0;
 	for (unsigned i = 0; i < 40; i++) {
 		char key[64];
-		snprintf(key, sizeof(key), "%s %u", prefix, i);
+		snprintf(key, sizeof(key), "%s-%u", prefix, i);
 		struct call c = entry_open(self.volume, key, LARGE, 0);
 		if (c.rc == 0) {
 			int64_t there = check(self.volume, key, LARGE);
@@ -150,9 +154,20 @@ static int64_t run(const char *command, const char *key, unsigned h, uint64_t nu
 	return -ENOSYS;
 }
 
+/* A file system of its own that is soon full. */
+static int mount_small(const char *path)
+{
+	return unshare(CLONE_NEWNS) < 0 || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
+			       mount("small", path, "tmpfs", 0, "size=4m,mode=0700") < 0
+		       ? -errno
+		       : 0;
+}
+
 static int process(const char *path, uint64_t quota)
 {
 	char line[256];
+	if (quota == SMALL_DISK && mount_small(path) < 0)
+		return NOT_ALLOWED;
 	/* It must not outlive a test that failed. */
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	self.volume = volume_at(path, quota, NULL);
@@ -422,6 +437,40 @@ static void what_others_use_is_not_evicted(void **state)
 	kill_now(&b);
 }
 
+/* Fills a disk to the last byte: refused, nothing wrong, and the volume goes on. */
+static void a_full_disk_is_no_failure(void **state)
+{
+	struct fixture *f = *state;
+	struct process a = launch(f->path, SMALL_DISK);
+	char line[16];
+	if (!fgets(line, sizeof(line), a.from)) {
+		reap(&a, NOT_ALLOWED << 8);
+		skip();
+	}
+	int refused = 0;
+	for (unsigned i = 0; i < 6; i++) {
+		char key[16], small[16];
+		snprintf(key, sizeof(key), "object-%u", i);
+		snprintf(small, sizeof(small), "small-%u", i);
+		int64_t rc = ask(&a, "create", key, i, 0);
+		if (rc == 0)
+			rc = ask(&a, "fill", key, i, LARGE_BLOCKS);
+		assert_true(rc == 0 || rc == -ENOSPC);
+		refused += rc == -ENOSPC;
+		if (rc == 0)
+			assert_int_equal(ask(&a, "complete", key, i, 0), 0);
+		rc = ask(&a, "put", small, 10 + i, 200000);
+		assert_true(rc == 0 || rc == -ENOSPC);
+		refused += rc == -ENOSPC;
+	}
+	assert_true(refused > 0);
+	assert_true(ask(&a, "all", "object", 0, 0) >= LARGE_BLOCKS);
+	for (unsigned i = 0; i < 20; i++)
+		ask(&a, "close", "", i, 0);
+	assert_int_equal(ask(&a, "owner", "", 0, 0), 1);
+	stop(&a);
+}
+
 /* An owner that is stopped holds nobody up, and is the owner again when it goes on. */
 static void a_stopped_owner_is_left_alone(void **state)
 {
@@ -452,6 +501,7 @@ int main(int argc, char **argv)
 		TEST(killing_the_only_one),
 		TEST(a_killed_client_gives_everything_back),
 		TEST(what_others_use_is_not_evicted),
+		TEST(a_full_disk_is_no_failure),
 		TEST(a_stopped_owner_is_left_alone),
 	};
 	if (argc == 4 && strcmp(argv[1], "--process") == 0)
