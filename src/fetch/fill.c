@@ -82,7 +82,7 @@ static bool has_room_locked(const struct cst_fetch *f, unsigned blocks, bool get
 
 static bool in_hand(const struct cst_fetch_block *b)
 {
-	return b && (b->state == BLOCK_FETCHING || b->saving);
+	return b && (b->range || b->saving);
 }
 
 enum step { STEP_DONE, STEP_WAIT, STEP_NO_ROOM };

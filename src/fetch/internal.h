@@ -39,7 +39,7 @@ enum block_state { BLOCK_FREE, BLOCK_FETCHING, BLOCK_READY };
 
 struct cst_fetch_block {
 	struct cst_fetch_object *object;
-	struct range *range; /* FETCHING: what brings it */
+	struct range *range; /* that brings or brought it, until its end; else NULL */
 	uint64_t index;	     /* offset / BLOCK_SIZE */
 	char *data;
 	enum block_state state;

@@ -234,6 +234,7 @@ static void finish_blocks_locked(struct range *r, int rc, bool ask_again, struct
 			}
 			failed_locked(r->blocks[i], rc, todo);
 		}
+		r->blocks[i]->range = NULL;
 		block_unpin_locked(f, r->blocks[i]);
 	}
 }

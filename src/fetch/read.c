@@ -9,6 +9,7 @@ static _Thread_local struct todo *running;
 void todo_init(struct todo *todo)
 {
 	STAILQ_INIT(&todo->ranges);
+	STAILQ_INIT(&todo->hurries);
 	STAILQ_INIT(&todo->saves);
 	TAILQ_INIT(&todo->reads);
 	todo->err = NULL;
@@ -42,8 +43,19 @@ static void run_reads(struct todo *todo)
 	}
 }
 
+static void run_hurries(struct todo *todo)
+{
+	struct range *r;
+	while ((r = STAILQ_FIRST(&todo->hurries))) {
+		STAILQ_REMOVE_HEAD(&todo->hurries, hurrying);
+		range_hurry(r);
+		range_put(r);
+	}
+}
+
 void todo_run(struct todo *todo)
 {
+	run_hurries(todo);
 	if (running) {
 		STAILQ_CONCAT(&running->ranges, &todo->ranges);
 		STAILQ_CONCAT(&running->saves, &todo->saves);
@@ -155,7 +167,7 @@ static bool local_has_locked(const struct cst_fetch_object *o, struct cst_fetch_
 	return there;
 }
 
-static void wait_for_locked(struct cst_fetch_read *r, struct cst_fetch_block *b)
+static void wait_for_locked(struct cst_fetch_read *r, struct cst_fetch_block *b, struct todo *todo)
 {
 	uint64_t end = r->offset + r->length;
 	struct cst_fetch_slot *slot = &r->slots[r->slot_count++];
@@ -166,6 +178,7 @@ static void wait_for_locked(struct cst_fetch_read *r, struct cst_fetch_block *b)
 		slot->waiting = true;
 		TAILQ_INSERT_TAIL(&b->waiters, slot, link);
 		r->pending++;
+		range_want_locked(b->range, todo);
 	}
 }
 
@@ -211,7 +224,7 @@ static bool read_start_locked(struct cst_fetch_read *r, bool first_in_line, stru
 			b = block_find_locked(f, o, first + i);
 			block_ref_locked(f, b);
 		}
-		wait_for_locked(r, b);
+		wait_for_locked(r, b, todo);
 	}
 
 	if (r->state == CST_FETCH_READ_QUEUED) {

@@ -1,6 +1,6 @@
 #include "double.h"
 
-struct store store = {PTHREAD_MUTEX_INITIALIZER, TAILQ_HEAD_INITIALIZER(store.ops), 0, 0, 0, 0, 0, 0, 0, ""};
+struct store store = {.lock = PTHREAD_MUTEX_INITIALIZER, .ops = TAILQ_HEAD_INITIALIZER(store.ops)};
 
 /* The object's bytes: runs of 64 equal ones, so that they are written and compared a run at a time. */
 #define RUN 64u
@@ -59,6 +59,15 @@ void cst_object_cancel(struct cst_object_op *op)
 {
 	__atomic_store_n(&op->cancelled, true, __ATOMIC_RELAXED);
 	__atomic_fetch_add(&store.cancelled, 1, __ATOMIC_RELAXED);
+}
+void cst_object_hurry(struct cst_object_op *op)
+{
+	__atomic_store_n(&op->hurried, true, __ATOMIC_RELAXED);
+}
+void cst_bucket_stats(const struct cst_bucket *b, struct cst_bucket_stats *stats)
+{
+	(void)b;
+	*stats = (struct cst_bucket_stats){.limited = __atomic_load_n(&store.limited, __ATOMIC_RELAXED)};
 }
 void cst_object_release(struct cst_object_op *op)
 {
@@ -168,7 +177,7 @@ struct cst_fetch *make_with(struct cst_fetch_config config)
 	struct cst_fetch *f = cst_fetch_new(&config, &err);
 	assert_non_null(f);
 	store.count = store.total = store.background = store.cancelled = 0;
-	store.bytes = 0;
+	store.bytes = store.limited = 0;
 	strcpy(store.etag, "v1");
 	return f;
 }

@@ -23,7 +23,7 @@ struct cst_object_op {
 	struct iovec into[256];
 	cst_object_get_fn fn;
 	void *arg;
-	bool cancelled;
+	bool cancelled, hurried;
 	size_t shown;
 	char key[64];
 	char if_match[CST_ETAG_MAX];
@@ -34,7 +34,7 @@ struct store {
 	pthread_mutex_t lock;
 	TAILQ_HEAD(, cst_object_op) ops;
 	unsigned count, total, background, cancelled;
-	uint64_t bytes;
+	uint64_t bytes, limited;
 	uint64_t size;
 	int64_t mtime;
 	char etag[CST_ETAG_MAX];

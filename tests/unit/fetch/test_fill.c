@@ -167,6 +167,25 @@ static void waits_for_what_readers_ask_for(void **state)
 	finish(&t);
 }
 
+/* Blocks that are readable while their GET goes on are offered by it as a whole: a fill leaves them alone until then. */
+static void leaves_alone_what_is_still_coming(void **state)
+{
+	(void)state;
+	struct setup t;
+	struct reader r;
+	begin(&t, 8 * MIB);
+	start_read(&r, t.s, 0, 4096);
+	progress(op_at(0), 5 * BLOCK);
+	start(&t.fill, t.o, 0, MIB);
+	assert_int_equal(t.cache.saves, 0);
+	answer_all();
+	assert_int_equal(wait_for(&t.fill), 0);
+	assert_int_equal(t.cache.saves, 1);
+	assert_int_equal(t.cache.bytes_saved, MIB);
+	cst_fetch_read_release(&r.read);
+	finish(&t);
+}
+
 /* And readers wait for a fill's range. */
 static void readers_share_its_ranges(void **state)
 {
@@ -399,12 +418,19 @@ static void thousands_of_small_ones(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(fills_what_is_missing),       cmocka_unit_test(a_part_of_it),
-		cmocka_unit_test(memory_is_not_fetched_again), cmocka_unit_test(waits_for_what_readers_ask_for),
-		cmocka_unit_test(readers_share_its_ranges),    cmocka_unit_test(cancelled),
-		cmocka_unit_test(cancelled_under_a_reader),    cmocka_unit_test(failures),
-		cmocka_unit_test(the_disk_sets_the_pace),      cmocka_unit_test(readers_come_first),
-		cmocka_unit_test(small_objects_go_in_whole),   cmocka_unit_test(thousands_of_small_ones),
+		cmocka_unit_test(fills_what_is_missing),
+		cmocka_unit_test(a_part_of_it),
+		cmocka_unit_test(memory_is_not_fetched_again),
+		cmocka_unit_test(waits_for_what_readers_ask_for),
+		cmocka_unit_test(leaves_alone_what_is_still_coming),
+		cmocka_unit_test(readers_share_its_ranges),
+		cmocka_unit_test(cancelled),
+		cmocka_unit_test(cancelled_under_a_reader),
+		cmocka_unit_test(failures),
+		cmocka_unit_test(the_disk_sets_the_pace),
+		cmocka_unit_test(readers_come_first),
+		cmocka_unit_test(small_objects_go_in_whole),
+		cmocka_unit_test(thousands_of_small_ones),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -380,6 +380,30 @@ static void the_limit_of_all_goes_round(void **state)
 	cst_fetch_free(f);
 }
 
+/* Where the origin is rate limited, what was asked for ahead goes before other such GETs once a READ waits for it. */
+static void what_is_waited_for_hurries(void **state)
+{
+	(void)state;
+	for (unsigned limited = 0; limited < 2; limited++) {
+		struct cst_fetch *f = make(64 * MIB);
+		struct cst_fetch_object *o = object(f, 1024ull * MIB);
+		struct cst_fetch_stream *s = cst_fetch_stream_new(o);
+		store.limited = limited;
+		read_now(s, 0, MIB);
+		struct reader a, b;
+		start_read(&a, s, MIB, MIB);
+		start_read(&b, s, 2 * MIB + 5, 4096);
+		assert_false(op_at(0)->get.background || op_at(0)->hurried);
+		assert_true(op_at(1)->get.background && op_at(2)->get.background);
+		assert_int_equal(op_at(1)->hurried, limited);
+		assert_false(op_at(2)->hurried);
+		answer_all();
+		cst_fetch_read_release(&a.read);
+		cst_fetch_read_release(&b.read);
+		end(f, o, s);
+	}
+}
+
 /* ---- look-ahead of small files ---- */
 
 static void look_ahead(void **state)
@@ -448,6 +472,7 @@ int main(void)
 		cmocka_unit_test(five_hundred_handles),
 		cmocka_unit_test(a_streams_own_limit),
 		cmocka_unit_test(the_limit_of_all_goes_round),
+		cmocka_unit_test(what_is_waited_for_hurries),
 		cmocka_unit_test(look_ahead),
 		cmocka_unit_test(look_ahead_is_bounded),
 	};
