@@ -12,8 +12,8 @@
 #include <string.h>
 
 /* A change of owner interrupts calls; what was promised to be kept is tried again. */
-#define AGAIN_NS (100 * CST_NS_PER_MS)
-#define AGAIN_MOST 20u
+#define AGAIN_NS (20 * CST_NS_PER_MS)
+#define AGAIN_MOST 100u
 
 int cst_iov_cut(const struct iovec *iov, int count, uint64_t skip, uint64_t length, struct iovec *out)
 {

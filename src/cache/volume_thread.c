@@ -239,7 +239,9 @@ static void wind_up(struct cst_volume *v)
 	pthread_mutex_unlock(&v->lock);
 	if (!tell)
 		return;
-	cst_log_error("%s: the cache is out of use: %s: %s", v->path, v->failed_what, strerror(-v->failed_rc));
+	/* Who asked to be told says it in its own words. */
+	if (!v->config.failed)
+		cst_log_error("%s: the cache is out of use: %s: %s", v->path, v->failed_what, strerror(-v->failed_rc));
 	cst_volume_client_disconnect(v, -EIO);
 	leave_office(v, v->failed_rc);
 	if (v->config.failed)
