@@ -126,6 +126,9 @@ void index_unuse_locked(struct cst_index *x, uint32_t n)
 	if (e->uses)
 		return;
 	if (!(e->flags & F_DROPPED)) {
+		/* So that after a kill the quota means something before all is counted. */
+		if (e->flags & F_GROWN)
+			log_entry_locked(x, n);
 		if (!entry_held(e))
 			policy_unpark_locked(x, n, false);
 		room_changed_locked(x);
@@ -165,7 +168,7 @@ void index_charge_locked(struct cst_index *x, uint32_t n, int64_t bytes)
 	if (bytes < 0)
 		bytes = -(int64_t)cst_min((uint64_t)-bytes, charged);
 	entry_set_charged(e, charged + (uint64_t)bytes);
-	e->flags |= F_DIRTY;
+	e->flags |= F_DIRTY | F_GROWN;
 	x->extents += (uint64_t)bytes;
 	if (e->flags & F_DROPPED)
 		*(e->uses ? &x->unlinked : &x->leaving_bytes) += (uint64_t)bytes;
@@ -363,6 +366,8 @@ int cst_index_charge(struct cst_index *x, uint64_t name, uint64_t version, int64
 /* A new slab and a slot in it. Lets go of the lock. */
 static int make_slab_locked(struct cst_index *x, unsigned class, uint32_t n)
 {
+	if (x->slabs.next_number == UINT32_MAX)
+		return -ENOSPC;
 	struct slab *s = slab_add_locked(x, x->slabs.next_number, class, slab_length(x, class));
 	uint32_t number = s->number, length = s->length;
 	x->slabs.classes[class].creating = true;

@@ -71,7 +71,7 @@ static void reap_done_locked(struct cst_index *x, struct reaping *r)
 		free(s);
 	}
 	x->reaping = 0;
-	room_changed_locked(x);
+	room_wake_locked(x);
 	pthread_cond_broadcast(&x->room);
 }
 
@@ -324,7 +324,9 @@ static void scan_slabs(struct cst_index *x, uint32_t *most)
 /* New slabs get numbers above those of all files, so none of them is taken for a stranger. */
 void keep_prepare(struct cst_index *x)
 {
-	uint32_t most = 0;
+	uint32_t most = 0, seconds = (uint32_t)(cst_wall() / CST_NS_PER_S);
+	/* And not those of slabs that are gone, but that other processes still have open. */
+	x->slabs.next_number = cst_max(x->slabs.next_number, seconds);
 	if (x->scan_folder == SCAN_DONE)
 		return;
 	if (faccessat(x->dir, "objects", F_OK, 0) < 0 && faccessat(x->dir, "slabs", F_OK, 0) < 0) {

@@ -173,7 +173,7 @@ void log_entry_locked(struct cst_index *x, uint32_t n)
 {
 	struct record r = entry_record(at(x, n), R_ENTRY);
 	append_locked(x, &r);
-	at(x, n)->flags = (uint16_t)(at(x, n)->flags & ~F_DIRTY);
+	at(x, n)->flags = (uint16_t)(at(x, n)->flags & ~(F_DIRTY | F_GROWN));
 }
 
 void log_gone_locked(struct cst_index *x, const struct entry *e)
@@ -260,7 +260,7 @@ static void full_locked(struct cst_index *x, bool full)
 	x->no_log = full;
 	if (full)
 		cst_log_warn("no room for the log of the cache: nothing is saved until there is");
-	room_changed_locked(x);
+	room_wake_locked(x);
 }
 
 static bool is_void(struct cst_index *x)

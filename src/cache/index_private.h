@@ -37,6 +37,7 @@ enum {
 	F_OPENED = 1 << 10, /* the last open counted as its use: the first touch doesn't */
 	F_QUEUED = 1 << 11, /* linked into its queue */
 	F_FREQ_SHIFT = 12,  /* two bits */
+	F_GROWN = 1 << 14,  /* what is charged is not what the log says */
 	F_FREQ = 3 << F_FREQ_SHIFT,
 };
 #define FREQ_MAX 3u
@@ -242,6 +243,7 @@ struct cst_index {
 	unsigned waiters;
 	bool evicting, guarding, stuck, refusing;
 	int64_t fs_room;	/* bytes above keep_free, as of the last look, less what was charged since */
+	uint64_t fs_size;	/* bytes */
 	int64_t fs_inodes_room; /* likewise */
 	uint64_t charged_since; /* the last look */
 	bool look;		/* asked for */
@@ -372,7 +374,8 @@ uint64_t room_used_locked(const struct cst_index *x);
 int room_ask_locked(struct cst_index *x, uint64_t bytes, uint64_t data, int64_t deadline);
 void room_take_locked(struct cst_index *x, uint64_t data, unsigned inodes); /* it will be written */
 void room_look(struct cst_index *x);					    /* at the file system; not under the lock */
-void room_changed_locked(struct cst_index *x); /* the evictor may find something to do (again) */
+void room_changed_locked(struct cst_index *x); /* the evictor, if it was stuck, may find something again */
+void room_wake_locked(struct cst_index *x);    /* the evictor looks anew at what there is to do */
 void room_grown_locked(struct cst_index *x);   /* more is taken than before */
 #define ROOM_WAIT CST_NS_PER_S
 int64_t room_cond_wait_locked(struct cst_index *x, pthread_cond_t *cond, int64_t deadline);

@@ -41,7 +41,13 @@ static int64_t soon_free(const struct cst_index *x)
 
 static uint64_t margin(const struct cst_index *x)
 {
-	return cst_min(x->config.limits.quota / 64, GUARD_MOST);
+	return cst_min(cst_min(x->config.limits.quota, x->fs_size) / 64, GUARD_MOST);
+}
+
+/* It starts before anybody is refused. */
+static bool guard_starts(const struct cst_index *x)
+{
+	return soon_free(x) < (int64_t)(margin(x) / 2) || x->fs_inodes_room < INODES_BACK / 2;
 }
 
 /* ---- the file system ---- */
@@ -63,9 +69,10 @@ void room_look(struct cst_index *x)
 			free_bytes - (int64_t)x->config.limits.keep_free > x->fs_room || inodes > x->fs_inodes_room;
 		x->fs_room = free_bytes - (int64_t)x->config.limits.keep_free;
 		x->fs_inodes_room = inodes;
+		x->fs_size = (uint64_t)st.f_blocks * (uint64_t)st.f_frsize;
 		if (better)
 			pthread_cond_broadcast(&x->room);
-		room_changed_locked(x);
+		room_wake_locked(x);
 	}
 	pthread_mutex_unlock(&x->lock);
 }
@@ -75,6 +82,8 @@ void room_take_locked(struct cst_index *x, uint64_t data, unsigned inodes)
 	x->fs_room -= (int64_t)data;
 	x->fs_inodes_room -= inodes;
 	x->charged_since += data;
+	if (!x->guarding && !x->stuck && guard_starts(x))
+		pthread_cond_signal(&x->evict_wake);
 	if (x->charged_since >= LOOK_AFTER && !x->look) {
 		x->look = true;
 		pthread_cond_signal(&x->keep_wake);
@@ -83,10 +92,16 @@ void room_take_locked(struct cst_index *x, uint64_t data, unsigned inodes)
 
 /* ---- who needs room ---- */
 
-void room_changed_locked(struct cst_index *x)
+void room_wake_locked(struct cst_index *x)
 {
 	x->stuck = false;
 	pthread_cond_signal(&x->evict_wake);
+}
+
+void room_changed_locked(struct cst_index *x)
+{
+	if (x->stuck)
+		room_wake_locked(x);
 }
 
 void room_grown_locked(struct cst_index *x)
@@ -144,8 +159,9 @@ int room_ask_locked(struct cst_index *x, uint64_t bytes, uint64_t data, int64_t 
 
 static bool guard_wants(const struct cst_index *x)
 {
-	int64_t bytes = x->guarding ? (int64_t)margin(x) : 0, inodes = x->guarding ? INODES_BACK : 0;
-	return x->no_log || soon_free(x) < bytes || x->fs_inodes_room < inodes;
+	if (!x->guarding)
+		return x->no_log || guard_starts(x);
+	return x->no_log || soon_free(x) < (int64_t)margin(x) || x->fs_inodes_room < INODES_BACK;
 }
 
 static bool waiter_wants(const struct cst_index *x)

@@ -4,6 +4,9 @@
 
 #include "base/digest.h"
 
+#include <signal.h>
+#include <sys/wait.h>
+
 #define QUOTA (24 * MIB)
 #define OBJECTS 40u
 #define LARGE (CST_SLOT_MAX + 3 * CST_CACHE_BLOCK + 777) /* six blocks */
@@ -418,6 +421,37 @@ static void test_random_lives(void **state)
 	index_check(f->x);
 }
 
+/* A real process is really killed, again and again. */
+static void test_killed(void **state)
+{
+	struct fixture *f = *state;
+	struct model m = {.random = 7};
+	int status;
+	fixture_close(f);
+	for (unsigned i = 0; i < OBJECTS; i++)
+		m.version[i] = 1;
+	for (unsigned life = 0; life < 12; life++) {
+		pid_t child = fork();
+		if (child == 0) {
+			fixture_open(f);
+			for (;;)
+				step(f, &m);
+		}
+		assert_true(child > 0);
+		cst_sleep((20 + dice(&m, 120)) * CST_NS_PER_MS);
+		assert_int_equal(kill(child, SIGKILL), 0);
+		assert_int_equal(waitpid(child, &status, 0), child);
+		assert_true(WIFSIGNALED(status)); /* and did not end before: there an assertion failed */
+		fixture_open(f);
+		for (unsigned i = 0; i < OBJECTS; i++)
+			for (unsigned v = 1; v <= 3; v++)
+				verify_entry(f, i, v);
+		fixture_close(f);
+	}
+	fixture_open(f);
+	eventually(searched(f));
+}
+
 /* ---- what an unclean stop leaves lying about ---- */
 
 static void test_unlogged_files(void **state)
@@ -576,6 +610,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_log_cut_anywhere, setup, fixture_free),
 		cmocka_unit_test_setup_teardown(test_damage_is_not_a_torn_tail, setup, fixture_free),
 		cmocka_unit_test_setup_teardown(test_random_lives, setup, fixture_free),
+		cmocka_unit_test_setup_teardown(test_killed, setup, fixture_free),
 		cmocka_unit_test_setup_teardown(test_unlogged_files, setup, fixture_free),
 		cmocka_unit_test_setup_teardown(test_unlogged_is_opened, setup, fixture_free),
 		cmocka_unit_test_setup_teardown(test_lost_files, setup, fixture_free),

@@ -99,7 +99,6 @@ static void test_others_fill_it(void **state)
 		assert_int_equal(make(f, i, true), 0);
 	pthread_mutex_lock(&f->x->lock);
 	f->x->config.limits.keep_free = MIB;
-	f->x->config.limits.quota = 16 * MIB; /* so it frees a quarter of a MiB more than it must */
 	pthread_mutex_unlock(&f->x->lock);
 	hog(f);
 	eventually(stats_of(f).entries == 5);
