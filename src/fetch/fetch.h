@@ -1,11 +1,11 @@
-/* Reading object bytes from the origin: ranges, single flight, prefetch windows and the memory budget.
+/* Reading object bytes: ranges from the origin or from a cache below, single flight, prefetch windows and the memory budget.
  *
  * A cst_fetch_object is one immutable version (key, ETag, size) of an object; its blocks are shared by all who read it, so
  * a byte range is fetched once however many ask. A cst_fetch_stream is one open handle's read position memory. All buffers come
  * out of one hard budget: a range is asked for only after its bytes are reserved; a READ that must wait for memory holds none;
- * demand goes before prefetch, first come first served; idle blocks (LRU) are given up first.
+ * demand goes before prefetch and that before fills, first come first served; blocks that were read are given up first (LRU).
  *
- * Thread safe. Callbacks come on a loop thread or, when everything is in memory, on the caller's before cst_fetch_read() returns. */
+ * Thread safe. Callbacks come on a loop thread (the cache's, when the bytes came from there) or, when everything is in memory, on the caller's before cst_fetch_read() returns. */
 #pragma once
 
 #include "object/object.h"
@@ -15,7 +15,8 @@ struct cst_fetch_object;
 struct cst_fetch_stream;
 
 /* What a cache below the memory holds of one object version (src/cache fills it in). Any thread; no function blocks, and `done` may
- * come before the call returns. Blocks are CST_FETCH_BLOCK bytes, aligned in the object; the object's last one is short. */
+ * come before the call returns. The vectors stay as they are until done. ref and probe are called under the lock of the cst_fetch, the
+ * others without any. Blocks are CST_FETCH_BLOCK bytes, aligned in the object; the object's last one is short. */
 #define CST_FETCH_BLOCK (128u << 10)
 #define CST_FETCH_WHOLE (256u << 10) /* objects up to this size are offered to the cache whole, in one call */
 struct cst_fetch_local;
@@ -23,7 +24,7 @@ typedef void (*cst_fetch_local_fn)(void *arg, int rc);
 struct cst_fetch_local_ops {
 	void (*ref)(struct cst_fetch_local *l);
 	void (*unref)(struct cst_fetch_local *l);
-	/* Looks at memory only; called under the lock of the cst_fetch. Of the `count` blocks from `first` on, how many leading ones are alike, and
+	/* Looks at memory only. Of the `count` blocks from `first` on, how many leading ones are alike, and
 	 * whether they are there. */
 	unsigned (*probe)(struct cst_fetch_local *l, uint64_t first, unsigned count, bool *there);
 	/* Whole blocks from block `first` on into memory. rc 0: all there and verified. Else (-EBADMSG, -EIO, …) what the vectors hold is
@@ -31,7 +32,7 @@ struct cst_fetch_local_ops {
 	void (*read)(struct cst_fetch_local *l, uint64_t first, const struct iovec *iov, int iov_count,
 		     cst_fetch_local_fn done, void *arg);
 	/* Keeps whole blocks that came from the origin; the memory stays as it is until done. False: not wanted (done does not come): policy, or too
-	 * much waits for the disk already and not `must`. rc: 0, -ENOSPC (no room), -EIO. Small objects (cache/files.h) are only taken whole. */
+	 * much waits for the disk already and not `must`. rc: 0, -ENOSPC (no room), -EIO. Objects up to CST_FETCH_WHOLE come whole. */
 	bool (*save)(struct cst_fetch_local *l, uint64_t first, const struct iovec *iov, int iov_count, bool must,
 		     cst_fetch_local_fn done, void *arg);
 };
@@ -39,19 +40,21 @@ struct cst_fetch_local {
 	const struct cst_fetch_local_ops *ops;
 };
 
+/* In brackets: the option of `cistern mount` that sets it. */
 struct cst_fetch_config {
 	struct cst_bucket *bucket; /* borrowed */
-	uint64_t memory;	   /* bytes, hard; the floor is 64 MiB */
-	uint64_t window_max;	   /* bytes of prefetch for one stream; 0: half of memory */
-	unsigned range_size;	   /* bytes of one streaming request; 0: 8 MiB */
-	unsigned max_prefetch;	   /* prefetching GETs in flight over all objects; 0: 64. Demand has no such limit. */
-	bool prefetch;
+	uint64_t memory;	   /* bytes, hard; the floor is 64 MiB [memory] */
+	uint64_t window_max;	   /* bytes of prefetch for one stream; 0: half of memory [prefetch_window] */
+	unsigned range_size;	   /* bytes of one streaming request; 0: 8 MiB [range_size] */
+	/* Prefetching GETs in flight over all objects, at most; how many is measured; 0: 64. Demand has no such limit. [max_prefetch] */
+	unsigned max_prefetch;
+	unsigned stream_parallel; /* of them for one handle; 0: no limit of its own [parallel_count] */
+	bool prefetch;		  /* [prefetch] */
+	bool no_save;		  /* nothing read goes into the local cache (fills do) [direct_read] */
+	uint64_t keep_read;  /* bytes at rest that were read; more make room before untouched memory is used; 0: all */
 	int64_t keep_unread; /* ns; 0: 60 s. Prefetched bytes that wait longer may make room for other prefetching */
+	int64_t keep_for_demand; /* ns; 0: 3 s. The same for a READ that waits for memory */
 	int64_t calm_range; /* ns; 0: 2.5 s. Windows grow while ranges take no longer, and shrink when they take four times that */
-	unsigned stream_parallel; /* prefetching GETs in flight for one handle; 0: as many as max_prefetch lets */
-	bool no_save;		  /* nothing read goes into the local cache (fills do) */
-	uint64_t keep_read; /* bytes at rest that were read; more make room before untouched memory is used; 0: all */
-	int64_t keep_for_demand; /* ns; 0: 3 s. Prefetched bytes that wait longer may make room for a READ that waits for memory */
 };
 struct cst_fetch *cst_fetch_new(const struct cst_fetch_config *config, struct cst_error *err);
 /* All objects must have been given up and all reads released; waits for cancelled GETs to end (the bucket must still work). */
