@@ -90,7 +90,7 @@ static size_t iov_length(const struct iovec *iov, int count)
 
 static void cursor_advance(struct cursor *c, size_t n)
 {
-	while (n) {
+	while (n && c->count) {
 		size_t step = cst_min(n, c->iov->iov_len - c->skip);
 		c->skip += step;
 		n -= step;
@@ -206,7 +206,9 @@ static uint64_t hash_two(struct cst_slice a, struct cst_slice b)
 	char room[2048];
 	CST_AUTO_FREE char *large = NULL;
 	size_t len = a.len + 1 + b.len;
-	char *text = len <= sizeof(room) ? room : (large = cst_xmalloc(len));
+	if (len > sizeof(room))
+		large = cst_xmalloc(len);
+	char *text = large ? large : room;
 	if (a.len)
 		memcpy(text, a.data, a.len);
 	text[a.len] = '/';

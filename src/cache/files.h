@@ -36,7 +36,8 @@
 #define CST_CACHE_BLOCK (128u << 10)
 #define CST_MAP_HEADER 4096u
 #define CST_SLOT_MAX (256u << 10) /* bytes of the largest object that goes into a slab */
-#define CST_CACHE_TEXT_MAX 4032u  /* bytes of bucket, key and ETag together; longer ones are not cached (-ENAMETOOLONG) */
+/* Bytes of bucket, key and ETag together; longer ones are not cached (-ENAMETOOLONG). */
+#define CST_CACHE_TEXT_MAX 4032u
 
 /* An object version. The hashes are XXH3-64 of "BUCKET/KEY" and of "ETAG/SIZE". */
 struct cst_cache_identity {
@@ -45,8 +46,8 @@ struct cst_cache_identity {
 	struct cst_slice etag;
 	uint64_t size;
 };
-void cst_cache_identify(struct cst_cache_identity *id, struct cst_slice bucket, struct cst_slice key, struct cst_slice etag,
-			uint64_t size);
+void cst_cache_identify(struct cst_cache_identity *id, struct cst_slice bucket, struct cst_slice key,
+			struct cst_slice etag, uint64_t size);
 bool cst_cache_identity_fits(const struct cst_cache_identity *id); /* CST_CACHE_TEXT_MAX */
 
 /* Where the bytes of an entry are. */
@@ -90,11 +91,11 @@ int cst_extent_forget(const struct cst_extent *e, uint64_t block); /* clears the
 int cst_extent_sync(const struct cst_extent *e);		   /* fdatasync of data, then of map */
 
 uint32_t cst_slot_length(const struct cst_cache_identity *id); /* bytes a slot must have, header and names included */
-int cst_slot_write(int slab, const struct cst_slot_place *at, const struct cst_cache_identity *id, const struct iovec *iov,
-		   int iov_count);
+int cst_slot_write(int slab, const struct cst_slot_place *at, const struct cst_cache_identity *id,
+		   const struct iovec *iov, int iov_count);
 /* Exactly the object's bytes into iov. -EBADMSG: another object's, or damaged. */
-int cst_slot_read(int slab, const struct cst_slot_place *at, const struct cst_cache_identity *id, const struct iovec *iov,
-		  int iov_count, bool nowait);
+int cst_slot_read(int slab, const struct cst_slot_place *at, const struct cst_cache_identity *id,
+		  const struct iovec *iov, int iov_count, bool nowait);
 /* The identity in a slot's header (for listing). */
 int cst_slot_identity(int slab, const struct cst_slot_place *at, struct cst_cache_identity *id, struct cst_buf *text);
 /* Descriptor (O_RDWR) or -errno. create: makes it, sparse, of `length` bytes; else length 0: any, or -EBADMSG when it has another. */

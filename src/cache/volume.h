@@ -39,7 +39,7 @@ struct cst_volume *cst_volume_open(const struct cst_volume_config *config, struc
 /* All handles closed. The owner writes a clean end to its log, so that the next one trusts everything. */
 void cst_volume_close(struct cst_volume *v);
 bool cst_volume_is_owner(const struct cst_volume *v);
-int cst_volume_dir(const struct cst_volume *v); /* descriptor of DIR, borrowed: for files.h */
+int cst_volume_dir(const struct cst_volume *v);		 /* descriptor of DIR, borrowed: for files.h */
 const char *cst_volume_path(const struct cst_volume *v); /* where it really is: DIR or DIR/cistern-UID */
 /* The caller met EIO, EROFS or ENODEV in the data files (other codes are ignored): the volume is given up, as if it had found that itself. */
 void cst_volume_fail(struct cst_volume *v, int rc, const char *what);
@@ -55,8 +55,8 @@ struct cst_volume_answer {
 typedef void (*cst_volume_open_fn)(void *arg, const struct cst_volume_answer *answer);
 /* Finds the entry of a version; with CREATE a large object (see CST_SLOT_MAX) gets an extent entry without blocks, and other versions of the same
  * name are dropped as soon as nobody uses them. A small one that is not there is -ENOENT: cst_volume_put() makes it. */
-void cst_volume_entry_open(struct cst_volume *v, const struct cst_cache_identity *id, unsigned flags, cst_volume_open_fn fn,
-			   void *arg);
+void cst_volume_entry_open(struct cst_volume *v, const struct cst_cache_identity *id, unsigned flags,
+			   cst_volume_open_fn fn, void *arg);
 void cst_volume_entry_close(struct cst_volume_handle *h);
 
 typedef void (*cst_volume_done_fn)(void *arg, int rc);

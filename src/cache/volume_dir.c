@@ -106,7 +106,7 @@ static int cannot_open(const char *path, int rc, struct cst_error *err)
 
 int cst_volume_dir_open(struct cst_volume *v, struct cst_error *err)
 {
-	struct stat st;
+	struct stat st = {0};
 	struct statfs fs;
 	CST_AUTO_FREE char *path = cst_xstrdup(v->config.path);
 	if (!path[0])

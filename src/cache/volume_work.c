@@ -124,7 +124,7 @@ static int verify_and_sync(struct cst_volume *v, struct cst_extent *e, bool veri
 
 int cst_volume_work_complete(struct cst_volume *v, uint64_t name, uint64_t version, bool verify)
 {
-	struct cst_index_entry entry;
+	struct cst_index_entry entry = {0};
 	struct cst_extent e = {.data = -1, .map = -1, .name = name, .version = version};
 	uint64_t epoch = 0;
 	int rc = hold(v, name, version, &entry, &epoch);
@@ -147,7 +147,7 @@ int cst_volume_work_complete(struct cst_volume *v, uint64_t name, uint64_t versi
 
 void cst_volume_work_recount(struct cst_volume *v, uint64_t name, uint64_t version, uint64_t charged)
 {
-	struct cst_index_entry entry;
+	struct cst_index_entry entry = {0};
 	struct cst_extent e = {.data = -1, .map = -1, .name = name, .version = version};
 	uint64_t epoch = 0;
 	int rc = hold(v, name, version, &entry, &epoch);
