@@ -55,8 +55,8 @@ struct cst_cache_config {
 };
 /* Blocks: opens the volumes (creates the directories, 0700; elects or finds their owners). Fails only when no level can be used, or a
  * configuration is wrong (the same directory twice, a MEM level over the cgroup's memory limit, a directory of another user).
- * A path that exists and is not a private directory (0700) of this user, or is the root of a file system, is used through its
- * subdirectory "cistern-UID": so /dev/shm can be given as it is. */
+ * A path that others share (sticky or writable by all, as /dev/shm), that is the root of a file system, or that holds other things than a
+ * cache and isn't private, is used through its subdirectory "cistern-UID". */
 struct cst_cache *cst_cache_new(const struct cst_cache_config *config, struct cst_error *err);
 /* Ends what goes on in the background: nothing new is copied between levels or completed, and what is under way is cancelled. Blocks until
  * the cache holds no cst_fetch_object any more; before cst_fetch_free(). */

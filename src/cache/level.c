@@ -317,6 +317,31 @@ static bool is_root_of_file_system(const char *path, const struct stat *st)
 	return stat(up, &above) == 0 && (above.st_dev != st->st_dev || above.st_ino == st->st_ino);
 }
 
+/* Nothing in it, or a cache: then it may be made private. */
+static bool is_free_for_us(const char *path)
+{
+	DIR *d = opendir(path);
+	if (!d)
+		return false;
+	bool empty = true, cache = false;
+	struct dirent *entry;
+	while ((entry = readdir(d)) && !cache) {
+		if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
+			continue;
+		empty = false;
+		cache = strcmp(entry->d_name, "index.log") == 0;
+	}
+	closedir(d);
+	return empty || cache;
+}
+
+static bool is_ours_alone(const char *path, const struct stat *st)
+{
+	if (st->st_uid != geteuid() || (st->st_mode & (S_ISVTX | S_IWOTH)) || is_root_of_file_system(path, st))
+		return false;
+	return (st->st_mode & 077) == 0 || is_free_for_us(path);
+}
+
 /* The directory that the volume may have: `path` itself when it is, or becomes, private; else a subdirectory of it. */
 static int private_folder(const char *path, char **dir, bool *fatal, struct cst_error *err)
 {
@@ -340,7 +365,7 @@ static int private_folder(const char *path, char **dir, bool *fatal, struct cst_
 		cst_error_hint(err, "give a directory of your own, or one that root owns");
 		return -EACCES;
 	}
-	if (st.st_uid == geteuid() && (st.st_mode & 077) == 0 && !is_root_of_file_system(path, &st)) {
+	if (is_ours_alone(path, &st)) {
 		*dir = cst_xstrdup(path);
 		return 0;
 	}

@@ -147,6 +147,40 @@ static void a_shared_directory_is_used_through_a_private_one_in_it(void **state)
 	assert_int_equal(st.st_mode & 07777, 01777);
 }
 
+static void an_empty_directory_becomes_private_and_one_with_other_things_stays(void **state)
+{
+	char a[96], b[160];
+	struct stat st;
+	struct cst_error err = CST_ERROR_INIT;
+	const char *paths[] = {a};
+	(void)state;
+	snprintf(a, sizeof(a), "%s/empty", fixture_dir);
+	assert_int_equal(mkdir(a, 0755), 0);
+	for (unsigned i = 0; i < 2; i++) {
+		struct cst_cache *cache = try_levels(&err, paths, 1);
+		assert_non_null(cache);
+		cst_cache_free(cache);
+		assert_int_equal(stat(a, &st), 0);
+		assert_int_equal(st.st_mode & 07777, 0700);
+		snprintf(b, sizeof(b), "%s/index.log", a);
+		assert_int_equal(stat(b, &st), 0);
+		assert_int_equal(chmod(a, 0755), 0); /* a cache is known as such */
+	}
+	snprintf(a, sizeof(a), "%s/used", fixture_dir);
+	snprintf(b, sizeof(b), "%s/used/home", fixture_dir);
+	assert_int_equal(mkdir(a, 0755), 0);
+	assert_int_equal(mkdir(b, 0755), 0);
+	for (unsigned i = 0; i < 2; i++) {
+		struct cst_cache *cache = try_levels(&err, paths, 1);
+		assert_non_null(cache);
+		cst_cache_free(cache);
+		assert_int_equal(stat(a, &st), 0);
+		assert_int_equal(st.st_mode & 07777, 0755);
+		snprintf(b, sizeof(b), "%s/cistern-%u/index.log", a, geteuid());
+		assert_int_equal(stat(b, &st), 0);
+	}
+}
+
 static void one_directory_twice_is_a_mistake(void **state)
 {
 	char a[96], b[128];
@@ -225,6 +259,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_directory_tells_its_medium, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_shared_directory_is_used_through_a_private_one_in_it, setup,
 						teardown),
+		cmocka_unit_test_setup_teardown(an_empty_directory_becomes_private_and_one_with_other_things_stays,
+						setup, teardown),
 		cmocka_unit_test_setup_teardown(one_directory_twice_is_a_mistake, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_directory_of_somebody_else_is_refused, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_file_is_no_directory, setup, teardown),
