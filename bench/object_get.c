@@ -1,6 +1,6 @@
 /* Latency and cost of GETs through the object layer, against a store that runs already:
  *
- *	object_get URL BUCKET KEY COUNT LENGTH LANES [hedge] [background] [sign]
+ *	object_get URL BUCKET KEY COUNT LENGTH LANES [hedge] [background] [sign] [receive=BYTES]
  *
  * LANES at a time read LENGTH bytes at offsets that step through the object, each with If-Match. Prints percentiles, requests,
  * bytes and CPU. With `sign` requests are signed (with a made-up key: for stores that take any). */
@@ -92,12 +92,20 @@ static bool given(int argc, char **argv, const char *word)
 	return false;
 }
 
+static int receive_buffer(int argc, char **argv)
+{
+	for (int i = 7; i < argc; i++)
+		if (strncmp(argv[i], "receive=", 8) == 0)
+			return atoi(argv[i] + 8);
+	return 0;
+}
+
 static struct cst_bucket *open_bucket(int argc, char **argv)
 {
 	struct cst_error err = CST_ERROR_INIT;
 	char text[CST_ERROR_TEXT_MAX];
 	struct cst_loop_group *loops = cst_loop_group_new("data", 2, &err);
-	struct cst_http_client_config http = {.loops = loops};
+	struct cst_http_client_config http = {.loops = loops, .receive_buffer = receive_buffer(argc, argv)};
 	struct cst_credentials_config keys = {.cloud = CST_CLOUD_OSS,
 					      .bucket = argv[2],
 					      .anonymous = !given(argc, argv, "sign"),

@@ -7,7 +7,7 @@
 #include <string.h>
 
 #define DEFAULT_CONNECTIONS 128
-#define DEFAULT_RECEIVE_BUFFER (1 << 20)
+#define DEFAULT_RECEIVE_BUFFER (2 << 20) /* 8 MiB at 90 MiB/s over 20 ms need it */
 #define DEFAULT_CONNECT_TIMEOUT (10 * CST_NS_PER_S)
 #define DEFAULT_IDLE_TIMEOUT (50 * CST_NS_PER_S)
 #define DEFAULT_SPARE_TIMEOUT (8 * CST_NS_PER_S)
@@ -473,6 +473,19 @@ void cst_http_release(struct cst_http_call *call)
 
 /* ---- the client ---- */
 
+/* What SO_RCVBUF is bounded to for those who may not force it. */
+static int receive_buffer_max(void)
+{
+	FILE *f = fopen("/proc/sys/net/core/rmem_max", "re");
+	int max = 0;
+
+	if (f && fscanf(f, "%d", &max) != 1)
+		max = 0;
+	if (f)
+		fclose(f);
+	return max;
+}
+
 static bool make_sides(struct cst_http_client *client, struct cst_loop_group *loops, struct cst_error *err)
 {
 	if (!loops)
@@ -516,6 +529,7 @@ struct cst_http_client *cst_http_client_new(const struct cst_http_client_config 
 	LIST_INIT(&client->endpoints);
 	client->max_connections = config->max_connections ? config->max_connections : DEFAULT_CONNECTIONS;
 	client->receive_buffer = config->receive_buffer ? config->receive_buffer : DEFAULT_RECEIVE_BUFFER;
+	client->receive_buffer_max = receive_buffer_max();
 	client->connect_timeout = config->connect_timeout ? config->connect_timeout : DEFAULT_CONNECT_TIMEOUT;
 	client->idle_timeout = config->idle_timeout ? config->idle_timeout : DEFAULT_IDLE_TIMEOUT;
 	client->spare_timeout = config->spare_timeout ? config->spare_timeout : DEFAULT_SPARE_TIMEOUT;

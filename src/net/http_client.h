@@ -26,7 +26,7 @@ struct cst_http_client_config {
 	struct cst_loop_group *loops; /* borrowed; NULL: the client makes one loop of its own */
 	const char *ca_file;	      /* NULL: system CAs */
 	unsigned max_connections;     /* per endpoint, over all loops; 0: 128. More calls wait in order. */
-	int receive_buffer;	      /* SO_RCVBUF, bytes; 0: 1 MiB (bounded so that sockets stay inside the budget) */
+	int receive_buffer;	      /* SO_RCVBUF, bytes; 0: 2 MiB (bounded so that sockets stay inside the budget) */
 	int64_t connect_timeout;      /* ns, resolving + TCP + TLS; 0: 10 s */
 	int64_t idle_timeout;	      /* ns a pooled connection is kept; 0: 50 s */
 	/* Of those that wait for a call, this many are kept so long, 0: 4; the others, which the calls of late have not needed

@@ -40,7 +40,7 @@ struct cst_http_client {
 	unsigned side_count, turn;
 	struct cst_http_side *sides;
 	unsigned max_connections;
-	int receive_buffer;
+	int receive_buffer, receive_buffer_max;
 	int64_t connect_timeout, idle_timeout, spare_timeout;
 	unsigned keep_idle;
 	char *user_agent;

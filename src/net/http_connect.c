@@ -28,9 +28,15 @@ static void set_socket_options(int fd, const struct cst_http_client *client)
 	setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof(idle));
 	setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval, sizeof(interval));
 	setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof(probes));
-	/* Forcing goes beyond net.core.rmem_max, and is for root alone. */
-	if (setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &client->receive_buffer, sizeof(int)))
+	/* Before connect(), so that the window's scale fits. Forcing goes beyond net.core.rmem_max, and is for root alone. Where that is
+	 * small (212 KB mostly), a buffer of that size would throttle each connection: then the kernel sizes it (net.ipv4.tcp_rmem),
+	 * and only the window is bounded. */
+	if (setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &client->receive_buffer, sizeof(int)) == 0)
+		return;
+	if (client->receive_buffer_max >= client->receive_buffer)
 		setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &client->receive_buffer, sizeof(int));
+	else
+		setsockopt(fd, IPPROTO_TCP, TCP_WINDOW_CLAMP, &client->receive_buffer, sizeof(int));
 }
 
 static void connect_failed(struct cst_http_conn *conn, int rc)
