@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/statvfs.h>
 
 /* More than any disk: commands that only look must not make room. */
 #define NO_QUOTA (UINT64_C(1) << 60)
@@ -322,6 +323,20 @@ static bool names_quota(const struct cst_cache_level *level)
 	return named;
 }
 
+/* Half of what is free now: so nothing has to go for that, and a mount that joins meanwhile leaves room too. */
+static uint64_t keep_free(const struct cst_cache_choice *choice)
+{
+	uint64_t least = UINT64_MAX;
+	for (unsigned i = 0; i < choice->level_count; i++) {
+		for (unsigned k = 0; k < choice->levels[i].path_count; k++) {
+			struct statvfs fs;
+			if (statvfs(choice->levels[i].paths[k].path, &fs) == 0)
+				least = cst_min(least, (uint64_t)fs.f_bavail * fs.f_frsize);
+		}
+	}
+	return least == UINT64_MAX ? 0 : cst_max(least / 2, UINT64_C(1));
+}
+
 /* This process may become the one that evicts, for as long as it runs. Where no quota was named it must not use one of its own making. */
 static int open_cache(struct work *w, struct cst_error *err)
 {
@@ -337,7 +352,7 @@ static int open_cache(struct work *w, struct cst_error *err)
 		level->medium = CST_CACHE_SSD; /* whose quota no memory limit is compared with */
 	}
 	if (w->choice.keep_free == 0)
-		w->choice.keep_free = 1;
+		w->choice.keep_free = keep_free(&w->choice);
 	w->cache = cst_cache_choice_open(&w->choice, "", CST_CACHE_STREAM, &w->o.m, err);
 	return w->cache ? 0 : -EIO;
 }

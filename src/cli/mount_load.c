@@ -3,10 +3,10 @@
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "base/option.h"
 #include "base/pool.h"
 #include "base/text.h"
 #include "base/units.h"
+#include "cli/load_targets.h"
 
 #include <errno.h>
 #include <pthread.h>

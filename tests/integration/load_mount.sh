@@ -52,6 +52,13 @@ none_listed() { [ "$(mount_stat '.loads | length')" = 0 ]; }
 check "stats list no load that was told to have ended" wait_for 10 none_listed
 check "unmounted" stop_mount
 
+start_mount 'oss://demo/top/o*d' "$mnt" --cache-dir "$WORK/cache2"
+load "$mnt/x" --output json >"$WORK/out"
+check "a mount of a prefix that looks like a pattern" equal "$(summary .objects_done)" 1
+load "$mnt" --output json >"$WORK/out"
+check "all of it" equal "$(summary .objects)" 1
+check "unmounted" stop_mount
+
 start_mount oss://demo "$mnt" --list-timeout 600
 check "without a cache it says so" refuses "it has no cache on disk" "$CISTERN" load "$mnt/top"
 check "metadata alone needs none" load "$mnt/many" --metadata
