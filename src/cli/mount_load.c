@@ -183,7 +183,10 @@ static void cut_targets(const struct cst_mount_loads *loads, struct cst_slice bo
 {
 	while (body.len > 0) {
 		struct cst_slice name = cst_slice_cut(&body, '\0');
-		cst_option_list_add(targets, cst_xasprintf("%s%.*s", loads->config.prefix, (int)name.len, name.data));
+		CST_AUTO_BUF target = CST_BUF_INIT;
+		cst_load_escape(&target, cst_slice_of(loads->config.prefix));
+		cst_buf_add_slice(&target, name);
+		cst_option_list_add(targets, cst_buf_steal(&target));
 	}
 }
 
