@@ -31,6 +31,14 @@ check "the user sees the statistics" has <("${user[@]}" "$home/cistern" stats "$
 check_not "root is kept out, as the kernel does without allow_other" cat "$mnt/file"
 check "the user unmounts" "${user[@]}" "$home/cistern" umount "$mnt"
 check_not "nothing is mounted" is_mounted "$mnt"
+store=(--endpoint "$STORE_URL" --anonymous)
+check "the user loads into a cache at home" "${user[@]}" "$home/cistern" load oss://demo/ --cache-dir "$home/cache" --quiet "${store[@]}"
+check "it is the user's alone" equal "$(stat -c '%U %a' "$home/cache")" "nobody 700"
+check "the user mounts with it" "${user[@]}" "$home/cistern" mount oss://demo "$mnt" --cache-dir "$home/cache" "${store[@]}"
+check "the user reads" equal "$("${user[@]}" cat "$mnt/file")" content
+check "stats say why nothing is passed through" has <("${user[@]}" "$home/cistern" stats "$mnt") '^passthrough +off: not permitted'
+check "the store was not asked for data" equal "$("${user[@]}" "$home/cistern" stats "$mnt" --json | jq .requests.get)" 0
+check "the user unmounts" "${user[@]}" "$home/cistern" umount "$mnt"
 if ! grep -qsx user_allow_other /etc/fuse.conf; then
 	check "allow_other is refused" refuses "user_allow_other" "${user[@]}" "$home/cistern" mount oss://demo "$mnt" --endpoint "$STORE_URL" --anonymous -o allow_other
 fi
