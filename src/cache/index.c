@@ -326,6 +326,17 @@ int cst_index_entry_open(struct cst_index *x, const struct cst_cache_identity *i
 	return index_is_disk_failure(rc) ? -EIO : rc;
 }
 
+int cst_index_entry_get(struct cst_index *x, uint64_t name, uint64_t version, struct cst_index_entry *entry)
+{
+	CST_CHECK(x, INDEX_MAGIC);
+	pthread_mutex_lock(&x->lock);
+	uint32_t n = find_locked(x, name, version);
+	if (n)
+		index_entry_copy(x, at(x, n), entry);
+	pthread_mutex_unlock(&x->lock);
+	return n ? 0 : -ENOENT;
+}
+
 void cst_index_entry_close(struct cst_index *x, uint64_t name, uint64_t version)
 {
 	CST_CHECK(x, INDEX_MAGIC);

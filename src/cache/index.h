@@ -65,6 +65,8 @@ void cst_index_close(struct cst_index *x);
 int cst_index_entry_open(struct cst_index *x, const struct cst_cache_identity *id, bool create, bool pin,
 			 struct cst_index_entry *entry, bool *created);
 void cst_index_entry_close(struct cst_index *x, uint64_t name, uint64_t version);
+/* What is known of an entry, without using it: no use is counted. -ENOENT. */
+int cst_index_entry_get(struct cst_index *x, uint64_t name, uint64_t version, struct cst_index_entry *entry);
 /* Waits up to a second for room. -ENOENT: it is not there, or was dropped: nothing more may be written into its files. */
 int cst_index_charge(struct cst_index *x, uint64_t name, uint64_t version, int64_t bytes);
 /* Reserves a slot: the caller writes it (files.h), then commits or gives up, always. Only a committed one is found by others. Waits up to a second

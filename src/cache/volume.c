@@ -69,6 +69,16 @@ struct cst_volume_handle *cst_volume_handle_ref(struct cst_volume_handle *h)
 	return h;
 }
 
+bool cst_volume_handle_try_ref(struct cst_volume_handle *h)
+{
+	int count = __atomic_load_n(&h->refs.count, __ATOMIC_RELAXED);
+	while (count > 0)
+		if (__atomic_compare_exchange_n(&h->refs.count, &count, count + 1, true, __ATOMIC_ACQUIRE,
+						__ATOMIC_RELAXED))
+			return true;
+	return false;
+}
+
 /* The use ends with the last request that needs it, so the owner never hears of an entry after its close. */
 void cst_volume_handle_unref(struct cst_volume_handle *h)
 {
@@ -203,7 +213,7 @@ void cst_volume_charge(struct cst_volume_handle *h, int64_t bytes, cst_volume_do
 		ask(h, &m, fn, arg);
 		return;
 	}
-	int rc = is_live(h) ? cst_index_charge(x, h->name, h->version, bytes) : -EAGAIN;
+	int rc = is_live(h) ? cst_volume_work_charge(x, h->name, h->version, bytes) : -EAGAIN;
 	cst_volume_index_put(v);
 	rc = outcome(v, rc == -ENOENT ? -EAGAIN : rc, "charging an entry");
 	if (fn)

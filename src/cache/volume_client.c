@@ -208,11 +208,11 @@ static void greeted(struct cst_volume *v, uint64_t quota)
 			struct cst_volume_message m = {
 				.type = CST_VMSG_OPEN,
 				.identity = {.name = h->name, .version = h->version, .size = h->size}};
-			if (h->state != CST_HANDLE_PENDING)
+			if (h->state != CST_HANDLE_PENDING || !cst_volume_handle_try_ref(h))
 				continue;
 			struct cst_volume_request *r = CST_NEW(struct cst_volume_request);
 			r->answer = reopened;
-			r->handle = cst_volume_handle_ref(h);
+			r->handle = h;
 			m.id = r->id = ++v->last_id;
 			r->type = m.type;
 			TAILQ_INSERT_TAIL(&v->requests, r, link);

@@ -209,6 +209,8 @@ static inline bool cst_volume_is_disk_error(int rc)
 /* volume.c */
 struct cst_volume_handle *cst_volume_handle_new(struct cst_volume *v, const struct cst_index_entry *entry);
 struct cst_volume_handle *cst_volume_handle_ref(struct cst_volume_handle *h);
+/* Of one found in the list: false when its last reference is going just now. */
+bool cst_volume_handle_try_ref(struct cst_volume_handle *h);
 void cst_volume_handle_unref(struct cst_volume_handle *h);
 int cst_volume_refusal(
 	struct cst_volume *v); /* what to answer when there is no owner: -EIO when failed, else -EAGAIN */
@@ -217,10 +219,12 @@ void cst_volume_flush_touches(struct cst_volume *v);
 struct cst_index *cst_volume_index_get(struct cst_volume *v);
 void cst_volume_index_put(struct cst_volume *v);
 
-/* volume_work.c: these block. Owner's side; -EAGAIN when this process is not the owner any more. */
+/* volume_work.c: these block. Owner's side; -EAGAIN when this process is not the owner any more. The caller has the entry open. */
 int cst_volume_work_complete(struct cst_volume *v, uint64_t name, uint64_t version, bool verify);
 /* A client died: what it had charged and not written is given back, at most `charged`. */
 void cst_volume_work_recount(struct cst_volume *v, uint64_t name, uint64_t version, uint64_t charged);
+/* An entry never takes more than its object has bytes: what two processes charge because both write the same block counts once. */
+int cst_volume_work_charge(struct cst_index *x, uint64_t name, uint64_t version, int64_t bytes);
 /* Reserves; when it is there already, opens it (*created false). */
 int cst_volume_work_reserve(struct cst_index *x, const struct cst_cache_identity *id, bool pin,
 			    struct cst_index_entry *entry, bool *created);

@@ -308,7 +308,7 @@ static int serve_charge(struct cst_volume_conn *c, struct cst_index *x, const st
 	const struct cst_cache_identity *id = &m->identity;
 	if (!has_use(c, id->name, id->version))
 		return -EAGAIN;
-	int rc = cst_index_charge(x, id->name, id->version, m->bytes);
+	int rc = cst_volume_work_charge(x, id->name, id->version, m->bytes);
 	if (rc == 0)
 		add_charge(c, id->name, id->version, m->bytes);
 	return rc == -ENOENT ? -EAGAIN : rc;
@@ -491,9 +491,9 @@ static bool take_packet(struct cst_volume_conn *c, const uint8_t *packet, size_t
 		send_message(c, &reply);
 		return true;
 	}
-	bool blocks = m.type == CST_VMSG_RESERVE || m.type == CST_VMSG_DROP || m.type == CST_VMSG_PIN ||
-		      m.type == CST_VMSG_RULE || (m.type == CST_VMSG_OPEN && (m.flags & CST_VOLUME_CREATE)) ||
-		      (m.type == CST_VMSG_CHARGE && m.bytes > 0);
+	/* An open may have to look at a map, after an unclean stop. */
+	bool blocks = m.type == CST_VMSG_OPEN || m.type == CST_VMSG_RESERVE || m.type == CST_VMSG_DROP ||
+		      m.type == CST_VMSG_PIN || m.type == CST_VMSG_RULE || (m.type == CST_VMSG_CHARGE && m.bytes > 0);
 	if (m.type == CST_VMSG_COMPLETE)
 		submit(c, v->sync_pool, packet, len);
 	else if (blocks)

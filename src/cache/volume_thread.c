@@ -98,18 +98,48 @@ static void start_listening(struct cst_volume *v)
 		stop_listening(v);
 }
 
-/* The handles of this process, in the index that has just been opened. */
-static void reopen_handles_locked(struct cst_volume *v, struct cst_index *x)
+/* The handles of this process, in the index that has just been opened. That may read maps, so it is done without locks: a handle that is closed
+ * meanwhile lives until its outcome is noted. */
+struct reopened {
+	struct cst_volume_handle **handles;
+	int *rc;
+	size_t count;
+};
+
+static void reopen_handles(struct cst_volume *v, struct cst_index *x, struct reopened *r)
 {
 	struct cst_volume_handle *h;
-	TAILQ_FOREACH (h, &v->handles, link) {
-		const struct cst_cache_identity id = {.name = h->name, .version = h->version, .size = h->size};
+	size_t count = 0;
+	pthread_mutex_lock(&v->lock);
+	TAILQ_FOREACH (h, &v->handles, link)
+		count++;
+	r->handles = cst_xcalloc(count, sizeof(struct cst_volume_handle *));
+	r->rc = cst_xcalloc(count, sizeof(int));
+	TAILQ_FOREACH (h, &v->handles, link)
+		if (h->state == CST_HANDLE_PENDING && cst_volume_handle_try_ref(h))
+			r->handles[r->count++] = h;
+	pthread_mutex_unlock(&v->lock);
+	for (size_t i = 0; i < r->count; i++) {
+		const struct cst_cache_identity id = {
+			.name = r->handles[i]->name, .version = r->handles[i]->version, .size = r->handles[i]->size};
 		struct cst_index_entry entry;
 		bool created;
-		if (h->state != CST_HANDLE_DEAD)
-			h->state = cst_index_entry_open(x, &id, false, false, &entry, &created) == 0 ? CST_HANDLE_LIVE
-												     : CST_HANDLE_DEAD;
+		r->rc[i] = cst_index_entry_open(x, &id, false, false, &entry, &created);
 	}
+}
+
+static void reopened_locked(struct reopened *r)
+{
+	for (size_t i = 0; i < r->count; i++)
+		r->handles[i]->state = r->rc[i] == 0 ? CST_HANDLE_LIVE : CST_HANDLE_DEAD;
+}
+
+static void reopened_fini(struct reopened *r)
+{
+	for (size_t i = 0; i < r->count; i++)
+		cst_volume_handle_unref(r->handles[i]);
+	free(r->handles);
+	free(r->rc);
 }
 
 static void become_owner(struct cst_volume *v)
@@ -138,9 +168,11 @@ static void become_owner(struct cst_volume *v)
 	}
 	/* Who sees the owner finds its socket; it is served from here, after this. */
 	start_listening(v);
+	struct reopened reopened = {0};
+	reopen_handles(v, x, &reopened);
 	pthread_rwlock_wrlock(&v->gate);
 	pthread_mutex_lock(&v->lock);
-	reopen_handles_locked(v, x);
+	reopened_locked(&reopened);
 	v->index = x;
 	v->epoch++;
 	if (v->role != CST_ROLE_FAILED)
@@ -148,6 +180,7 @@ static void become_owner(struct cst_volume *v)
 	pthread_cond_broadcast(&v->changed);
 	pthread_mutex_unlock(&v->lock);
 	pthread_rwlock_unlock(&v->gate);
+	reopened_fini(&reopened);
 	cst_log_info("%s: this process %s the cache", v->path, start ? "has" : "takes over");
 }
 

@@ -19,21 +19,20 @@ static int disk_outcome(struct cst_volume *v, int rc, const char *what)
 	return rc;
 }
 
-/* The entry, kept from being evicted; *epoch says by which index. */
-static int hold(struct cst_volume *v, uint64_t name, uint64_t version, struct cst_index_entry *entry, uint64_t *epoch)
+/* The entry, which the caller keeps from being evicted; *epoch says by which index. */
+static int look_up(struct cst_volume *v, uint64_t name, uint64_t version, struct cst_index_entry *entry,
+		   uint64_t *epoch)
 {
-	const struct cst_cache_identity id = {.name = name, .version = version};
-	bool created;
 	struct cst_index *x = cst_volume_index_get(v);
 	if (!x)
 		return cst_volume_refusal(v);
 	*epoch = v->epoch;
-	int rc = cst_index_entry_open(x, &id, false, false, entry, &created);
+	int rc = cst_index_entry_get(x, name, version, entry);
 	cst_volume_index_put(v);
 	return rc == -ENOENT ? -EAGAIN : rc;
 }
 
-/* The index that `hold` has used, or NULL: then nothing is held any more either. */
+/* The index that was asked before, or NULL: then nothing is as it was. */
 static struct cst_index *same_index(struct cst_volume *v, uint64_t epoch)
 {
 	struct cst_index *x = cst_volume_index_get(v);
@@ -42,15 +41,6 @@ static struct cst_index *same_index(struct cst_volume *v, uint64_t epoch)
 	if (x)
 		cst_volume_index_put(v);
 	return NULL;
-}
-
-static void let_go(struct cst_volume *v, uint64_t name, uint64_t version, uint64_t epoch)
-{
-	struct cst_index *x = same_index(v, epoch);
-	if (!x)
-		return;
-	cst_index_entry_close(x, name, version);
-	cst_volume_index_put(v);
 }
 
 /* A block is not what it should be: it is no longer there, and takes no room. */
@@ -127,7 +117,7 @@ int cst_volume_work_complete(struct cst_volume *v, uint64_t name, uint64_t versi
 	struct cst_index_entry entry = {0};
 	struct cst_extent e = {.data = -1, .map = -1, .name = name, .version = version};
 	uint64_t epoch = 0;
-	int rc = hold(v, name, version, &entry, &epoch);
+	int rc = look_up(v, name, version, &entry, &epoch);
 	if (rc < 0)
 		return disk_outcome(v, rc, "completing an entry");
 	if (entry.kind != CST_ENTRY_EXTENT)
@@ -141,7 +131,6 @@ int cst_volume_work_complete(struct cst_volume *v, uint64_t name, uint64_t versi
 			cst_volume_index_put(v);
 		rc = rc == -ENOENT ? -EAGAIN : rc;
 	}
-	let_go(v, name, version, epoch);
 	return disk_outcome(v, rc, "completing an entry");
 }
 
@@ -150,7 +139,7 @@ void cst_volume_work_recount(struct cst_volume *v, uint64_t name, uint64_t versi
 	struct cst_index_entry entry = {0};
 	struct cst_extent e = {.data = -1, .map = -1, .name = name, .version = version};
 	uint64_t epoch = 0;
-	int rc = hold(v, name, version, &entry, &epoch);
+	int rc = look_up(v, name, version, &entry, &epoch);
 	if (rc < 0)
 		return;
 	if (entry.kind == CST_ENTRY_EXTENT && cst_extent_open(v->dir, NULL, false, &e) == 0) {
@@ -163,7 +152,15 @@ void cst_volume_work_recount(struct cst_volume *v, uint64_t name, uint64_t versi
 		}
 		cst_extent_close(&e);
 	}
-	let_go(v, name, version, epoch);
+}
+
+int cst_volume_work_charge(struct cst_index *x, uint64_t name, uint64_t version, int64_t bytes)
+{
+	struct cst_index_entry entry;
+	int rc = cst_index_charge(x, name, version, bytes);
+	if (rc == 0 && bytes > 0 && cst_index_entry_get(x, name, version, &entry) == 0 && entry.cached > entry.size)
+		cst_index_charge(x, name, version, -(int64_t)(entry.cached - entry.size));
+	return rc;
 }
 
 int cst_volume_work_reserve(struct cst_index *x, const struct cst_cache_identity *id, bool pin,

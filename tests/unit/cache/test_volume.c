@@ -311,6 +311,21 @@ static void damage_is_found_by_verifying(void **state)
 	cst_volume_close(a);
 }
 
+static void a_block_counts_once(void **state)
+{
+	struct fixture *f = *state;
+	struct cst_volume *a = must_open(f->path), *b = must_open(f->path);
+	struct call c = entry_open(a, "k", LARGE, CST_VOLUME_CREATE), d = entry_open(b, "k", LARGE, 0);
+	uint64_t empty = used(a);
+	assert_int_equal(fill_all(a, &c, "k", LARGE), 0);
+	assert_int_equal(fill_all(b, &d, "k", LARGE), 0);
+	assert_int_equal(used(a), empty + LARGE);
+	cst_volume_entry_close(c.handle);
+	cst_volume_entry_close(d.handle);
+	cst_volume_close(b);
+	cst_volume_close(a);
+}
+
 static void keeps_entries_over_a_restart(void **state)
 {
 	struct fixture *f = *state;
@@ -767,6 +782,66 @@ static void a_crowd_agrees(void **state)
 		cst_volume_close(v[i]);
 }
 
+struct churn {
+	struct cst_volume *volume;
+	int stop; /* atomic */
+	unsigned wrong;
+};
+
+static void *churn_handles(void *arg)
+{
+	struct churn *w = arg;
+	struct call calls[8] = {0};
+	for (unsigned i = 0; !__atomic_load_n(&w->stop, __ATOMIC_ACQUIRE); i++) {
+		char key[16];
+		snprintf(key, sizeof(key), "k%u", i % 5);
+		struct call *c = &calls[i % 8];
+		cst_volume_entry_close(c->handle);
+		*c = i % 3 ? entry_open(w->volume, key, LARGE, CST_VOLUME_CREATE) : put_small(w->volume, "s", 300, 0);
+		if (c->rc == 0 && i % 3)
+			cst_volume_charge(c->handle, i % 2 ? 100 : -100, NULL, NULL);
+		w->wrong += c->rc != 0 && c->rc != -EAGAIN;
+	}
+	for (unsigned i = 0; i < 8; i++)
+		cst_volume_entry_close(calls[i].handle);
+	return NULL;
+}
+
+/* Owners come and go while handles do. */
+static void handles_come_and_go_while_owners_change(void **state)
+{
+	struct fixture *f = *state;
+	struct cst_volume *owner = must_open(f->path), *stay[2] = {must_open(f->path), must_open(f->path)};
+	struct churn churn[2];
+	unsigned long threads[2];
+	for (int i = 0; i < 2; i++) {
+		churn[i] = (struct churn){.volume = stay[i]};
+		assert_int_equal(cst_thread_start(&threads[i], "churn", 0, churn_handles, &churn[i]), 0);
+	}
+	CST_AUTO_FREE char *lock = cst_xasprintf("%s/lock", f->path);
+	for (int round = 0; round < 3; round++) {
+		cst_volume_close(owner);
+		WAIT_UNTIL(cst_volume_is_owner(stay[0]) || cst_volume_is_owner(stay[1]));
+		owner = must_open(f->path);
+		/* Who is the owner loses it, and somebody gets it again. */
+		struct stat now;
+		assert_int_equal(unlink(lock), 0);
+		WAIT_UNTIL(stat(lock, &now) == 0 && (cst_volume_is_owner(stay[0]) || cst_volume_is_owner(stay[1]) ||
+						     cst_volume_is_owner(owner)));
+	}
+	for (int i = 0; i < 2; i++) {
+		__atomic_store_n(&churn[i].stop, 1, __ATOMIC_RELEASE);
+		pthread_join(threads[i], NULL);
+		assert_int_equal(churn[i].wrong, 0);
+	}
+	WAIT_UNTIL(cst_volume_is_owner(stay[0]) || cst_volume_is_owner(stay[1]) || cst_volume_is_owner(owner));
+	struct cst_index_stats stats;
+	WAIT_UNTIL(cst_volume_stats(owner, &stats) == 0 && stats.in_use == 0);
+	cst_volume_close(owner);
+	cst_volume_close(stay[0]);
+	cst_volume_close(stay[1]);
+}
+
 struct burst {
 	pthread_mutex_t lock;
 	unsigned answers;
@@ -859,6 +934,7 @@ int main(void)
 		cmocka_unit_test(memory_does_the_same),
 		TEST(blocking_in_an_answer_is_refused),
 		TEST(damage_is_found_by_verifying),
+		TEST(a_block_counts_once),
 		TEST(keeps_entries_over_a_restart),
 		TEST(administration_from_both_sides),
 		TEST(the_next_takes_over),
@@ -870,6 +946,7 @@ int main(void)
 		TEST(a_dead_client_leaves_nothing),
 		TEST(strangers_commit_nothing),
 		TEST(a_crowd_agrees),
+		TEST(handles_come_and_go_while_owners_change),
 		TEST(requests_are_pipelined),
 		TEST(a_client_dies_with_its_hands_full),
 	};
