@@ -40,6 +40,23 @@ check "what was there counts as done" test "$(jq -s '.[-1].objects_done' "$WORK/
 store_stats_reset
 check "a third run" load --quiet
 check "fetches nothing" equal "$(store_stat '.requests.GetObject // 0')" 0
+
+# Ctrl-C: what is under way is kept as far as it came.
+"$CISTERN" load oss://demo/data/ --cache-dir "$WORK/cache2" --endpoint "$STORE_URL" --anonymous --parallel 4 >"$WORK/out" 2>&1 &
+pid=$!
+store_stats_reset
+check "another one is under way" wait_for 60 sent_more_than $((total / 2))
+kill -INT "$pid"
+status=0
+wait "$pid" || status=$?
+check "interrupted: status 1" equal "$status" 1
+check "it says how to go on, and what was not reached" has "$WORK/out" '^Loaded [0-9]+ files?, [0-9]+ not reached; .*'
+check "and to run it again" has "$WORK/out" "the same command goes on"
+wait_for 30 idle || fail "the store still sends"
+store_stats_reset
+check "run again, it ends well" "$CISTERN" load oss://demo/data/ --cache-dir "$WORK/cache2" --endpoint "$STORE_URL" --anonymous --quiet
+check "with less than all" test "$(sent)" -le $((total / 2 + 4 * 5000000))
+
 start_mount oss://demo "$mnt" --cache-dir "$cache"
 check "every byte is right" diff -r "$demo" "$mnt"
 check "unmounted" stop_mount

@@ -106,4 +106,10 @@ sed 's/^/# /' "$WORK/.check"
 check "some were passed through" test "$(mount_stat .opens.passthrough)" -ge 10
 check "some were not" test "$(mount_stat .opens.page_cache)" -ge 10
 check "all are closed" wait_for 20 sh -c "[ \$('$CISTERN' stats '$mnt' --json | jq .files.open_files) = 0 ]"
-check "unmounted" stop_mount
+# Ended while files are open in both modes: who has them gets an error, the process leaves nothing behind.
+"$CISTERN" load "$mnt/f0" --quiet >/dev/null
+exec 3<"$mnt/f0" 4<"$mnt/f1" 5<"$mnt/f0"
+check "open for the end" test "$(mount_stat .files.open_files)" -ge 3
+check "ended while files are open" stop_mount
+check_not "a detached mount serves nobody" ls "$mnt/f0"
+exec 3<&- 4<&- 5<&-
