@@ -495,11 +495,13 @@ static int find_room(const struct cst_cache_level *level, unsigned path, const s
 	}
 	uint64_t most = total > plan->keep_free ? total - plan->keep_free : 0;
 	if (quota > most) {
-		char asked[CST_SIZE_TEXT], has[CST_SIZE_TEXT];
+		char asked[CST_SIZE_TEXT], has[CST_SIZE_TEXT], kept[CST_SIZE_TEXT];
 		cst_format_size(quota, asked);
 		cst_format_size(most, has);
-		cst_log_warn("cache directory %s: its file system is smaller than the quota of %s; using %s", plan->dir,
-			     asked, has);
+		cst_format_size(plan->keep_free, kept);
+		cst_log_warn(
+			"cache directory %s: the quota of %s is more than its file system has beside the %s that stay free; using %s",
+			plan->dir, asked, kept, has);
 		plan->quota = most;
 	}
 	if (plan->quota < QUOTA_MIN) {
