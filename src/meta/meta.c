@@ -1,7 +1,7 @@
 /* The context of a mount's metadata: operations under way, the limit on HEADs, the memory of listings. */
 #include "meta/internal.h"
 
-#define HEADS_MAX 64
+#define HEADS_MAX 112 /* of which the bucket lets 64 go at once, and more when some stall */
 #define LOOKUP_PAGES 4
 #define MISS_WINDOW (30 * CST_NS_PER_S)
 #define LISTING_BYTES (UINT64_C(64) << 20)

@@ -63,9 +63,11 @@ struct cst_object_tuning {
 
 TAILQ_HEAD(cst_op_queue, cst_object_op);
 
-/* Who waits behind whom: those that take no bandwidth and those that do in the order of their coming, where both may go; reads
- * ahead behind them, for a second. */
-enum cst_op_lane { CST_LANE_META, CST_LANE_DEMAND, CST_LANE_BACKGROUND, CST_LANES };
+/* Who waits behind whom: all but those that read ahead in the order of their coming, where more than one may go; these behind
+ * the others, for a second. HEADs wait for their number, too, GETs for bandwidth. */
+enum cst_op_lane { CST_LANE_HEAD, CST_LANE_LIST, CST_LANE_DEMAND, CST_LANE_BACKGROUND, CST_LANES };
+#define CST_HEADS_AT_ONCE 64
+#define CST_HEADS_MOST 112 /* with those that have gone unanswered for a second */
 
 struct cst_signer; /* signer.c: the current credential with its derived key */
 
@@ -89,7 +91,8 @@ struct cst_bucket {
 	struct cst_op_queue queues[CST_LANES], spare;
 	uint64_t order; /* of the last that queued */
 	struct cst_allowance requests, bandwidth;
-	int64_t pace_at; /* when the first of those that wait for them may go; 0: none does */
+	unsigned heads, late_heads; /* under way: those that count, and those that have stalled */
+	int64_t pace_at;	    /* when the first of those that wait for them may go; 0: none does */
 	bool pace_posted;
 	struct cst_pace pace;
 	unsigned hedge_credit;	    /* in twentieths of a second request */
@@ -138,6 +141,7 @@ struct cst_object_op {
 	int64_t wake_at;
 	uint64_t order; /* QUEUED: its place */
 	int64_t queued_at;
+	bool late;			 /* a HEAD that has stalled */
 	bool limited;			 /* it waits for its allowance */
 	bool was_limited;		 /* it has, once */
 	uint64_t paid;			 /* bytes that the attempt has taken from the bandwidth */
@@ -219,6 +223,7 @@ void cst_op_left_locked(struct cst_object_op *op, bool last, uint64_t paid, size
 void cst_op_start_queued(struct cst_bucket *b); /* those that wait, if they may go now */
 void cst_op_ref(struct cst_object_op *op);
 void cst_op_unref(struct cst_object_op *op);
+int64_t cst_op_on_head_alarm(void *arg);
 void cst_op_free_spare(struct cst_bucket *b);
 /* The attempt ended; decides what is next. Called without the lock. */
 void cst_op_finish(struct cst_object_op *op, int rc);

@@ -74,7 +74,8 @@ struct cst_object_info {
 	bool has_crc64;
 };
 
-/* HEAD: everything. With meta_only_size (OSS GetObjectMeta) only size, mtime and etag, cheaper for the store. */
+/* HEADs go 64 at a time (those that have gone unanswered for a second don't count, up to 112), the others in order.
+ * HEAD: everything. With meta_only_size (OSS GetObjectMeta) only size, mtime and etag, cheaper for the store. */
 typedef void (*cst_object_head_fn)(void *arg, int rc, const struct cst_object_info *info, const struct cst_error *err);
 struct cst_object_op *cst_object_head(struct cst_bucket *b, struct cst_slice key, bool light, cst_object_head_fn fn,
 				      void *arg);

@@ -133,7 +133,9 @@ static bool waiting(const struct cst_object_op *op)
 
 static enum cst_op_lane lane_of(const struct cst_object_op *op)
 {
-	return op->kind != CST_OP_GET ? CST_LANE_META : op->background ? CST_LANE_BACKGROUND : CST_LANE_DEMAND;
+	if (op->kind != CST_OP_GET)
+		return op->kind == CST_OP_HEAD ? CST_LANE_HEAD : CST_LANE_LIST;
+	return op->background ? CST_LANE_BACKGROUND : CST_LANE_DEMAND;
 }
 
 static void leave_wait_locked(struct cst_object_op *op)
@@ -243,6 +245,8 @@ uint64_t cst_op_enter_locked(struct cst_object_op *op, uint64_t from)
 	int64_t now = cst_now();
 	uint64_t bytes = op->kind == CST_OP_GET ? op->length - from : 0;
 	op->state = CST_OP_RUNNING;
+	op->late = false;
+	b->heads += op->kind == CST_OP_HEAD;
 	b->limiter.in_flight++;
 	cst_allowance_take(&b->requests, now, 1);
 	cst_allowance_take(&b->bandwidth, now, (double)bytes);
@@ -255,6 +259,8 @@ void cst_op_left_locked(struct cst_object_op *op, bool last, uint64_t paid, size
 	b->limiter.in_flight--;
 	if (last)
 		op->state = CST_OP_NEW;
+	if (op->kind == CST_OP_HEAD)
+		*(op->late ? &b->late_heads : &b->heads) -= 1;
 	if (op->kind == CST_OP_GET)
 		cst_allowance_correct(&b->bandwidth, (double)received - (double)paid);
 }
@@ -262,6 +268,27 @@ void cst_op_left_locked(struct cst_object_op *op, bool last, uint64_t paid, size
 static void enter_locked(struct cst_object_op *op)
 {
 	op->paid = cst_op_enter_locked(op, op->sift ? 0 : op->got);
+}
+
+/* A HEAD that stalls makes room for another one. */
+int64_t cst_op_on_head_alarm(void *arg)
+{
+	struct cst_object_op *op = arg;
+	struct cst_bucket *b = op->bucket;
+	pthread_mutex_lock(&b->lock);
+	bool first = !op->late; /* it may ring again on another connection */
+	op->late = true;
+	b->heads -= first;
+	b->late_heads += first;
+	pthread_mutex_unlock(&b->lock);
+	cst_op_start_queued(b);
+	return 0;
+}
+
+static bool crowded_locked(const struct cst_object_op *op)
+{
+	const struct cst_bucket *b = op->bucket;
+	return op->kind == CST_OP_HEAD && (b->heads >= CST_HEADS_AT_ONCE || b->heads + b->late_heads >= CST_HEADS_MOST);
 }
 
 /* From when on our own limits let it go. */
@@ -272,14 +299,15 @@ static int64_t allowed_at_locked(const struct cst_object_op *op, int64_t now)
 	return op->kind == CST_OP_GET ? cst_max(at, cst_allowance_when(&b->bandwidth, now)) : at;
 }
 
-/* Does somebody wait whom a new one must not overtake? Those that only wait for bandwidth are no hindrance to others. */
+/* Does somebody wait whom a new one must not overtake? Those that wait for what it does not need are no hindrance. */
 static bool behind_others_locked(const struct cst_object_op *op)
 {
 	const struct cst_bucket *b = op->bucket;
 	enum cst_op_lane lane = lane_of(op);
 	bool full = b->limiter.limit > 0;
 	for (int i = 0; i < CST_LANES; i++)
-		if (!TAILQ_EMPTY(&b->queues[i]) && (i <= (int)lane || (full && i != CST_LANE_BACKGROUND)))
+		if (!TAILQ_EMPTY(&b->queues[i]) && (i == (int)lane || (full && i != CST_LANE_BACKGROUND) ||
+						    (lane == CST_LANE_BACKGROUND && i == CST_LANE_DEMAND)))
 			return true;
 	return false;
 }
@@ -297,7 +325,7 @@ static void queue_locked(struct cst_object_op *op, int64_t now, bool limited)
 		__atomic_fetch_add(&b->stats.limited, 1, __ATOMIC_RELAXED);
 	op->was_limited |= limited;
 	/* What waits for our own limits is drawn along; only a fixed deadline needs a timer. */
-	if (!limited || op->deadline_fixed)
+	if ((!limited && !crowded_locked(op)) || op->deadline_fixed)
 		post_locked(op);
 }
 
@@ -316,9 +344,10 @@ static void try_start(struct cst_object_op *op)
 		op->state = CST_OP_BACKOFF;
 		op->wake_at = cst_min(b->limiter.pause_until, op->deadline);
 		post_locked(op);
-	} else if (limited || !cst_limiter_may_start(&b->limiter) || (op->sent == 0 && behind_others_locked(op))) {
+	} else if (limited || crowded_locked(op) || !cst_limiter_may_start(&b->limiter) ||
+		   (op->sent == 0 && behind_others_locked(op))) {
 		/* A new one does not overtake those who wait; without this, who starts the next from its callback always would. */
-		queue_locked(op, now, limited || b->pace_at);
+		queue_locked(op, now, limited || (b->pace_at && !crowded_locked(op)));
 	} else {
 		enter_locked(op);
 	}
@@ -347,7 +376,7 @@ static struct cst_object_op *next_locked(struct cst_bucket *b, int64_t now)
 	struct cst_object_op *best = NULL;
 	for (int i = 0; i < CST_LANES; i++) {
 		struct cst_object_op *op = TAILQ_FIRST(&b->queues[i]);
-		if (!op || allowed_at_locked(op, now) > now)
+		if (!op || crowded_locked(op) || allowed_at_locked(op, now) > now)
 			continue;
 		if (!best || (op->order < best->order && (i != CST_LANE_BACKGROUND || now - op->queued_at > PATIENCE)))
 			best = op;
@@ -388,9 +417,11 @@ static void on_pace_task(struct cst_task *task)
 static void wait_for_allowance_locked(struct cst_bucket *b, int64_t now)
 {
 	int64_t at = INT64_MAX;
-	for (int i = 0; i < CST_LANES; i++)
-		if (!TAILQ_EMPTY(&b->queues[i]))
-			at = cst_min(at, allowed_at_locked(TAILQ_FIRST(&b->queues[i]), now));
+	for (int i = 0; i < CST_LANES; i++) {
+		const struct cst_object_op *op = TAILQ_FIRST(&b->queues[i]);
+		if (op && !crowded_locked(op))
+			at = cst_min(at, allowed_at_locked(op, now));
+	}
 	if (at == INT64_MAX || (b->pace_at && b->pace_at <= at))
 		return;
 	b->pace_at = at;

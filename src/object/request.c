@@ -6,6 +6,7 @@
 
 #include <inttypes.h>
 
+#define HEAD_LATE CST_NS_PER_S
 #define PARAMS_MAX 8
 struct params {
 	struct cst_sign_param list[PARAMS_MAX];
@@ -171,6 +172,10 @@ struct cst_http_call *cst_op_send(struct cst_object_op *op)
 		.on_done = cst_op_on_done,
 		.arg = op,
 	};
+	if (op->kind == CST_OP_HEAD) {
+		req.alarm_after = HEAD_LATE;
+		req.on_alarm = cst_op_on_head_alarm;
+	}
 	if (op->kind == CST_OP_GET && !op->sift) {
 		req.into = op->rest;
 		req.into_count = op->rest_count;

@@ -11,7 +11,7 @@ static int64_t fixture_wall(void *arg)
 void fixture_start(struct fixture *f, scripted_fn fn, const void *arg, const struct cst_bucket_config *config)
 {
 	struct cst_bucket_config c = config ? *config : (struct cst_bucket_config){.cloud = CST_CLOUD_OSS};
-	struct cst_http_client_config h = {.max_connections = 64};
+	struct cst_http_client_config h = {.max_connections = 128};
 	struct cst_error err = CST_ERROR_INIT;
 	char text[CST_ERROR_TEXT_MAX];
 	*f = (struct fixture){.credentials = c.credentials};

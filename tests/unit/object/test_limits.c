@@ -190,12 +190,59 @@ static void requests_per_second(void **state)
 	fixture_stop(&f);
 }
 
+/* ---- HEADs ---- */
+
+static enum scripted_end serve_or_stall(const void *arg, unsigned n, const char *request, struct cst_buf *out)
+{
+	return strstr(request, "/stalled") ? SCRIPTED_STALL : serve(arg, n, request, out);
+}
+
+static void stalled_heads_make_room(void **state)
+{
+	(void)state;
+	struct fixture f;
+	static struct outcome heads[CST_HEADS_AT_ONCE], good[4];
+	struct cst_object_op *ops[CST_HEADS_AT_ONCE], *others[4];
+	fixture_start(&f, serve_or_stall, NULL, NULL);
+	for (unsigned i = 0; i < CST_ARRAY_LEN(ops); i++) {
+		outcome_init(&heads[i]);
+		ops[i] = cst_object_head(f.bucket, CST_SLICE("stalled"), true, outcome_head, &heads[i]);
+	}
+	for (unsigned i = 0; i < CST_ARRAY_LEN(others); i++) {
+		outcome_init(&good[i]);
+		others[i] = cst_object_head(f.bucket, CST_SLICE("good"), true, outcome_head, &good[i]);
+	}
+	pthread_mutex_lock(&f.bucket->lock);
+	assert_int_equal(f.bucket->heads + f.bucket->late_heads, CST_HEADS_AT_ONCE);
+	pthread_mutex_unlock(&f.bucket->lock);
+	begin(&f, &demand, "demand", 4 * KIB, false, 0); /* not behind them */
+	assert_int_equal(end(&demand), 0);
+	for (unsigned i = 0; i < CST_ARRAY_LEN(others); i++) {
+		outcome_wait(&good[i]);
+		assert_int_equal(good[i].rc, 0);
+		cst_object_release(others[i]);
+		outcome_fini(&good[i]);
+	}
+	for (unsigned i = 0; i < CST_ARRAY_LEN(ops); i++)
+		cst_object_cancel(ops[i]);
+	for (unsigned i = 0; i < CST_ARRAY_LEN(ops); i++) {
+		outcome_wait(&heads[i]);
+		assert_int_equal(heads[i].rc, -ECANCELED);
+		cst_object_release(ops[i]);
+		outcome_fini(&heads[i]);
+	}
+	assert_int_equal(f.bucket->heads, 0);
+	assert_int_equal(f.bucket->late_heads, 0);
+	fixture_stop(&f);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(who_waits_behind_whom),     cmocka_unit_test(hurried),
 		cmocka_unit_test(cancelled_at_once),	     cmocka_unit_test(deadlines),
 		cmocka_unit_test(what_did_not_come_is_free), cmocka_unit_test(requests_per_second),
+		cmocka_unit_test(stalled_heads_make_room),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
