@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Small files opened in the order of the listing are fetched ahead, one GET each; in another order, or switched off, they are not.
-# timeout: 180
+# timeout: 240
+# sanitize
 . "$(dirname "$0")/lib.sh"
 requires jq curl python3
 requires_fuse
