@@ -21,6 +21,11 @@ static int setup(void **state)
 	return rc;
 }
 
+static int no_rewriting(void **state)
+{
+	return fixture_new(state, QUOTA);
+}
+
 static uint64_t size_of(unsigned n)
 {
 	return n % 2 ? LARGE + n : 1000 + n * 977;
@@ -210,6 +215,71 @@ static void test_damage_is_not_a_torn_tail(void **state)
 	index_delete(x);
 }
 
+/* As a killed process leaves it; *synced: bytes of the log that a power cut leaves. */
+static void kill_index(struct fixture *f, uint64_t *synced)
+{
+	struct cst_index *x = f->x;
+	pthread_mutex_lock(&x->log_io);
+	pthread_mutex_lock(&x->lock);
+	x->rc = -EIO; /* nothing is written or removed any more */
+	*synced = x->log_void ? 0 : x->log.synced * RECORD_SIZE;
+	pthread_mutex_unlock(&x->lock);
+	pthread_mutex_unlock(&x->log_io);
+	cst_index_close(cst_steal(f->x));
+}
+
+static bool is_leaving(struct fixture *f)
+{
+	pthread_mutex_lock(&f->x->lock);
+	bool some = f->x->leaving || f->x->reaping;
+	pthread_mutex_unlock(&f->x->lock);
+	return some;
+}
+
+/* What follows the bad record is gone for good, also when the log goes on over it. */
+static void test_tail_is_cut(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t synced;
+	struct cst_index_entry e = fill(f, 1, LARGE, 0);
+	close_entry(f, &e);
+	assert_int_equal(log_sync(f->x), 0);
+	uint64_t bad = f->x->log.records;
+	for (unsigned i = 0; i < 31; i++)
+		assert_int_equal(cst_index_pin(f->x, e.name, e.version, i % 2 == 0), 0);
+	assert_int_equal(log_flush(f->x), 0);
+	kill_index(f, &synced);
+	CST_AUTO_CLOSE int log = openat(f->dir, "index.log", O_RDWR | O_CLOEXEC);
+	assert_int_equal(pwrite(log, "\xff", 1, (off_t)(bad * RECORD_SIZE + 20)), 1);
+	for (unsigned i = 0; i < 2; i++) {
+		fixture_open(f);
+		assert_int_equal(stats_of(f).entries, 1);
+		assert_int_equal(stats_of(f).pinned, 0);
+		kill_index(f, &synced);
+	}
+}
+
+/* When the files of a complete entry are gone, its removal is on the disk. */
+static void test_removal_is_synced_first(void **state)
+{
+	struct fixture *f = *state;
+	for (unsigned i = 0; i < 5; i++) {
+		struct cst_index_entry e = fill(f, 1, LARGE, 0);
+		assert_int_equal(cst_index_complete(f->x, e.name, e.version), 0);
+		close_entry(f, &e);
+		assert_int_equal(cst_index_drop(f->x, e.name, e.version), 0);
+		pthread_mutex_lock(&f->x->lock);
+		uint64_t records = f->x->log.records;
+		pthread_mutex_unlock(&f->x->lock);
+		eventually(!file_exists(f, &e));
+		pthread_mutex_lock(&f->x->lock);
+		uint64_t synced = f->x->log.synced;
+		pthread_mutex_unlock(&f->x->lock);
+		assert_true(synced >= records);
+		eventually(!is_leaving(f));
+	}
+}
+
 /* ---- random work, kills, power cuts ---- */
 
 struct model {
@@ -351,19 +421,6 @@ static void verify_entry(struct fixture *f, unsigned i, unsigned version)
 			cst_extent_close(&x);
 	}
 	close_entry(f, &e);
-}
-
-/* As a killed process leaves it; *synced: bytes of the log that a power cut leaves. */
-static void kill_index(struct fixture *f, uint64_t *synced)
-{
-	struct cst_index *x = f->x;
-	pthread_mutex_lock(&x->log_io);
-	pthread_mutex_lock(&x->lock);
-	x->rc = -EIO; /* nothing is written or removed any more */
-	*synced = x->log_void ? 0 : x->log.synced * RECORD_SIZE;
-	pthread_mutex_unlock(&x->lock);
-	pthread_mutex_unlock(&x->log_io);
-	cst_index_close(cst_steal(f->x));
 }
 
 static void cut_power(struct fixture *f, struct model *m, uint64_t synced)
@@ -609,6 +666,8 @@ int main(void)
 		cmocka_unit_test(test_record_format),
 		cmocka_unit_test_setup_teardown(test_log_cut_anywhere, setup, fixture_free),
 		cmocka_unit_test_setup_teardown(test_damage_is_not_a_torn_tail, setup, fixture_free),
+		cmocka_unit_test_setup_teardown(test_tail_is_cut, no_rewriting, fixture_free),
+		cmocka_unit_test_setup_teardown(test_removal_is_synced_first, no_rewriting, fixture_free),
 		cmocka_unit_test_setup_teardown(test_random_lives, setup, fixture_free),
 		cmocka_unit_test_setup_teardown(test_killed, setup, fixture_free),
 		cmocka_unit_test_setup_teardown(test_unlogged_files, setup, fixture_free),

@@ -286,7 +286,7 @@ static void test_beats_lru(void **state)
 	lru.room = (unsigned)most;
 	for (unsigned i = 0; i < accesses; i++)
 		lru_use(&lru, trace[i]);
-	print_message("hits of %u: S3-FIFO %llu, LRU %llu, %llu entries\n", accesses, (unsigned long long)hits,
+	print_message("# hits of %u: S3-FIFO %llu, LRU %llu, %llu entries\n", accesses, (unsigned long long)hits,
 		      (unsigned long long)lru.hits, (unsigned long long)most);
 	assert_true(most > 3000 && most <= 4096);
 	assert_true(hits >= lru.hits);
@@ -323,7 +323,7 @@ static void test_a_million(void **state)
 	int64_t made = cst_now() - start;
 	eventually(log_sync(f->x) == 0);
 	uint64_t took = heap() - before, counted = stats_of(f).memory;
-	print_message("%u entries: %.1f bytes each counted, %.1f of heap; %.2f us each, longest %.2f ms\n", many,
+	print_message("# %u entries: %.1f bytes each counted, %.1f of heap; %.2f us each, longest %.2f ms\n", many,
 		      (double)counted / many, (double)took / many, (double)made / many / 1e3, (double)longest / 1e6);
 	assert_int_equal(stats_of(f).entries, many);
 	if (!SANITIZED) {
@@ -333,7 +333,7 @@ static void test_a_million(void **state)
 	fixture_close(f);
 	start = cst_now();
 	fixture_open(f);
-	print_message("opened again in %.0f ms\n", (double)(cst_now() - start) / 1e6);
+	print_message("# opened again in %.0f ms\n", (double)(cst_now() - start) / 1e6);
 	assert_int_equal(stats_of(f).entries, many);
 	void *done = f;
 	fixture_free(&done);
