@@ -6,7 +6,7 @@
 
 struct cst_fuse_init_wish {
 	bool readdirplus;
-	bool auto_cache;	 /* the kernel drops pages when mtime or size change */
+	bool auto_cache; /* the kernel drops pages when mtime or size change */
 	bool passthrough;
 	unsigned max_background; /* 0: derived from memory */
 	uint64_t memory;	 /* the mount's budget, bytes */
