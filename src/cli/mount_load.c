@@ -344,7 +344,9 @@ static int with_run(struct cst_mount_loads *loads, struct cst_slice id, bool can
 	if (cancel)
 		cst_load_cancel(r->load);
 	pthread_mutex_lock(&loads->lock);
-	tell_run(r, true, parameter(query, "failures"), json);
+	/* Who cancels still comes to hear how it ended. */
+	tell_run(r, !cancel, parameter(query, "failures"), json);
+	r->asked = cst_now();
 	add_end_error(r, json);
 	cst_buf_add_char(json, '\n');
 	r->busy--;
