@@ -12,6 +12,7 @@
 #define ADMIN_WAIT (5 * CST_NS_PER_S)
 #define TOUCH_DELAY (1 * CST_NS_PER_S)
 #define WORK_THREADS 8
+#define OPEN_THREADS 4
 #define SYNC_THREADS 2
 
 /* ---- the owner's use of the index ---- */
@@ -557,10 +558,12 @@ static int start_thread(struct cst_volume *v)
 	if (v->epoll < 0 || v->wake < 0 || epoll_ctl(v->epoll, EPOLL_CTL_ADD, v->wake, &event) < 0)
 		return -errno;
 	v->pool = cst_pool_new("cache-work", WORK_THREADS);
+	v->open_pool = cst_pool_new("cache-open", OPEN_THREADS);
 	v->sync_pool = cst_pool_new("cache-sync", SYNC_THREADS);
 	int rc = cst_thread_start(&v->thread, "cache-volume", 0, cst_volume_thread, v);
 	if (rc < 0) {
 		cst_pool_free(v->pool);
+		cst_pool_free(v->open_pool);
 		cst_pool_free(v->sync_pool);
 	}
 	return rc;
@@ -614,6 +617,7 @@ void cst_volume_close(struct cst_volume *v)
 	cst_volume_wake(v);
 	pthread_join(v->thread, NULL);
 	cst_pool_free(v->pool);
+	cst_pool_free(v->open_pool);
 	cst_pool_free(v->sync_pool);
 	CST_ASSERT(TAILQ_EMPTY(&v->handles));
 	if (v->index)

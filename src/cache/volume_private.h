@@ -2,7 +2,8 @@
  *
  * Threads: any thread calls the functions of volume.h. One service thread for each volume (volume_thread.c) elects, accepts and reads
  * sockets, sends what did not fit at once, delivers replies, gathers touches, and looks every two seconds whether the directory
- * is still there. Two pools do what blocks: `pool` (charges, new entries, slots), `sync_pool` (verify and fdatasync).
+ * is still there. Three pools do what blocks: `pool` (charges, new entries, slots: may wait for
+ * room), `open_pool` (other processes' opens: may read a map), `sync_pool` (verify and fdatasync).
  *
  * Locks, in this order: `gate` (read: the index is used; write: it comes or goes), `lock` (role, handles, requests, queues), a connection's own.
  * Callbacks are made without any of them.
@@ -146,7 +147,7 @@ struct cst_volume {
 	dev_t device; /* of dir */
 	ino_t inode;
 	bool memory; /* tmpfs: writing does not wait */
-	struct cst_pool *pool, *sync_pool;
+	struct cst_pool *pool, *open_pool, *sync_pool;
 	unsigned long thread;
 	int epoll, wake;
 

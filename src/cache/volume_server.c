@@ -491,13 +491,16 @@ static bool take_packet(struct cst_volume_conn *c, const uint8_t *packet, size_t
 		send_message(c, &reply);
 		return true;
 	}
-	/* An open may have to look at a map, after an unclean stop. */
-	bool blocks = m.type == CST_VMSG_OPEN || m.type == CST_VMSG_RESERVE || m.type == CST_VMSG_DROP ||
-		      m.type == CST_VMSG_PIN || m.type == CST_VMSG_RULE || (m.type == CST_VMSG_CHARGE && m.bytes > 0);
+	bool blocks = m.type == CST_VMSG_RESERVE || m.type == CST_VMSG_DROP || m.type == CST_VMSG_PIN ||
+		      m.type == CST_VMSG_RULE || (m.type == CST_VMSG_OPEN && (m.flags & CST_VOLUME_CREATE)) ||
+		      (m.type == CST_VMSG_CHARGE && m.bytes > 0);
 	if (m.type == CST_VMSG_COMPLETE)
 		submit(c, v->sync_pool, packet, len);
 	else if (blocks)
 		submit(c, v->pool, packet, len);
+	else if (m.type == CST_VMSG_OPEN)
+		/* It may have to look at a map, after an unclean stop; but never waits behind those who wait for room. */
+		submit(c, v->open_pool, packet, len);
 	else
 		serve(c, &m);
 	return true;
