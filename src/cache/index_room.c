@@ -13,7 +13,8 @@
 #include <sys/statvfs.h>
 
 #define LOOK_AFTER (UINT64_C(256) << 20) /* bytes charged */
-#define STEPS 512u			 /* of the policy, before the lock is let go */
+#define FULL_PACE (10 * CST_NS_PER_MS)
+#define STEPS 512u /* of the policy, before the lock is let go */
 #define GUARD_MOST \
 	(UINT64_C(64) << 20) /* bytes that the guard frees beyond what is needed, so as not to work for each MiB */
 #define INODES_BACK 64	     /* likewise */
@@ -216,6 +217,14 @@ static void evict(struct cst_index *x, uint32_t n)
 	index_drop_locked(x, n);
 }
 
+/* Others get the lock. */
+static void let_others(struct cst_index *x)
+{
+	pthread_mutex_unlock(&x->lock);
+	sched_yield();
+	pthread_mutex_lock(&x->lock);
+}
+
 /* Everything in the emptiest slab goes, so that its file can. False: there is none that can be emptied. */
 static bool empty_slab(struct cst_index *x)
 {
@@ -230,6 +239,8 @@ static bool empty_slab(struct cst_index *x)
 			continue;
 		policy_leave_locked(x, n);
 		evict(x, n);
+		if (slot % 256 == 255)
+			let_others(x);
 	}
 	slab_open_locked(x, s);
 	return true;
@@ -276,11 +287,11 @@ void *room_evictor(void *arg)
 			pthread_cond_broadcast(&x->room);
 		} else if (wait && !x->stopping) {
 			pthread_cond_wait(&x->evict_wake, &x->lock);
+		} else if (x->no_log) {
+			/* Slots give the disk nothing until their slab goes: see whether the log fits now. */
+			room_cond_wait_locked(x, &x->evict_wake, cst_now() + FULL_PACE);
 		} else {
-			/* Others get the lock between two rounds. */
-			pthread_mutex_unlock(&x->lock);
-			sched_yield();
-			pthread_mutex_lock(&x->lock);
+			let_others(x);
 		}
 	}
 	pthread_mutex_unlock(&x->lock);
