@@ -6,6 +6,7 @@
 #include "cli/cli.h"
 #include "cli/mount_load.h"
 
+#include <string.h>
 #include <sys/ioctl.h>
 
 #define BAR_EVERY (200 * CST_NS_PER_MS)
@@ -197,7 +198,11 @@ void cst_load_show_failure(struct cst_load_show *s, const char *key, const char 
 		return;
 	s->shown++;
 	cst_load_show_clear(s);
-	fprintf(stderr, "cistern: %s: %s\n", name.data ? name.data : "", why);
+	/* Most reasons name it themselves. */
+	if (name.len > 0 && strstr(why, name.data))
+		fprintf(stderr, "cistern: %s\n", why);
+	else
+		fprintf(stderr, "cistern: %s: %s\n", name.data ? name.data : "", why);
 }
 
 /* ---- the end ---- */
