@@ -58,7 +58,7 @@ int cst_parse_size(const char *text, uint64_t *bytes)
 	static const char letters[] = "KMGTPE";
 	uint64_t factor = 1;
 	char upper = (char)(*p & ~0x20);
-	const char *at = *p ? strchr(letters, upper) : NULL;
+	const char *at = upper ? strchr(letters, upper) : NULL; /* a blank becomes 0 */
 	if (at) {
 		factor = UINT64_C(1) << (10 * (at - letters + 1));
 		p++;

@@ -70,6 +70,7 @@ bool cst_glob_match(const char *pattern, struct cst_slice name)
 {
 	const char *p = pattern, *star = NULL, *stars = NULL;
 	size_t at = 0, star_at = 0, stars_at = 0;
+	bool none = false; /* no folder at all is being tried */
 	for (;;) {
 		if (p[0] == '*' && p[1] == '*') {
 			bool folder = p == pattern || p[-1] == '/';
@@ -79,7 +80,8 @@ bool cst_glob_match(const char *pattern, struct cst_slice name)
 			stars_at = at;
 			star = NULL;
 			/* A folder "**" is any number of folders, none included. */
-			if (folder && *p == '/')
+			none = folder && *p == '/';
+			if (none)
 				p++;
 			continue;
 		}
@@ -97,9 +99,10 @@ bool cst_glob_match(const char *pattern, struct cst_slice name)
 		} else if (star && star_at < name.len && name.data[star_at] != '/') {
 			p = star;
 			at = ++star_at;
-		} else if (stars && stars_at < name.len) {
+		} else if (stars && (none || stars_at < name.len)) {
 			p = stars;
-			at = ++stars_at;
+			at = none ? stars_at : ++stars_at;
+			none = false;
 			star = NULL;
 		} else {
 			return false;

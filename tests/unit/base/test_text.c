@@ -35,6 +35,7 @@ static void sizes(void **state)
 		{" 1", -EINVAL, 0},
 		{"1X", -EINVAL, 0},
 		{"1KiBs", -EINVAL, 0},
+		{"1 ", -EINVAL, 0},
 		{"nan", -EINVAL, 0},
 		{"0x10", -EINVAL, 0},
 		{"1e3", -EINVAL, 0},

@@ -166,6 +166,8 @@ static void patterns(void **state)
 		{"a/**/b", "a/xb", false},
 		{"**/b", "b", true},
 		{"**/b", "ab", false},
+		{"**/*", "/b", true},
+		{"a/**/b", "a//b", true},
 		{"a**b", "a/x/b", true},
 		{"**/*.bin", "x/y/z.bin", true},
 		{"**/*.bin", "z.bin", true},
