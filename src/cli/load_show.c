@@ -199,7 +199,7 @@ void cst_load_show_failure(struct cst_load_show *s, const char *key, const char 
 	s->shown++;
 	cst_load_show_clear(s);
 	/* Most reasons name it themselves. */
-	if (name.len > 0 && strstr(why, name.data))
+	if (name.data && strstr(why, name.data))
 		fprintf(stderr, "cistern: %s\n", why);
 	else
 		fprintf(stderr, "cistern: %s: %s\n", name.data ? name.data : "", why);

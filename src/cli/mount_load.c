@@ -84,7 +84,13 @@ static void free_run(struct run *r)
 {
 	struct cst_load_progress p;
 	cst_load_progress(r->load, &p);
-	if (!p.finished)
+	if (p.finished)
+		cst_log_info(
+			"load %u ended: %llu of %llu objects are there, %llu were fetched for it or completed, %llu failed",
+			r->id, (unsigned long long)p.objects_done, (unsigned long long)p.objects,
+			(unsigned long long)(p.objects_done - p.objects_skipped),
+			(unsigned long long)(p.objects_failed + p.objects_refused));
+	else
 		cst_log_info("load %u is cancelled: its command has gone", r->id);
 	cst_load_free(r->load);
 	cst_option_list_fini(&r->failures);
