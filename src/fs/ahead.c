@@ -3,7 +3,7 @@
  *
  * A *stream* is a place in a listing where opens move forward. It remembers which of the last 64 names were opened, so that sixteen workers
  * that take names in turn are one stream, and opens in random order are none: theirs lie too far apart. While at least half of what a stream
- * has passed was opened, its window grows with every open, up to 64 files.
+ * has passed was opened, its window grows with every open, up to 64 files; it shrinks when files wait long for their open.
  *
  * What is fetched ahead waits in a table by name, since the kernel may not have looked the name up yet. The open takes it over, so there is one
  * GET for a file. What nobody opens is given up after a while and counts against the directory, which then has to show more order before it
@@ -25,12 +25,16 @@
 #define BATCH 16u     /* started by one open */
 #define ENTRIES 512u  /* of all streams */
 #define BUCKETS 1024u /* a power of two */
-#define AGE (30 * CST_NS_PER_S)
-#define YOUNG (2 * CST_NS_PER_S) /* not given up for others */
-#define NEAR 64u		 /* names a stream remembers */
-#define FIRST_GAP 16u		 /* names that may lie between the first opens of a stream */
-#define TRUST 3			 /* opens in a row that begin a stream */
-#define DISTRUST 24		 /* where much was fetched for nothing */
+#define LEAST_WINDOW 2u
+#define AGE (60 * CST_NS_PER_S)
+#define YOUNG (10 * CST_NS_PER_S) /* not given up for others */
+/* How long before its open a file was asked for: a window grows below the first, and shrinks above the second. */
+#define LEAD_ENOUGH (2 * CST_NS_PER_S)
+#define LEAD_MOST (5 * CST_NS_PER_S)
+#define NEAR 64u      /* names a stream remembers */
+#define FIRST_GAP 16u /* names that may lie between the first opens of a stream */
+#define TRUST 3	      /* opens in a row that begin a stream */
+#define DISTRUST 24   /* where much was fetched for nothing */
 #define SCORE_MAX 1024u
 #define UNDER_WAY 16u  /* opens whose first READ has yet to come */
 #define LOADED 64u     /* so many in a row in the cache: the directory is loaded, */
@@ -170,7 +174,7 @@ TAILQ_HEAD(entry_list, entry);
 static void give_up_locked(struct fs_ahead *a, int64_t age, unsigned most, struct entry_list *out)
 {
 	struct entry *e;
-	int64_t before = cst_now() - age;
+	int64_t before = a->fs->config.clock() - age;
 	while (most-- > 0 && (e = TAILQ_FIRST(&a->ages)) != NULL && e->at < before) {
 		struct ahead_dir *d = find_dir_locked(a, e->parent);
 		if (d)
@@ -226,17 +230,24 @@ static bool in_order(const struct ahead_dir *d, const struct stream *s)
 	return opened >= least && opened * 2 >= span;
 }
 
-static void advance(struct ahead_dir *d, struct stream *s, size_t at)
+/* lead: how long the file that opens has waited; 0: it was not fetched ahead. */
+static unsigned next_window(const struct stream *s, int64_t lead)
+{
+	if (s->window == 0)
+		return FIRST_WINDOW;
+	if (lead > LEAD_MOST)
+		return cst_max(s->window / 2, LEAST_WINDOW);
+	return lead > LEAD_ENOUGH ? s->window : cst_min(s->window + 2, FILES_AHEAD);
+}
+
+static void advance(struct ahead_dir *d, struct stream *s, size_t at, int64_t lead)
 {
 	if (at > s->front) {
 		s->seen = at - s->front < NEAR ? s->seen << (at - s->front) : 0;
 		s->front = at;
 	}
 	s->seen |= UINT64_C(1) << (s->front - at);
-	if (!in_order(d, s))
-		s->window = 0;
-	else
-		s->window = s->window == 0 ? FIRST_WINDOW : cst_min(s->window + 2, FILES_AHEAD);
+	s->window = in_order(d, s) ? next_window(s, lead) : 0;
 	s->until = cst_max(s->until, s->front + 1);
 }
 
@@ -293,7 +304,7 @@ static struct entry *entry_new_locked(struct collect *c, const struct cst_name_v
 	cst_ref_get(&e->ref); /* of who starts it */
 	e->ahead = a;
 	e->parent = c->parent->id->node;
-	e->at = cst_now();
+	e->at = a->fs->config.clock();
 	e->size = view->size;
 	memcpy(e->etag, view->etag, sizeof(e->etag));
 	e->len = len;
@@ -414,13 +425,14 @@ static void start(struct fs_ahead *a, struct entry *e)
 
 /* ---- opens ---- */
 
-/* What was fetched ahead of this open becomes the inode's. */
-static void take_locked(struct fs_ahead *a, struct cst_inode *inode, struct entry_list *old)
+/* What was fetched ahead of this open becomes the inode's. Returns how long it has waited, 0: there is nothing. */
+static int64_t take_locked(struct fs_ahead *a, struct cst_inode *inode, struct entry_list *old)
 {
 	struct cst_slice name = {cst_inode_name(inode), inode->id->name_len};
 	struct entry *e = find_locked(a, inode->id->parent, name);
 	if (!e)
-		return;
+		return 0;
+	int64_t lead = a->fs->config.clock() - e->at;
 	if (e->size == inode->id->size && strcmp(e->etag, cst_inode_etag(inode)) == 0) {
 		struct ahead_dir *d = find_dir_locked(a, e->parent);
 		if (d)
@@ -434,9 +446,11 @@ static void take_locked(struct fs_ahead *a, struct cst_inode *inode, struct entr
 	}
 	unlist_locked(a, e);
 	TAILQ_INSERT_TAIL(old, e, age);
+	return lead;
 }
 
-static void look_locked(struct fs_ahead *a, struct cst_inode *inode, struct cst_dir *dir, struct collect *c)
+static void look_locked(struct fs_ahead *a, struct cst_inode *inode, struct cst_dir *dir, int64_t lead,
+			struct collect *c)
 {
 	struct cst_dir_place place;
 	if (cst_dir_place(dir, cst_inode_name(inode), &place) < 0)
@@ -448,7 +462,7 @@ static void look_locked(struct fs_ahead *a, struct cst_inode *inode, struct cst_
 	}
 	struct stream *s = stream_locked(a, d, place.at);
 	score(&d->opens, &d->reads);
-	advance(d, s, place.at);
+	advance(d, s, place.at, lead);
 	if (d->there >= LOADED && a->now % LOOK_EACH != 0)
 		return;
 	/* A quarter of the window at a time, so that a walk pays. */
@@ -467,9 +481,9 @@ void fs_ahead_open(struct fs_ahead *a, struct cst_inode *inode)
 	struct collect c = {.a = a, .parent = inode->parent, .prefix = cst_dir_prefix(dir), .old = &old};
 	pthread_mutex_lock(&a->lock);
 	a->now++;
-	take_locked(a, inode, &old);
+	int64_t lead = take_locked(a, inode, &old);
 	give_up_locked(a, AGE, BATCH, &old);
-	look_locked(a, inode, dir, &c);
+	look_locked(a, inode, dir, lead, &c);
 	pthread_mutex_unlock(&a->lock);
 	put_all(&old);
 	for (unsigned i = 0; i < c.count; i++)

@@ -259,6 +259,50 @@ static void a_file_replaced_meanwhile(void **state)
 	do_release(&m, e.node, fh);
 }
 
+/* A reader that takes three seconds for a file: little waits for it, and nothing is fetched twice. */
+static void a_slow_reader(void **state)
+{
+	(void)state;
+	m.config.list_ttl = 100000 * CST_NS_PER_S;
+	put_files(0, FILES, 40);
+	list();
+	for (unsigned i = 0; i < 200; i++) {
+		use(i, true);
+		fake_time += 3 * CST_NS_PER_S;
+	}
+	struct fake_counts counts = fake_counts(m.bucket);
+	assert_true(counts.data_gets >= 200 && counts.data_gets <= 200 + 16);
+	assert_true(counts.prefetches >= 150);
+	for (unsigned i = 200; i < 400; i++)
+		use(i, true);
+	counts = fake_counts(m.bucket); /* and soon more again */
+	assert_true(counts.data_gets >= 400 + 40 && counts.data_gets <= 400 + 64);
+}
+
+static void what_nobody_opens_is_given_up(void **state)
+{
+	(void)state;
+	m.config.list_ttl = 100000 * CST_NS_PER_S;
+	put_files(0, FILES, 40);
+	list();
+	for (unsigned i = 0; i < 20; i++)
+		use(i, true);
+	unsigned before = fake_fetch_objects(m.fetch);
+	assert_true(before >= 20 + 8);
+	fake_time += 61 * CST_NS_PER_S;
+	for (unsigned i = 0; i < 4; i++) /* the next open gives up some of them */
+		use(1000 + i * 100, true);
+	assert_int_equal(fake_fetch_objects(m.fetch), 20 + 4);
+	/* Much was for nothing: three in a row are not enough any more. */
+	uint64_t ahead = looked_ahead();
+	for (unsigned i = 500; i < 510; i++)
+		use(i, true);
+	assert_int_equal(looked_ahead(), ahead);
+	for (unsigned i = 510; i < 530; i++)
+		use(i, true);
+	assert_true(looked_ahead() > ahead);
+}
+
 /* With a cache: what it has whole is left alone, the rest is bound to it before it is fetched, and let go of when it is closed. */
 static void with_a_cache(void **state)
 {
@@ -317,6 +361,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(names_the_kernel_never_looked_up, setup, teardown),
 		cmocka_unit_test_setup_teardown(no_room, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_file_replaced_meanwhile, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_slow_reader, setup, teardown),
+		cmocka_unit_test_setup_teardown(what_nobody_opens_is_given_up, setup, teardown),
 		cmocka_unit_test_setup_teardown(with_a_cache, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_loaded_directory, setup, teardown),
 	};
