@@ -156,11 +156,20 @@ void block_free_locked(struct cst_fetch *f, struct cst_fetch_block *b)
 	f->free_count++;
 }
 
+/* Making the pages of a block costs more than filling it, and a block that was just in use is still in the CPU's cache. So some are
+ * used again while there is untouched memory: those beyond what is to be kept, and those that a long stream has left behind, but for
+ * an eighth of the memory for others who follow it. */
+static bool reuses_locked(const struct cst_fetch *f)
+{
+	const struct cst_fetch_block *next = TAILQ_FIRST(&f->free), *oldest = TAILQ_FIRST(&f->used);
+	if (!next || next->touched || !oldest)
+		return !next;
+	return f->used_count > f->keep_read || (oldest->passed && f->used_count > f->block_count / 8);
+}
+
 struct cst_fetch_block *block_take_locked(struct cst_fetch *f, struct cst_fetch_object *o, uint64_t index, bool unread)
 {
-	const struct cst_fetch_block *next = TAILQ_FIRST(&f->free);
-	/* Making the pages of a block costs more than filling it, and a block that was just in use is still in the CPU's cache. */
-	if (!next || (!next->touched && f->used_count > f->keep_read)) {
+	if (reuses_locked(f)) {
 		struct cst_fetch_block *victim = TAILQ_FIRST(&f->used);
 		if (!victim)
 			victim = TAILQ_FIRST(&f->unread);
@@ -176,7 +185,7 @@ struct cst_fetch_block *block_take_locked(struct cst_fetch *f, struct cst_fetch_
 	b->index = index;
 	b->state = BLOCK_FETCHING;
 	b->pins = 1;
-	b->cold = b->saving = false;
+	b->cold = b->saving = b->passed = false;
 	b->touched = true;
 	set_unread_locked(f, b, unread);
 	struct cst_fetch_block **at = bucket(f, o, index);
@@ -205,6 +214,7 @@ void block_touch_locked(struct cst_fetch *f, struct cst_fetch_block *b, bool mor
 {
 	CST_ASSERT(b->refs > 0);
 	b->cold = false;
+	b->passed = b->unread && !more && b->object->size > f->config.memory / 2;
 	/* Handles that read a little each must not hold everything. */
 	if (!more || (!b->unread && f->prefetch_blocks < f->block_count / 2))
 		set_unread_locked(f, b, more);

@@ -5,7 +5,8 @@
  * out of one hard budget: a range is asked for only after its bytes are reserved; a READ that must wait for memory holds none;
  * demand goes before prefetch and that before fills, first come first served; blocks that were read are given up first (LRU).
  *
- * Thread safe. Callbacks come on a loop thread (the cache's, when the bytes came from there) or, when everything is in memory, on the caller's before cst_fetch_read() returns. */
+ * Thread safe. Callbacks come on a loop thread (the cache's, when the bytes came from there) or, when everything is in memory, on the
+ * caller's before cst_fetch_read() returns. */
 #pragma once
 
 #include "object/object.h"

@@ -37,21 +37,24 @@ static void free_stream(struct cst_fetch_stream *s)
 	free(s);
 }
 
-static bool in_a_window(const struct cst_fetch_stream *s, uint64_t block)
+/* Is a lane coming for a block, other than `but`? */
+static bool in_a_window(const struct cst_fetch_stream *s, const struct lane *but, uint64_t block)
 {
 	uint64_t at = block * BLOCK_SIZE;
 	for (const struct lane *l = s->pattern.lanes; l < s->pattern.lanes + LANES; l++)
-		if (l->kind == LANE_FORWARD && l->window && at + BLOCK_SIZE > l->hi && at < l->ahead)
+		if (l != but && l->kind == LANE_FORWARD && l->window && at + BLOCK_SIZE > l->hi &&
+		    at < cst_max(l->ahead, l->hi + l->window))
 			return true;
 	return false;
 }
 
-/* Nobody will read blocks [from, to) on: they are free for others. */
-static void leave_blocks_locked(struct cst_fetch_object *o, uint64_t from, uint64_t to)
+/* Nobody will read blocks [from, to) on, unless another lane does: they are free for others. */
+static void leave_blocks_locked(struct cst_fetch_stream *s, const struct lane *but, uint64_t from, uint64_t to)
 {
+	struct cst_fetch_object *o = s->object;
 	for (uint64_t i = from; i < to && !TAILQ_EMPTY(&o->blocks); i++) {
 		struct cst_fetch_block *b = block_find_locked(o->fetch, o, i);
-		if (b)
+		if (b && b->unread && !in_a_window(s, but, i))
 			block_unwanted_locked(o->fetch, b);
 	}
 }
@@ -60,17 +63,11 @@ static void leave_lane_locked(struct cst_fetch_stream *s, const struct lane *l)
 {
 	uint64_t from = l->hi / BLOCK_SIZE;
 	if (l->kind == LANE_BACKWARD && l->window)
-		leave_blocks_locked(s->object, l->ahead / BLOCK_SIZE, l->lo / BLOCK_SIZE + 1);
-	if (l->kind != LANE_FORWARD)
-		return;
-	/* Also what its last reads were extended to. What another lane is coming for becomes that one's. */
-	uint64_t to = cst_max(l->ahead / BLOCK_SIZE, (from / BLOCKS_PER_MIB + 1) * BLOCKS_PER_MIB);
-	for (struct lane *m = s->pattern.lanes; m < s->pattern.lanes + LANES; m++)
-		if (m != l && m->kind == LANE_FORWARD && m->hi >= l->lo && m->hi / BLOCK_SIZE < to) {
-			m->ahead = cst_max(m->ahead, l->window ? l->ahead : 0);
-			to = m->hi / BLOCK_SIZE;
-		}
-	leave_blocks_locked(s->object, from, to);
+		leave_blocks_locked(s, l, l->ahead / BLOCK_SIZE, l->lo / BLOCK_SIZE + 1);
+	else if (l->kind == LANE_FORWARD) /* also what its last reads were extended to */
+		leave_blocks_locked(s, l, from,
+				    cst_max((l->ahead + BLOCK_SIZE - 1) / BLOCK_SIZE,
+					    (from / BLOCKS_PER_MIB + 1) * BLOCKS_PER_MIB));
 }
 
 static uint64_t record_start(const struct pattern *p, uint64_t k)
@@ -84,9 +81,7 @@ static void leave_strides_locked(struct cst_fetch_stream *s)
 	uint64_t length = cst_max(p->record_length, p->record_end - p->record);
 	for (uint64_t k = 1; k <= s->stride_ahead; k++) {
 		uint64_t start = record_start(p, k) / BLOCK_SIZE;
-		for (uint64_t i = start; i <= start + length / BLOCK_SIZE + 1; i++)
-			if (!in_a_window(s, i))
-				leave_blocks_locked(s->object, i, i + 1);
+		leave_blocks_locked(s, NULL, start, start + length / BLOCK_SIZE + 2);
 	}
 	s->stride_ahead = 0;
 	s->stride_records = 0;
@@ -122,8 +117,10 @@ void cst_fetch_stream_free(struct cst_fetch_stream *s)
 	struct cst_fetch *f = o->fetch;
 	pthread_mutex_lock(&f->lock);
 	if (!TAILQ_EMPTY(&o->blocks)) {
-		for (const struct lane *l = s->pattern.lanes; l < s->pattern.lanes + LANES; l++)
+		for (struct lane *l = s->pattern.lanes; l < s->pattern.lanes + LANES; l++) {
 			leave_lane_locked(s, l);
+			l->window = 0;
+		}
 		leave_strides_locked(s);
 	}
 	deactivate_locked(f, s);

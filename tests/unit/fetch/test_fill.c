@@ -357,6 +357,45 @@ static void readers_come_first(void **state)
 	finish(&t);
 }
 
+/* Several fills together: half of the memory; few while others read. */
+static void many_fills_have_half(void **state)
+{
+	(void)state;
+	struct setup t;
+	static struct filling fills[3];
+	begin(&t, 200 * MIB);
+	for (size_t i = 0; i < 3; i++)
+		start(&fills[i], t.o, i * 64 * MIB, 48 * MIB);
+	assert_int_equal(store.count, 4);
+	for (size_t i = 0; i < 3; i++) {
+		while (!is_over(&fills[i]))
+			answer_all();
+		assert_int_equal(wait_for(&fills[i]), 0);
+	}
+	finish(&t);
+	for (unsigned busy = 0; busy < 2; busy++) {
+		struct reader r;
+		t.f = make(512ull * MIB);
+		t.o = object(t.f, 200 * MIB);
+		cache_init(&t.cache, 200 * MIB);
+		cst_fetch_object_set_local(t.o, &t.cache.local);
+		t.s = cst_fetch_stream_new(t.o);
+		if (busy)
+			start_read(&r, t.s, 199 * MIB, 4096);
+		for (size_t i = 0; i < 3; i++)
+			start(&fills[i], t.o, i * 64 * MIB, 48 * MIB);
+		assert_int_equal(store.count, busy ? 1 + 4 : 12);
+		for (size_t i = 0; i < 3; i++) {
+			while (!is_over(&fills[i]))
+				answer_all();
+			assert_int_equal(wait_for(&fills[i]), 0);
+		}
+		if (busy)
+			cst_fetch_read_release(&r.read);
+		finish(&t);
+	}
+}
+
 static void small_objects_go_in_whole(void **state)
 {
 	(void)state;
@@ -429,6 +468,7 @@ int main(void)
 		cmocka_unit_test(failures),
 		cmocka_unit_test(the_disk_sets_the_pace),
 		cmocka_unit_test(readers_come_first),
+		cmocka_unit_test(many_fills_have_half),
 		cmocka_unit_test(small_objects_go_in_whole),
 		cmocka_unit_test(thousands_of_small_ones),
 	};

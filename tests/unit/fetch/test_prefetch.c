@@ -165,6 +165,73 @@ static void late_reads_fetch_nothing_twice(void **state)
 	}
 }
 
+/* A model out of a mapping: the kernel asks for the start of the next tensor before it reads on in this one. */
+static void the_next_tensor_first(void **state)
+{
+	(void)state;
+	const unsigned tensor = 24, tensors = 24;
+	struct cst_fetch *f = make_with((struct cst_fetch_config){.memory = 256 * MIB, .keep_read = 32 * MIB});
+	struct cst_fetch_object *o = object_named(f, "m.safetensors", (uint64_t)tensor * tensors * MIB);
+	struct cst_fetch_stream *s = cst_fetch_stream_new(o);
+	for (unsigned t = 0; t < tensors; t++) {
+		if (t == 0)
+			read_now(s, 0, MIB);
+		if (t + 1 < tensors)
+			read_now(s, (uint64_t)(t + 1) * tensor * MIB, MIB);
+		for (unsigned i = 1; i < tensor; i++)
+			read_now(s, ((uint64_t)t * tensor + i) * MIB, MIB);
+	}
+	assert_int_equal(store.bytes, (uint64_t)tensor * tensors * MIB);
+	end(f, o, s);
+}
+
+/* A handle that reads a little at a time comes back for the rest of a block, however much others read meanwhile. */
+static void the_rest_of_a_block_stays(void **state)
+{
+	(void)state;
+	struct cst_fetch *f = make(64 * MIB);
+	struct cst_fetch_object *o = object(f, 1024ull * MIB), *other = object(f, 1024ull * MIB);
+	struct cst_fetch_stream *s = cst_fetch_stream_new(o), *t = cst_fetch_stream_new(other);
+	read_now(s, 0, 64 * KIB);
+	for (uint64_t i = 0; i < 100; i++)
+		read_now(t, i * 7 % 100 * 10 * MIB, MIB);
+	uint64_t before = store.bytes;
+	read_now(s, 64 * KIB, 960 * KIB);
+	assert_int_equal(store.bytes, before);
+	cst_fetch_stream_free(t);
+	cst_fetch_object_unref(other);
+	end(f, o, s);
+}
+
+/* Readers that go on together have even shares of the memory ahead of them, whoever came first. */
+static void windows_share_the_memory(void **state)
+{
+	(void)state;
+	enum { STREAMS = 8 };
+	struct cst_fetch *f = make(256 * MIB);
+	struct cst_fetch_object *o[STREAMS];
+	struct cst_fetch_stream *s[STREAMS];
+	uint64_t asked[STREAMS] = {0};
+	for (unsigned i = 0; i < STREAMS; i++) {
+		o[i] = object(f, 1024ull * MIB);
+		s[i] = cst_fetch_stream_new(o[i]);
+	}
+	for (uint64_t at = 0; at < 60 * MIB; at += MIB)
+		for (unsigned i = 0; i < STREAMS; i++) {
+			uint64_t before = store.bytes;
+			read_now(s[i], at, MIB);
+			asked[i] += store.bytes - before;
+			assert_true(asked[i] <= at + MIB + 192 / STREAMS * MIB || at < 2 * MIB);
+			assert_true(at < 40 * MIB || asked[i] >= at + 12 * MIB);
+		}
+	for (unsigned i = 0; i < STREAMS; i++) {
+		cst_fetch_stream_free(s[i]);
+		cst_fetch_object_unref(o[i]);
+	}
+	answer_all();
+	cst_fetch_free(f);
+}
+
 /* 64 READs of other objects, with a stream's window in memory; returns how much of it there was. */
 static uint64_t crowd(struct cst_fetch *f, struct cst_fetch_stream *s, struct cst_fetch_object **other,
 		      struct cst_fetch_stream **t, struct reader *r)
@@ -466,6 +533,9 @@ int main(void)
 		cmocka_unit_test(what_arrives_stays),
 		cmocka_unit_test(short_memory_fetches_nothing_twice),
 		cmocka_unit_test(late_reads_fetch_nothing_twice),
+		cmocka_unit_test(the_next_tensor_first),
+		cmocka_unit_test(the_rest_of_a_block_stays),
+		cmocka_unit_test(windows_share_the_memory),
 		cmocka_unit_test(demand_waits_for_other_memory_first),
 		cmocka_unit_test(demand_gets_what_nobody_comes_for),
 		cmocka_unit_test(nobody_is_left_behind),
