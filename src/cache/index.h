@@ -52,7 +52,7 @@ struct cst_index_config {
 	void (*failed)(void *arg, int rc, const char *what);
 	void *arg;
 };
-/* Blocks: replays the log (0.3 µs an entry) and starts the threads. The caller holds the volume's lock file. */
+/* Blocks: replays the log (0.6 s of CPU for a million entries) and starts the threads. The caller holds the volume's lock file. */
 struct cst_index *cst_index_open(const struct cst_index_config *config, struct cst_error *err);
 /* Writes the clean end. What is still in use counts as closed. */
 void cst_index_close(struct cst_index *x);
