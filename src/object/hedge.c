@@ -164,13 +164,18 @@ static void drop(struct cst_object_op *op, struct cst_side *side)
 
 static void judge_attempt(struct cst_object_op *op, int rc, size_t received, const struct cst_error *err)
 {
-	/* We ended it for the other one, which then failed: the rest is asked for again. */
-	if (rc == -ECANCELED && op->side.dropped && op->stop == CST_STOP_NONE &&
-	    !__atomic_load_n(&op->cancelled, __ATOMIC_RELAXED)) {
-		rc = -ECONNRESET;
-		err = NULL;
+	bool ours = rc == -ECANCELED && op->side.dropped && op->stop == CST_STOP_NONE &&
+		    !__atomic_load_n(&op->cancelled, __ATOMIC_RELAXED);
+	if (!ours) {
+		cst_op_judge(op, rc, received, err);
+		return;
 	}
-	cst_op_judge(op, rc, received, err);
+	/* We ended it for the other one, which then failed: the rest is asked for again. */
+	struct cst_error broken;
+	cst_error_clear(&broken);
+	cst_error_set(&broken, ECONNRESET, "two requests for the same range broke off");
+	cst_error_why(&broken, "%s", broken.what);
+	cst_op_judge(op, -ECONNRESET, received, &broken);
 }
 
 static void on_done(void *arg, int rc, size_t received, const struct cst_error *err)
@@ -200,6 +205,7 @@ static void on_done(void *arg, int rc, size_t received, const struct cst_error *
 		if (h->done)
 			drop(op, &op->side);
 	} else if (h->done && !h->attempt_complete) {
+		h->done = false;
 		cst_op_complete(op);
 	} else {
 		judge_attempt(op, op->ended_rc, op->ended_received, h->err.code ? &h->err : NULL);
@@ -364,7 +370,10 @@ void cst_hedge_attempt_ended(struct cst_object_op *op, int rc, size_t received, 
 {
 	struct cst_hedge *h = op->hedge;
 	if (!cst_hedge_running(op)) {
-		if (h && h->done)
+		bool done = h && h->done;
+		if (h)
+			h->done = false; /* what follows may begin again, after a wrong CRC */
+		if (done)
 			cst_op_complete(op);
 		else
 			judge_attempt(op, rc, received, err);
