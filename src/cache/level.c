@@ -371,7 +371,8 @@ static int private_folder(const char *path, char **dir, bool *fatal, struct cst_
 	}
 	CST_AUTO_FREE char *below = cst_xasprintf("%s/cistern-%u", path, geteuid());
 	int rc = make_folders(below);
-	if (rc == 0 && stat(below, &st) != 0)
+	/* Where all may write somebody may have put a link there first. */
+	if (rc == 0 && lstat(below, &st) != 0)
 		rc = -errno;
 	if (rc != 0) {
 		*fatal = rc == -EACCES || rc == -EPERM;
@@ -379,7 +380,7 @@ static int private_folder(const char *path, char **dir, bool *fatal, struct cst_
 		return rc;
 	}
 	if (st.st_uid != geteuid() || !S_ISDIR(st.st_mode)) {
-		cst_error_why(err, "%s belongs to user %u", below, st.st_uid);
+		cst_error_why(err, "%s is not a directory of this user", below);
 		return -EACCES;
 	}
 	*dir = cst_steal(below);

@@ -210,6 +210,26 @@ static void a_directory_of_somebody_else_is_refused(void **state)
 	assert_true(err.hint[0]);
 }
 
+static void a_link_in_a_shared_directory_is_not_followed(void **state)
+{
+	char shared[96], target[96], link[160];
+	struct stat st;
+	struct cst_error err = CST_ERROR_INIT;
+	const char *paths[] = {shared};
+	(void)state;
+	snprintf(shared, sizeof(shared), "%s/shared", fixture_dir);
+	snprintf(target, sizeof(target), "%s/private", fixture_dir);
+	snprintf(link, sizeof(link), "%s/cistern-%u", shared, geteuid());
+	assert_int_equal(mkdir(shared, 0700), 0);
+	assert_int_equal(chmod(shared, 01777), 0);
+	assert_int_equal(mkdir(target, 0700), 0);
+	assert_int_equal(symlink(target, link), 0);
+	assert_null(try_levels(&err, paths, 1));
+	assert_int_equal(err.code, EACCES);
+	snprintf(link, sizeof(link), "%s/lock", target);
+	assert_int_equal(stat(link, &st), -1);
+}
+
 static void a_file_is_no_directory(void **state)
 {
 	char a[96];
@@ -263,6 +283,7 @@ int main(void)
 						setup, teardown),
 		cmocka_unit_test_setup_teardown(one_directory_twice_is_a_mistake, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_directory_of_somebody_else_is_refused, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_link_in_a_shared_directory_is_not_followed, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_file_is_no_directory, setup, teardown),
 		cmocka_unit_test(names_spread_over_the_paths_by_weight_and_stay),
 	};
