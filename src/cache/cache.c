@@ -210,7 +210,7 @@ static void level_init(struct cst_cache *cache, unsigned index, const struct cst
 		l->low = 0.6;
 	}
 	l->token_rate = demote_rates[level->medium];
-	l->tokens = l->token_rate;
+	l->tokens = l->token_rate * CST_DEMOTE_BURST_S;
 	l->tokens_at = cst_now();
 	pthread_mutex_init(&l->tokens_lock, NULL);
 	l->readers = cst_pool_new("cache-read", threads);
@@ -299,8 +299,9 @@ static int add_levels(struct cst_cache *cache, const struct cst_cache_config *co
 			if (rc == 0)
 				volumes++;
 			else
-				cst_buf_printf(&left_out, "%scache directory %s is left out: %s", left_out.len ? "; " : "",
-					       config->levels[i].paths[k].path, cst_error_text(err, text, sizeof(text)));
+				cst_buf_printf(&left_out, "%scache directory %s is left out: %s",
+					       left_out.len ? "; " : "", config->levels[i].paths[k].path,
+					       cst_error_text(err, text, sizeof(text)));
 		}
 	}
 	/* When there is no other the caller tells. */

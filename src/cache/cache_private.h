@@ -26,7 +26,8 @@
 #define CST_CACHE_BACKLOG \
 	(UINT64_C(64) << 20) /* bytes waiting for a level's disk before saving what need not be is refused */
 #define CST_CACHE_REFUSED_NS (10 * INT64_C(1000000000)) /* no room for an object: not asked for again so long */
-#define CST_CACHE_SLABS 32				/* slab descriptors kept open for each volume */
+#define CST_DEMOTE_BURST_S 4 /* seconds' worth of a level's rate that may come at once: the page cache takes it in */
+#define CST_CACHE_SLABS 32   /* slab descriptors kept open for each volume */
 
 struct cst_cache;
 

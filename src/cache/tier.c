@@ -104,7 +104,7 @@ static bool take_tokens(struct cst_level *l, uint64_t bytes)
 	pthread_mutex_lock(&l->tokens_lock);
 	int64_t now = cst_now();
 	l->tokens += (double)(now - l->tokens_at) / (double)CST_NS_PER_S * l->token_rate;
-	l->tokens = cst_min(l->tokens, l->token_rate);
+	l->tokens = cst_min(l->tokens, l->token_rate * CST_DEMOTE_BURST_S);
 	l->tokens_at = now;
 	bool yes = l->tokens > 0;
 	if (yes)
