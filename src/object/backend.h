@@ -120,6 +120,7 @@ struct cst_side {
 	uint64_t from, came,
 		first;	  /* bytes: where in the range it begins; so many have come; of them in the first piece */
 	bool knows_late;  /* its alarm says that the head is late */
+	bool stalled;	  /* its head is not only late */
 	int64_t patience; /* ns to wait beyond that */
 	int64_t head_at;  /* when a proper head came; 0: it has not */
 	int64_t head_ns;

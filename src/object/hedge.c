@@ -9,7 +9,7 @@
  *	attempt failed, second failed             the attempt is judged as if it had been alone; what has come, counts
  *	one failed                                the other one is waited for; if it is slow, another one may be sent beside it
  *
- * A second request costs 20 credits and each GET earns one; none is sent while the store throttles or anybody waits for it. */
+ * A second request costs 20 credits and each GET earns one; some are kept for what stalls. None is sent while the store throttles or anybody waits for it. */
 #include "object/backend.h"
 
 #include "base/clock.h"
@@ -17,6 +17,7 @@
 #include <errno.h>
 
 #define CREDIT_MAX (8 * CST_HEDGE_COST) /* the burst */
+#define RESERVE (3 * CST_HEDGE_COST)	/* for sides that stall */
 #define LATER (10 * CST_NS_PER_MS)	/* to look again when nothing can be done now */
 #define UNKNOWN (50 * CST_NS_PER_MS)	/* to look at what comes while nothing is known of the store */
 #define PEERS_LEAST 3
@@ -270,12 +271,12 @@ static void send_second(struct cst_object_op *op)
 
 /* ---- looking after the two ---- */
 
-static bool may_send_locked(const struct cst_bucket *b, int64_t now)
+static bool may_send_locked(const struct cst_bucket *b, unsigned credit, int64_t now)
 {
 	for (int i = 0; i < CST_LANES; i++)
 		if (!TAILQ_EMPTY(&b->queues[i]))
 			return false;
-	return b->hedge_credit >= CST_HEDGE_COST && b->limiter.limit <= 0 && b->limiter.pause_until <= now &&
+	return b->hedge_credit >= credit && b->limiter.limit <= 0 && b->limiter.pause_until <= now &&
 	       cst_allowance_when(&b->requests, now) <= now && cst_allowance_when(&b->bandwidth, now) <= now;
 }
 
@@ -292,6 +293,7 @@ static int64_t how_long(const struct cst_object_op *op, struct cst_side *side, i
 	if (!side->head_at) {
 		int64_t left = side->patience;
 		side->patience = 0;
+		side->stalled |= left > 0;
 		return left;
 	}
 	int64_t elapsed = now - side->head_at;
@@ -314,8 +316,12 @@ static int64_t look(struct cst_object_op *op, struct cst_side *side)
 	int64_t now = cst_now();
 	pthread_mutex_lock(&b->lock);
 	int64_t wait = how_long(op, side, now);
-	if (wait == 0 && !may_send_locked(b, now))
-		wait = LATER;
+	/* Late heads come in numbers when machines are busy; what stalls must still find credit then. */
+	bool late_only = !side->head_at && !side->stalled;
+	if (wait == 0 && !may_send_locked(b, late_only ? RESERVE + CST_HEDGE_COST : CST_HEDGE_COST, now)) {
+		wait = late_only ? cst_pace_head_late(&b->pace, true) - cst_pace_head_late(&b->pace, false) : LATER;
+		side->stalled = true;
+	}
 	if (wait == 0)
 		b->hedge_credit -= CST_HEDGE_COST;
 	pthread_mutex_unlock(&b->lock);

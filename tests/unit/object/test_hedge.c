@@ -167,7 +167,7 @@ static struct cst_bucket_stats stats_of(struct fixture *f)
 static void late_head(void **state)
 {
 	(void)state;
-	STEPS(1, {GOOD, NOTHING, SCRIPTED_STALL}, {GOOD});
+	STEPS(4, {GOOD, NOTHING, SCRIPTED_STALL}, {GOOD});
 	begin(&r, &f, 300 * KIB, "E1", false);
 	assert_int_equal(end(&r), 0);
 	assert_int_equal(r.o.info.size, SIZE);
@@ -203,7 +203,7 @@ static void stalled_body(void **state)
 static void first_wins(void **state)
 {
 	(void)state;
-	STEPS(1, {GOOD, NOTHING, SCRIPTED_HOLD}, {GOOD, NOTHING, SCRIPTED_STALL});
+	STEPS(4, {GOOD, NOTHING, SCRIPTED_HOLD}, {GOOD, NOTHING, SCRIPTED_STALL});
 	begin(&r, &f, SIZE, "E1", false);
 	scripted_server_wait_requests(f.server, 2);
 	scripted_server_let_go(f.server);
@@ -258,7 +258,7 @@ static void first_breaks(void **state)
 {
 	(void)state;
 	/* The second one is held until the first is gone; it completes the range without a retry. */
-	STEPS(1, {GOOD, NOTHING, SCRIPTED_HOLD}, {GOOD, NOTHING, SCRIPTED_HOLD});
+	STEPS(4, {GOOD, NOTHING, SCRIPTED_HOLD}, {GOOD, NOTHING, SCRIPTED_HOLD});
 	begin(&r, &f, SIZE, "E1", false);
 	scripted_server_wait_requests(f.server, 2);
 	pthread_mutex_lock(&f.bucket->lock);
@@ -311,7 +311,7 @@ static void second_stalls_too(void **state)
 static void both_fail(void **state)
 {
 	(void)state;
-	STEPS(1, {GOOD, NOTHING, SCRIPTED_STALL}, {GOOD, 150 * KIB, SCRIPTED_RESET}, {GOOD});
+	STEPS(4, {GOOD, NOTHING, SCRIPTED_STALL}, {GOOD, 150 * KIB, SCRIPTED_RESET}, {GOOD});
 	begin(&r, &f, SIZE, "E1", false);
 	assert_int_equal(end(&r), 0);
 	assert_in_range(scripted_server_requests(f.server), 3, 4); /* the reset may come before the bytes are read */
@@ -345,6 +345,19 @@ static void none_without_credit(void **state)
 	(void)state;
 	STEPS(0, {GOOD, NOTHING, SCRIPTED_STALL}, {GOOD});
 	expect_none(&f, "E1", false, 0);
+	fixture_stop(&f);
+}
+
+/* The last credit is not spent on a head that is only late, but on one that stalls. */
+static void reserve(void **state)
+{
+	(void)state;
+	STEPS(1, {GOOD, NOTHING, SCRIPTED_STALL}, {GOOD});
+	begin(&r, &f, SIZE, "E1", false);
+	int64_t began = cst_now();
+	assert_int_equal(end(&r), 0);
+	assert_int_equal(stats_of(&f).hedges, 1);
+	assert_true(cst_now() - began >= CST_NS_PER_S);
 	fixture_stop(&f);
 }
 
@@ -469,6 +482,7 @@ int main(void)
 		cmocka_unit_test(both_fail),
 		cmocka_unit_test(cancelled),
 		cmocka_unit_test(none_without_credit),
+		cmocka_unit_test(reserve),
 		cmocka_unit_test(none_while_throttled),
 		cmocka_unit_test(none_without_a_version),
 		cmocka_unit_test(none_of_single_attempts),
