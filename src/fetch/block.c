@@ -214,7 +214,6 @@ void block_touch_locked(struct cst_fetch *f, struct cst_fetch_block *b, bool mor
 {
 	CST_ASSERT(b->refs > 0);
 	b->cold = false;
-	b->passed = b->unread && !more && b->object->size > f->config.memory / 2;
 	/* Handles that read a little each must not hold everything. */
 	if (!more || (!b->unread && f->prefetch_blocks < f->block_count / 2))
 		set_unread_locked(f, b, more);

@@ -49,7 +49,7 @@ struct cst_fetch_block {
 	bool cold;	  /* brought in for the cache alone: at rest it is the first to go */
 	bool saving;	  /* the cache has it in hand */
 	bool touched;	  /* its memory has pages */
-	bool passed;	  /* a window went over it in an object too large to be kept */
+	bool passed;	  /* a sequential reader went over it in an object too large to be kept */
 	int64_t ready_at; /* of an unread one: since when it rests */
 	struct cst_fetch_block *hash_next;
 	TAILQ_ENTRY(cst_fetch_block) queue;   /* free, used or unread */

@@ -174,6 +174,7 @@ static void wait_for_locked(struct cst_fetch_read *r, struct cst_fetch_block *b,
 	*slot = (struct cst_fetch_slot){.read = r, .block = b};
 	block_touch_locked(r->object->fetch, b,
 			   r->sequential && end < b->index * BLOCK_SIZE + block_length(r->object, b->index));
+	b->passed = r->sequential && r->object->size > r->object->fetch->config.memory / 2;
 	if (b->state == BLOCK_FETCHING) {
 		slot->waiting = true;
 		TAILQ_INSERT_TAIL(&b->waiters, slot, link);

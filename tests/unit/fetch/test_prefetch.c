@@ -139,8 +139,8 @@ static void short_memory_fetches_nothing_twice(void **state)
 static void late_reads_fetch_nothing_twice(void **state)
 {
 	(void)state;
-	const unsigned mibs = 1024;
-	for (unsigned late = 2; late <= 20; late += 2) {
+	const unsigned mibs = 200;
+	for (unsigned late = 2; late <= 20; late += 3) {
 		struct cst_fetch *f = make(64 * MIB);
 		struct cst_fetch_object *o = object(f, (uint64_t)mibs * MIB);
 		struct cst_fetch_stream *s = cst_fetch_stream_new(o);
@@ -169,7 +169,7 @@ static void late_reads_fetch_nothing_twice(void **state)
 static void the_next_tensor_first(void **state)
 {
 	(void)state;
-	const unsigned tensor = 24, tensors = 24;
+	const unsigned tensor = 24, tensors = 8;
 	struct cst_fetch *f = make_with((struct cst_fetch_config){.memory = 256 * MIB, .keep_read = 32 * MIB});
 	struct cst_fetch_object *o = object_named(f, "m.safetensors", (uint64_t)tensor * tensors * MIB);
 	struct cst_fetch_stream *s = cst_fetch_stream_new(o);
