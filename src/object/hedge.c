@@ -1,7 +1,7 @@
 /* Hedging: a GET whose head is late, or whose body crawls while others get on, is sent a second time, for what is still missing.
  *
- * The two requests of an operation ("sides": the attempt of op.c, and the second request here) run on one loop, so their callbacks
- * never meet, and both receive into the same memory. While both run nothing is reported as progress, so nobody reads where
+ * The two requests of an operation ("sides": the attempt of op.c, and the second request here) run on one loop, so their
+ * callbacks never meet, and both receive into the same memory. While both run nothing is reported as progress, so nobody reads where
  * they write; what was reported before lies in front of both. The side that overtakes the other has it cancelled. The first whole
  * answer counts. The operation goes on when both have ended:
  *
@@ -9,7 +9,8 @@
  *	attempt failed, second failed             the attempt is judged as if it had been alone; what has come, counts
  *	one failed                                the other one is waited for; if it is slow, another one may be sent beside it
  *
- * A second request costs 20 credits and each GET earns one; some are kept for what stalls. None is sent while the store throttles or anybody waits for it. */
+ * A second request costs 20 credits and each GET earns one; some are kept for what stalls. None is sent while the store
+ * throttles or anybody waits for it. */
 #include "object/backend.h"
 
 #include "base/clock.h"

@@ -48,8 +48,8 @@ int64_t cst_pace_body_slow(const struct cst_pace *p, const struct cst_pace_body 
 
 /* ---- what may be asked ---- */
 
-/* So many units a second, with CST_ALLOWANCE_BURST worth of them at once; what is larger than that goes at once, and is worked off
- * before the next. */
+/* So many units a second, with CST_ALLOWANCE_BURST worth of them at once; what is larger than that goes at once, and is
+ * worked off before the next. */
 #define CST_ALLOWANCE_BURST INT64_C(100000000) /* ns */
 struct cst_allowance {
 	double rate; /* units a second; 0: no limit */
