@@ -19,12 +19,13 @@ start_store
 mount_it() {
 	# Little memory, so that reading again is the cache's work.
 	start_mount oss://demo "$mnt" --cache-level "MEM:$mem:200MiB:0.9:0.7" --cache-level "HDD:$WORK/hdd:1GiB:0.95:0.9" --passthrough=false \
-		--memory 64MiB -o direct_io
+		--memory 64MiB -o direct_io "$@"
 }
 level() { mount_stat ".cache.levels[$1]$2"; }
 settled() { [ "$(mount_stat '(.cache.levels[0].entries + .cache.levels[1].entries)')" -ge 120 ]; }
 
-mount_it
+# HDD takes what comes down at the speed of a disk; what comes faster would be dropped.
+mount_it --origin-bandwidth 150MiB
 check "two levels, in order" equal "$(mount_stat '[.cache.levels[].medium] | join(" ")')" "MEM HDD"
 check "all is read once" diff -r "$demo" "$mnt"
 check "nothing is lost of it" wait_for 30 settled
