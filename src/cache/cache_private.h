@@ -80,6 +80,7 @@ struct cst_level {
 	pthread_mutex_t tokens_lock;
 	double tokens, token_rate;
 	int64_t tokens_at;
+	bool behind; /* atomic: the tokens were used up when they were looked at last */
 };
 
 /* Which names were read from a lower level, and when, in bytes read from there: read again within the size of the upper one, they
@@ -268,6 +269,8 @@ void cst_object_write_begin(struct cst_cache_object *o);
 void cst_object_write_end(struct cst_cache_object *o);
 
 /* ---- tier.c ---- */
+/* More goes down from `level` than the one below takes: what is new begins below it, and nothing is lost between them. */
+bool cst_tier_is_behind(struct cst_cache *cache, unsigned level);
 bool cst_tier_demote(void *volume,
 		     const struct cst_index_entry *entry); /* struct cst_cache_volume; of cst_volume_config */
 /* The object was read from p (a whole reading of it, or its first): counts for eviction and promotion. */

@@ -586,7 +586,7 @@ static struct cst_cache_volume *save_volume_locked(struct cst_cache_object *o)
 		if (!v || (i < o->first_level && last))
 			continue;
 		last = v;
-		if (i >= o->first_level && cst_cache_volume_holds(v, o->id.size))
+		if (i >= o->first_level && cst_cache_volume_holds(v, o->id.size) && !cst_tier_is_behind(cache, i))
 			return v;
 	}
 	return last;

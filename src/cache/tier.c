@@ -13,6 +13,7 @@
 #define COPY_BYTES (1u << 20)
 #define COPY_BLOCKS (COPY_BYTES / CST_CACHE_BLOCK)
 #define PROMOTING_MOST 64u
+#define DEMOTE_WAIT (2 * CST_NS_PER_S)
 
 /* ---- waiting for a volume ---- */
 
@@ -109,8 +110,31 @@ static bool take_tokens(struct cst_level *l, uint64_t bytes)
 	bool yes = l->tokens > 0;
 	if (yes)
 		l->tokens -= (double)bytes;
+	__atomic_store_n(&l->behind, !yes || l->tokens <= 0, __ATOMIC_RELAXED);
 	pthread_mutex_unlock(&l->tokens_lock);
 	return yes;
+}
+
+/* While it waits the evictor frees nothing, but new objects go past the level (cst_tier_is_behind()), so little is asked of it. */
+static bool wait_for_tokens(struct cst_level *l, uint64_t bytes)
+{
+	int64_t until = cst_now() + DEMOTE_WAIT;
+	while (!take_tokens(l, bytes)) {
+		if (cst_now() >= until || __atomic_load_n(&l->volumes[0].cache->stopping, __ATOMIC_RELAXED))
+			return false;
+		cst_sleep(DEMOTE_WAIT / 100);
+	}
+	return true;
+}
+
+bool cst_tier_is_behind(struct cst_cache *cache, unsigned level)
+{
+	if (level + 1 >= cache->level_count)
+		return false;
+	struct cst_level *below = &cache->levels[level + 1];
+	if (!__atomic_load_n(&below->behind, __ATOMIC_RELAXED))
+		return false;
+	return !take_tokens(below, 0); /* or has it caught up meanwhile? */
 }
 
 static struct cst_cache_volume *volume_below(struct cst_cache *cache, unsigned level, uint64_t name, uint64_t size)
@@ -261,7 +285,7 @@ bool cst_tier_demote(void *volume, const struct cst_index_entry *entry)
 	if (!__atomic_load_n(&cache->ready, __ATOMIC_ACQUIRE) || entry->cached == 0)
 		return false;
 	struct cst_cache_volume *below = volume_below(cache, v->level, entry->name, entry->size);
-	if (!below || !take_tokens(cst_cache_volume_level(below), entry->cached))
+	if (!below || !wait_for_tokens(cst_cache_volume_level(below), entry->cached))
 		return false;
 	return entry->kind == CST_ENTRY_SLOT ? demote_slot(v, below, entry) : demote_extent(v, below, entry);
 }
@@ -477,6 +501,7 @@ void cst_tier_access(struct cst_cache_object *o, struct cst_place *p)
 		reach += (uint64_t)((double)cache->levels[to->level].volumes[i].quota * cache->levels[to->level].low);
 	bool seen = ghost_seen_locked(cache, &o->id, reach);
 	pthread_mutex_unlock(&cache->lock);
-	if (seen)
+	/* What is promoted pushes others down. */
+	if (seen && !cst_tier_is_behind(cache, to->level))
 		promote_start(o, p, to);
 }
