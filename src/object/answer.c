@@ -108,7 +108,7 @@ static int get_head(struct cst_object_op *op, const struct cst_http_response *r)
 	uint64_t first, last, total, from = op->offset + op->side.from;
 	if (op->has_if_match && etag.len && !cst_slice_is(etag, op->if_match))
 		return stop(op, CST_STOP_STALE, "the object has changed");
-	if (op->got && !same_version(op, etag, r->head))
+	if ((op->got || op->shown) && !same_version(op, etag, r->head))
 		return stop(op, op->has_if_match ? CST_STOP_STALE : CST_STOP_CHANGED, "the object has changed");
 	read_common(op, r->head);
 	op->accepted = true;
@@ -138,7 +138,8 @@ bool cst_op_second_head(struct cst_object_op *op, const struct cst_http_response
 {
 	struct cst_slice etag = bare_etag(cst_http_header_get(r->head, "etag"));
 	uint64_t first, last, total;
-	if (r->status != 206 || !cst_slice_is(etag, op->if_match) ||
+	/* What an answer without a name has brought is not continued, either. */
+	if (r->status != 206 || !cst_slice_is(etag, op->if_match) || (op->accepted && !op->named) ||
 	    !parse_content_range(cst_http_header_get(r->head, "content-range"), &first, &last, &total))
 		return false;
 	if (first != op->offset + from || last >= op->offset + op->length || r->content_length < 0 ||

@@ -180,6 +180,15 @@ static void judge_attempt(struct cst_object_op *op, int rc, size_t received, con
 	cst_op_judge(op, -ECONNRESET, received, &broken);
 }
 
+/* Counts once: what follows may begin again, after a wrong CRC. */
+static bool take_done(struct cst_hedge *h)
+{
+	bool done = h && h->done;
+	if (done)
+		h->done = false;
+	return done;
+}
+
 static void on_done(void *arg, int rc, size_t received, const struct cst_error *err)
 {
 	struct cst_hedge *h = arg;
@@ -206,8 +215,7 @@ static void on_done(void *arg, int rc, size_t received, const struct cst_error *
 	if (!last) {
 		if (h->done)
 			drop(op, &op->side);
-	} else if (h->done && !h->attempt_complete) {
-		h->done = false;
+	} else if (take_done(h) && !h->attempt_complete) {
 		cst_op_complete(op);
 	} else {
 		judge_attempt(op, op->ended_rc, op->ended_received, h->err.code ? &h->err : NULL);
@@ -223,9 +231,12 @@ static void send_second(struct cst_object_op *op)
 	struct cst_bucket *b = op->bucket;
 	struct cst_hedge *h = op->hedge;
 	if (!h) {
-		h = op->hedge = CST_NEW(struct cst_hedge);
+		h = CST_NEW(struct cst_hedge);
 		h->op = op;
 		h->rest = cst_xcalloc((size_t)op->iov_count, sizeof(*h->rest));
+		pthread_mutex_lock(&b->lock); /* who cancels looks for it */
+		op->hedge = h;
+		pthread_mutex_unlock(&b->lock);
 	}
 	h->side = (struct cst_side){.from = position(&op->side)};
 	h->named = h->done = h->attempt_complete = false;
@@ -377,10 +388,7 @@ void cst_hedge_attempt_ended(struct cst_object_op *op, int rc, size_t received, 
 {
 	struct cst_hedge *h = op->hedge;
 	if (!cst_hedge_running(op)) {
-		bool done = h && h->done;
-		if (h)
-			h->done = false; /* what follows may begin again, after a wrong CRC */
-		if (done)
+		if (take_done(h))
 			cst_op_complete(op);
 		else
 			judge_attempt(op, rc, received, err);

@@ -118,7 +118,8 @@ static void reset_attempt(struct cst_object_op *op)
 	op->status = 0;
 	op->stop = CST_STOP_NONE;
 	op->stop_why = NULL;
-	op->accepted = op->named = op->has_error = false;
+	op->accepted = op->has_error = false;
+	op->named = op->named && cst_hedge_running(op); /* that one's bytes are shown on */
 	op->told_delay = op->server_date = 0;
 	op->passed = 0;
 	cst_buf_clear(&op->error_body);

@@ -234,6 +234,18 @@ static void sifted(void **state)
 	fixture_stop(&r.f);
 }
 
+/* What was shown is continued by the named version alone, whichever way the rest is asked for. */
+static void shown_then_nameless(void **state)
+{
+	(void)state;
+	STEPS({"E1", .sent = 300 * KIB, .end = SCRIPTED_CLOSE}, {"E1", .whole = true}, {NULL, .whole = true});
+	begin(&r, 0, SIZE, "E1");
+	assert_int_equal(end(&r), -ESTALE);
+	assert_false(r.wrong);
+	assert_true(r.shown >= 256 * KIB);
+	fixture_stop(&r.f);
+}
+
 static enum scripted_end wrong_crc_first(const void *arg, unsigned n, const char *request, struct cst_buf *out)
 {
 	uint64_t crc = 0;
@@ -275,6 +287,7 @@ int main(void)
 		cmocka_unit_test(resumed),
 		cmocka_unit_test(only_of_the_named_version),
 		cmocka_unit_test(sifted),
+		cmocka_unit_test(shown_then_nameless),
 		cmocka_unit_test(not_before_the_crc),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
