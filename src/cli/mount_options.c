@@ -190,9 +190,12 @@ static void apply_persona(struct cst_mount_plan *plan)
 {
 	struct cst_mount_options *o = &plan->o;
 	if (plan->persona == CST_PERSONA_OSSFS && !by_user(o->given.attributes))
-		o->attributes = 1;
+		o->attributes = o->readdir_optimize ? 0 : 1;
 	if (plan->persona != CST_PERSONA_OSSFS2)
 		return;
+	/* There names have no timeout of their own: whoever asks for fresher or longer-lived attributes means both. */
+	if (by_user(o->given.attr_timeout) && !by_user(o->given.entry_timeout))
+		o->entry_timeout = o->attr_timeout;
 	if (!by_user(o->given.symlinks))
 		o->symlinks = false;
 	if (!by_user(o->given.file_mode))

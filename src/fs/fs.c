@@ -70,6 +70,7 @@ struct cst_fs *cst_fs_new(const struct cst_fs_config *config, const struct cst_f
 	pthread_mutex_init(&fs->live_lock, NULL);
 	pthread_cond_init(&fs->live_none, NULL);
 	fs->table = cst_inode_table_new(drop_inode);
+	fs->absent = cst_absent_new(config->absent_ttl, config->absent_max);
 	fs->pool = cst_pool_new("cst-fs", POOL_THREADS);
 	for (unsigned i = 0; i < HANDLE_SHARDS; i++)
 		pthread_mutex_init(&fs->handles[i].lock, NULL);
@@ -86,6 +87,7 @@ struct cst_fs *cst_fs_new(const struct cst_fs_config *config, const struct cst_f
 		.symlinks = config->symlinks,
 		.list_ttl = config->list_ttl,
 		.listing_bytes = config->list_memory,
+		.listing_names = config->list_names,
 		.clock = fs->config.clock,
 		.skipped = on_skipped,
 		.shadowed = on_shadowed,
@@ -120,6 +122,7 @@ void cst_fs_free(struct cst_fs *fs)
 	}
 	cst_inode_table_free(fs->table);
 	cst_meta_free(fs->meta);
+	cst_absent_free(fs->absent);
 	fs_ahead_free(fs->ahead);
 	for (unsigned i = 0; i < FS_BINDINGS; i++)
 		pthread_mutex_destroy(&fs->bindings[i]);
@@ -183,6 +186,8 @@ struct cst_inode *fs_enter(struct cst_fs *fs, struct cst_inode *parent, const ch
 	uint64_t replaced;
 	struct cst_inode *inode = cst_inode_enter(fs->table, parent, name, entry, lookups, &replaced);
 	notify_stale(fs, replaced);
+	if (fs->absent)
+		cst_absent_drop(fs->absent, cst_dir_prefix(fs_dir_of(fs, parent)), name);
 	return inode;
 }
 

@@ -107,10 +107,13 @@ struct cst_fs_config {
 	int64_t attr_ttl, entry_ttl, negative_ttl; /* ns, told to the kernel */
 	int64_t list_ttl;			   /* ns a listing answers lookups */
 	uint64_t list_memory;			   /* bytes of the listings nobody reads; 0: 64 MiB */
-	bool kernel_cache;			   /* keep the page cache over opens */
-	bool auto_cache;			   /* keep it while size, mtime and ETag are the same */
+	uint64_t list_names;			   /* names that these may hold; 0: no limit */
+	int64_t absent_ttl;  /* ns that a single name's absence is remembered here; 0: not at all */
+	uint64_t absent_max; /* of how many names */
+	bool kernel_cache;   /* keep the page cache over opens */
+	bool auto_cache;     /* keep it while size, mtime and ETag are the same */
 	bool direct_io;
-	bool cache_dirs; /* kernel_readdir_cache_timeout > 0 */
+	int64_t kernel_list_ttl; /* ns the kernel may answer readdir by itself; 0: it never does */
 	bool readdirplus;
 	bool symlinks;		/* OSS symlink objects appear as symbolic links; off: as the file they point to */
 	bool read_only;		/* always true in this version */

@@ -8,6 +8,7 @@
 #include "base/metrics.h"
 #include "base/pool.h"
 #include "fs/fs.h"
+#include "meta/absent.h"
 #include "meta/dir.h"
 #include "meta/inode.h"
 
@@ -16,6 +17,7 @@
 
 #define HANDLE_SHARDS 64
 #define FS_BINDINGS 64
+#define FS_REFUSED 256
 #define HANDLE_BUCKETS 64
 
 struct fs_handle {
@@ -51,6 +53,7 @@ struct cst_fs {
 	char *prefix;
 	const struct cst_fs_host *host;
 	struct cst_meta *meta;
+	struct cst_absent *absent; /* NULL: single names' absence is not remembered */
 	struct cst_inode_table *table;
 	struct cst_pool *pool; /* interrupts: they must not run under the host's locks */
 	struct fs_handle_shard handles[HANDLE_SHARDS];
@@ -63,6 +66,8 @@ struct cst_fs {
 	uint64_t opens_passthrough, opens_cached, opens_direct;
 	int passthrough_error; /* atomic */
 	bool no_passthrough;   /* atomic: the kernel never takes a backing file */
+	/* Atomic, by pid: whose last open was answered ESTALE; pid + 1, so that 0 is nobody. */
+	uint32_t refused[FS_REFUSED];
 	/* Binding an inode's data to what the cache has of it, by node id; outside the inode's lock. */
 	pthread_mutex_t bindings[FS_BINDINGS];
 	struct fs_ahead *ahead; /* NULL: no looking ahead */

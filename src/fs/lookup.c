@@ -94,6 +94,14 @@ static struct ask *ask_new(struct cst_fs *fs, struct cst_fs_call *call, struct c
 	return ask;
 }
 
+/* Remembered before the reply: who gets it may ask again at once. */
+static void answer_absent(struct ask *ask, struct cst_fs_call *call, int64_t at)
+{
+	struct cst_fs *fs = ask->w.fs;
+	cst_absent_add(fs->absent, cst_dir_prefix(ask->dir), ask->name, at);
+	reply_negative(fs, call, ask->parent, ask->name, at);
+}
+
 static void lookup_done(struct cst_dir_wait *wait, int rc, const struct cst_entry *entry, struct cst_dir *below,
 			const struct cst_error *err)
 {
@@ -103,7 +111,7 @@ static void lookup_done(struct cst_dir_wait *wait, int rc, const struct cst_entr
 	if (rc == 0)
 		reply_entry(fs, call, ask->parent, ask->name, entry, below);
 	else if (rc == -ENOENT)
-		reply_negative(fs, call, ask->parent, ask->name, entry->at);
+		answer_absent(ask, call, entry->at);
 	else
 		fs->host->error(call, fs_errno(fs, rc, "can't look up", cst_slice_of(ask->name), err));
 	fs_wait_unref(&ask->w);
@@ -147,7 +155,11 @@ void cst_fs_lookup(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node, c
 		fs->host->error(call, rc);
 		return;
 	}
-	rc = known_of(fs, parent, fs_dir_of(fs, parent), name, &entry);
+	struct cst_dir *dir = fs_dir_of(fs, parent);
+	rc = known_of(fs, parent, dir, name, &entry);
+	if (rc == -EAGAIN && entry.kind == CST_KIND_NONE &&
+	    cst_absent_find(fs->absent, cst_dir_prefix(dir), name, fs->config.clock(), &entry.at))
+		rc = -ENOENT;
 	if (rc != -EAGAIN)
 		__atomic_fetch_add(&fs->lookups_local, 1, __ATOMIC_RELAXED);
 	if (rc == 0)

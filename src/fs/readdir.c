@@ -384,6 +384,20 @@ void cst_fs_readdir(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node, 
 	cst_inode_unref(fs->table, inode);
 }
 
+/* The kernel fills its cache of a directory while somebody reads it, and drops it at an open that doesn't say to keep it. */
+static unsigned kernel_flags(struct cst_fs *fs, struct cst_inode *inode)
+{
+	int64_t now = fs->config.clock();
+	if (fs->config.kernel_list_ttl <= 0)
+		return 0;
+	cst_inode_lock(fs->table, inode);
+	bool keep = inode->kernel_listed > 0 && now - inode->kernel_listed < fs->config.kernel_list_ttl;
+	if (!keep)
+		inode->kernel_listed = now;
+	cst_inode_unlock(fs->table, inode);
+	return CST_FS_CACHE_DIR | (keep ? CST_FS_KEEP_CACHE : 0);
+}
+
 void cst_fs_opendir(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node)
 {
 	CST_CHECK(fs, FS_MAGIC);
@@ -395,12 +409,14 @@ void cst_fs_opendir(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node)
 	}
 	struct fs_handle *h = fs_handle_new(fs, inode, 0);
 	uint64_t fh = h->fh;
-	/* The listing begins now, so that its first page travels while the kernel asks for it. */
+	unsigned flags = kernel_flags(fs, inode);
+	/* The listing begins now, so that its first page travels while the kernel asks for it; unless it has the entries already. */
 	pthread_mutex_lock(&h->lock);
-	h->listing = cst_dir_open(h->dir);
+	if (!(flags & CST_FS_KEEP_CACHE))
+		h->listing = cst_dir_open(h->dir);
 	pthread_mutex_unlock(&h->lock);
 	fs_handle_unref(h);
-	if (fs->host->opened(call, fh, fs->config.cache_dirs ? CST_FS_CACHE_DIR : 0, 0) == -ENOENT)
+	if (fs->host->opened(call, fh, flags, 0) == -ENOENT)
 		fs_handle_release(fs, node, fh);
 	cst_inode_unref(fs->table, inode);
 }

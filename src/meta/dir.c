@@ -318,12 +318,13 @@ static void page_done(void *arg, int rc, const struct cst_object_list_page *resu
 	pthread_mutex_lock(&dir->lock);
 	page_take_locked(page, rc, result, err, &news);
 	uint64_t bytes = cst_names_bytes(&listing->names) + sizeof(*listing) + sizeof(*dir);
+	uint64_t names = listing->names.sealed;
 	pthread_mutex_unlock(&dir->lock);
 	cst_listing_kick(listing); /* the next page travels while this one is used */
 	tell_news(dir, &news);
 	wake_readers(listing);
 	cst_dir_advance_probes(dir);
-	cst_meta_touch(dir->meta, listing, bytes);
+	cst_meta_touch(dir->meta, listing, bytes, names);
 	cst_listing_unref(listing);
 	cst_dir_unref(dir);
 	if (cst_meta_op_end(&page->op))

@@ -46,14 +46,16 @@ struct cst_inode {
 	struct cst_identity *id;
 	struct cst_inode *parent;		 /* counted; NULL for the root */
 	struct cst_inode *next_node, *next_name; /* chains of the shards */
-	int64_t checked;	       /* [locked] when the store was asked last; 0: must be asked before use */
-	int64_t mtime;		       /* [locked; read without: atomic] Last-Modified, s */
-	struct cst_object_attr *attr;  /* [locked] counted, NULL: not known */
-	char *link;		       /* [locked] symbolic links: what it points to, NULL: not known */
-	int64_t link_at;	       /* [locked] when the store was asked for that */
-	struct cst_dir *dir;	       /* [locked] directories, made on first use */
+	int64_t checked;	      /* [locked] when the store was asked last; 0: must be asked before use */
+	int64_t mtime;		      /* [locked; read without: atomic] Last-Modified, s */
+	struct cst_object_attr *attr; /* [locked] counted, NULL: not known */
+	char *link;		      /* [locked] symbolic links: what it points to, NULL: not known */
+	int64_t link_at;	      /* [locked] when the store was asked for that */
+	struct cst_dir *dir;	      /* [locked] directories, made on first use */
+	int64_t kernel_listed; /* [locked] directories: since when the kernel may have the entries; 0: it has none */
 	struct cst_fetch_object *data; /* [locked] files, made at the first open */
 	struct fs_file *file;	       /* [locked] files that are open: the file system's */
+	int64_t direct_at; /* [locked] when it was last opened with O_DIRECT, 0: never; kept by who takes its place */
 };
 #define CST_INODE_MAGIC 0x1a0de001u
 

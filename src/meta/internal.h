@@ -35,7 +35,7 @@ struct cst_meta {
 	STAILQ_HEAD(, head_job) queue; /* HEADs over the limit */
 	unsigned heads_running;
 	TAILQ_HEAD(, cst_listing) lru; /* listings that are some directory's current one, least recently used first */
-	uint64_t lru_count, lru_bytes, heads, lists;
+	uint64_t lru_count, lru_bytes, lru_names, heads, lists;
 };
 #define CST_META_MAGIC 0x3e7a0001u
 
@@ -62,7 +62,7 @@ struct cst_listing {
 	struct cst_listing *before;   /* attributes that are still right are taken from there */
 	TAILQ_ENTRY(cst_listing) lru; /* meta's lock */
 	bool in_lru;
-	uint64_t lru_bytes;
+	uint64_t lru_bytes, lru_names;
 };
 #define CST_LISTING_MAGIC 0x11571001u
 
@@ -114,8 +114,8 @@ bool cst_meta_is_stopping(struct cst_meta *meta);
 /* A HEAD through the limiter. fn runs once, without locks held. */
 void cst_meta_head(struct cst_meta *meta, struct cst_slice key, bool light, cst_object_head_fn fn, void *arg);
 
-/* The listing grew: moves it to the young end, gives up old ones over the limit. Without a directory's lock. */
-void cst_meta_touch(struct cst_meta *meta, struct cst_listing *listing, uint64_t bytes);
+/* The listing grew: moves it to the young end, gives up old ones over the limits. Without a directory's lock. */
+void cst_meta_touch(struct cst_meta *meta, struct cst_listing *listing, uint64_t bytes, uint64_t names);
 void cst_meta_untrack(struct cst_meta *meta, struct cst_listing *listing);
 
 /* NULL when the last reference has just gone: for the list of old listings, which counts nothing. */

@@ -184,7 +184,13 @@ void cst_meta_free(struct cst_meta *meta)
 	free(meta);
 }
 
-void cst_meta_touch(struct cst_meta *meta, struct cst_listing *listing, uint64_t bytes)
+static bool is_over_locked(const struct cst_meta *meta)
+{
+	return meta->lru_bytes > meta->config.listing_bytes ||
+	       (meta->config.listing_names > 0 && meta->lru_names > meta->config.listing_names);
+}
+
+void cst_meta_touch(struct cst_meta *meta, struct cst_listing *listing, uint64_t bytes, uint64_t names)
 {
 	pthread_mutex_lock(&meta->lock);
 	if (listing->in_lru) {
@@ -192,11 +198,12 @@ void cst_meta_touch(struct cst_meta *meta, struct cst_listing *listing, uint64_t
 		TAILQ_INSERT_TAIL(&meta->lru, listing, lru);
 		meta->lru_bytes += bytes - listing->lru_bytes;
 		listing->lru_bytes = bytes;
+		meta->lru_names += names - listing->lru_names;
+		listing->lru_names = names;
 	}
 	/* One that has answered since it was looked at last gets a second chance. Each round looks at another one, so listings in use don't
 	 * make it endless. */
-	for (uint64_t rounds = 2 * meta->lru_count; rounds > 0 && meta->lru_bytes > meta->config.listing_bytes;
-	     rounds--) {
+	for (uint64_t rounds = 2 * meta->lru_count; rounds > 0 && is_over_locked(meta); rounds--) {
 		struct cst_listing *oldest = TAILQ_FIRST(&meta->lru);
 		struct cst_dir *dir = NULL;
 		if (!oldest)
@@ -224,6 +231,7 @@ void cst_meta_untrack(struct cst_meta *meta, struct cst_listing *listing)
 		listing->in_lru = false;
 		meta->lru_count--;
 		meta->lru_bytes -= listing->lru_bytes;
+		meta->lru_names -= listing->lru_names;
 	}
 	pthread_mutex_unlock(&meta->lock);
 }
@@ -231,6 +239,6 @@ void cst_meta_untrack(struct cst_meta *meta, struct cst_listing *listing)
 void cst_meta_stats(struct cst_meta *meta, struct cst_meta_stats *stats)
 {
 	pthread_mutex_lock(&meta->lock);
-	*stats = (struct cst_meta_stats){meta->heads, meta->lists, meta->lru_count, meta->lru_bytes};
+	*stats = (struct cst_meta_stats){meta->heads, meta->lists, meta->lru_count, meta->lru_bytes, meta->lru_names};
 	pthread_mutex_unlock(&meta->lock);
 }

@@ -17,6 +17,7 @@ struct cst_meta_config {
 	unsigned heads_max;	   /* started and not answered; 0: 112, of which the bucket sends 64 at once */
 	unsigned lookup_pages;	   /* pages a lookup waits for before it asks for its own name; 0: 4 */
 	uint64_t listing_bytes;	   /* memory for listings nobody reads; 0: 64 MiB */
+	uint64_t listing_names;	   /* names that they may hold together; 0: no limit */
 	int64_t (*clock)(void);	   /* NULL: cst_now */
 	/* A name POSIX can't hold, or a prefix whose name a file has, was listed. `count` new ones, one as an example. */
 	void (*skipped)(void *arg, struct cst_slice dir, struct cst_slice name, uint64_t count);
@@ -33,6 +34,6 @@ int64_t cst_meta_now(const struct cst_meta *meta);
 struct cst_meta_stats {
 	uint64_t heads, lists; /* operations started */
 	uint64_t listings;     /* directories with a listing in memory */
-	uint64_t listing_bytes;
+	uint64_t listing_bytes, listing_names;
 };
 void cst_meta_stats(struct cst_meta *meta, struct cst_meta_stats *stats);

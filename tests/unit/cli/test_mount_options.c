@@ -252,6 +252,52 @@ static void timeouts(void **state)
 	assert_int_equal(f->plan.o.request_timeout, 1500 * CST_NS_PER_MS);
 }
 
+/* The options of metadata, as those know them who come from ossfs 1.0, ossfs 2.0 or JindoFuse. */
+static void metadata_options(void **state)
+{
+	struct fixture *f = *state;
+	assert_int_equal(PLAN(f, CISTERN, "oss://abc", "/mnt", "--endpoint=h"), 0);
+	assert_int_equal(f->plan.o.attr_timeout, 60 * CST_NS_PER_S);
+	assert_int_equal(f->plan.o.entry_timeout, 60 * CST_NS_PER_S);
+	assert_int_equal(f->plan.o.list_timeout, 60 * CST_NS_PER_S);
+	assert_int_equal(f->plan.o.negative_timeout, 0);
+	assert_int_equal(f->plan.o.oss_negative_cache_timeout, 0);
+	assert_int_equal(f->plan.o.oss_negative_cache_size, 10000);
+	assert_int_equal(f->plan.o.kernel_readdir_cache_timeout, 0);
+	assert_int_equal(f->plan.o.max_stat_cache_size, 0); /* no limit: it was not given */
+	assert_int_equal(f->plan.o.metadata_memory, UINT64_C(64) << 20);
+	assert_true(f->plan.o.readdirplus);
+	assert_false(f->plan.o.close_to_open);
+	assert_int_equal(PLAN(f, OSSFS2, "mount", "/mnt", "--oss_bucket=abc", "--oss_endpoint=h", "--attr_timeout=5",
+			      "--oss_negative_cache_timeout=30", "--oss_negative_cache_size=500",
+			      "--kernel_readdir_cache_timeout=20", "--readdirplus=false", "--negative_timeout=3"),
+			 0);
+	assert_int_equal(f->plan.o.attr_timeout, 5 * CST_NS_PER_S);
+	assert_int_equal(f->plan.o.entry_timeout, 5 * CST_NS_PER_S); /* ossfs 2.0 has no such option */
+	assert_int_equal(f->plan.o.oss_negative_cache_timeout, 30 * CST_NS_PER_S);
+	assert_int_equal(f->plan.o.oss_negative_cache_size, 500);
+	assert_int_equal(f->plan.o.kernel_readdir_cache_timeout, 20 * CST_NS_PER_S);
+	assert_int_equal(f->plan.o.negative_timeout, 3 * CST_NS_PER_S);
+	assert_false(f->plan.o.readdirplus);
+	assert_int_equal(f->plan.set.notes.count, 0);
+	assert_int_equal(PLAN(f, OSSFS2, "mount", "/mnt", "--oss_bucket=abc", "--oss_endpoint=h", "--attr_timeout=5",
+			      "--entry_timeout=9"),
+			 0);
+	assert_int_equal(f->plan.o.entry_timeout, 9 * CST_NS_PER_S);
+	assert_int_equal(PLAN(f, CISTERN, "oss://abc", "/mnt", "--endpoint=h", "--attr_timeout=5"), 0);
+	assert_int_equal(f->plan.o.entry_timeout, 60 * CST_NS_PER_S);
+	assert_int_equal(PLAN(f, OSSFS, "abc", "/mnt", "-ourl=h,max_stat_cache_size=20000,stat_cache_expire=900"), 0);
+	assert_int_equal(f->plan.o.max_stat_cache_size, 20000);
+	assert_int_equal(f->plan.o.list_timeout, 900 * CST_NS_PER_S);
+	assert_int_equal(f->plan.o.attr_timeout, 60 * CST_NS_PER_S);
+	assert_int_equal(f->plan.o.attributes, 1);
+	assert_int_equal(PLAN(f, OSSFS, "abc", "/mnt", "-ourl=h,readdir_optimize"), 0);
+	assert_int_equal(f->plan.o.attributes, 0);
+	assert_true(f->plan.o.readdirplus);
+	assert_int_equal(PLAN(f, OSSFS, "abc", "/mnt", "-ourl=h,readdir_optimize,attributes=object"), 0);
+	assert_int_equal(f->plan.o.attributes, 1);
+}
+
 static void page_cache(void **state)
 {
 	struct fixture *f = *state;
@@ -327,6 +373,7 @@ int main(void)
 		TEST(caches_of_ossfs),
 		TEST(direct_read),
 		TEST(timeouts),
+		TEST(metadata_options),
 		TEST(page_cache),
 		TEST(ossfs2_config),
 		TEST(secrets_on_command_line),

@@ -10,6 +10,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <sched.h>
 
 static struct fake_mount m;
 
@@ -350,13 +351,70 @@ static void listings_are_given_up(void **state)
 	do_releasedir(&m, dirs[5].node, fh);
 }
 
+/* kernel_readdir_cache_timeout: an open within it says that the kernel's entries may stay, and asks the store for nothing. */
+static void kernel_keeps_entries(void **state)
+{
+	uint64_t fh;
+	(void)state;
+	put_files(0, 3);
+	m.config.kernel_list_ttl = 100 * CST_NS_PER_S;
+	fake_start(&m);
+	for (int i = 0; i < 3; i++) {
+		struct fake_call *c = call_new();
+		unsigned lists = fake_counts(m.bucket).lists;
+		cst_fs_opendir(m.fs, &c->call, CST_FS_ROOT);
+		assert_int_equal(call_wait(c), 0);
+		bool keep = i == 1; /* the third comes too late */
+		assert_int_equal(c->flags, CST_FS_CACHE_DIR | (keep ? CST_FS_KEEP_CACHE : 0));
+		fh = c->fh;
+		call_free(c);
+		if (keep)
+			assert_int_equal(fake_counts(m.bucket).lists, lists);
+		/* The kernel may have dropped them all the same, and then reads. */
+		c = do_readdir(&m, CST_FS_ROOT, fh, 0, false, 100);
+		assert_int_equal(c->rc, 0);
+		assert_int_equal(c->count, 5);
+		call_free(c);
+		do_releasedir(&m, CST_FS_ROOT, fh);
+		fake_time += 70 * CST_NS_PER_S;
+	}
+}
+
+/* max_stat_cache_size: the listings that answered longest ago make room. */
+static void limit_of_names(void **state)
+{
+	struct cst_fs_stats stats;
+	struct cst_fs_entry e;
+	(void)state;
+	for (int i = 0; i < 12; i++) {
+		char key[16];
+		snprintf(key, sizeof(key), "d%d/f%02d", i / 4, i);
+		fake_put(m.bucket, key, 1, "e", 1, NULL);
+	}
+	m.config.list_names = 6;
+	fake_start(&m);
+	for (int i = 0; i < 3; i++) {
+		char name[4];
+		snprintf(name, sizeof(name), "d%d", i);
+		assert_int_equal(do_lookup(&m, CST_FS_ROOT, name, &e), 0);
+		free(do_ls(&m, e.node, false));
+	}
+	/* 3 names of the root and 12: of these only one directory's and perhaps the root's fit. */
+	do {
+		sched_yield();
+		cst_fs_stats(m.fs, &stats);
+	} while (stats.cached_dirs > 2);
+	assert_true(stats.cached_dirs >= 1);
+}
+
 int main(void)
 {
 #define CASE(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		CASE(first_page_first),	 CASE(offsets_stay),	  CASE(plus_instantiates),
-		CASE(plus_asks_objects), CASE(interrupted),	  CASE(ends_while_listing),
-		CASE(expired_token),	 CASE(page_without_keys), CASE(listings_are_given_up),
+		CASE(kernel_keeps_entries), CASE(limit_of_names),	 CASE(first_page_first),
+		CASE(offsets_stay),	    CASE(plus_instantiates),	 CASE(plus_asks_objects),
+		CASE(interrupted),	    CASE(ends_while_listing),	 CASE(expired_token),
+		CASE(page_without_keys),    CASE(listings_are_given_up),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -270,6 +270,52 @@ static void negative_entries(void **state)
 	assert_int_equal(do_lookup(&m, CST_FS_ROOT, longest, &e), -ENAMETOOLONG);
 }
 
+/* Single names, in a directory whose listing is too long to tell: oss_negative_cache_timeout. */
+static void absent_names(void **state)
+{
+	struct cst_fs_entry e;
+	(void)state;
+	m.config.absent_ttl = 5 * CST_NS_PER_S;
+	m.config.absent_max = 2;
+	m.config.list_ttl = 1; /* no listing answers for long */
+	fake_start(&m);
+	assert_int_equal(do_lookup(&m, CST_FS_ROOT, "one", &e), -ENOENT);
+	fake_time += CST_NS_PER_S;
+	struct fake_counts before = fake_counts(m.bucket);
+	fake_put(m.bucket, "one", 1, "e1", 1, NULL);
+	assert_int_equal(do_lookup(&m, CST_FS_ROOT, "one", &e), -ENOENT);
+	assert_int_equal(fake_counts(m.bucket).heads, before.heads);
+	assert_int_equal(fake_counts(m.bucket).lists, before.lists);
+	/* A listing that shows the name counts for more. */
+	char *names = do_ls(&m, CST_FS_ROOT, true);
+	assert_string_equal(names, "one ");
+	free(names);
+	fake_time += CST_NS_PER_S;
+	assert_int_equal(do_lookup(&m, CST_FS_ROOT, "one", &e), 0);
+	/* It ends. */
+	fake_time += CST_NS_PER_S;
+	assert_int_equal(do_lookup(&m, CST_FS_ROOT, "two", &e), -ENOENT);
+	fake_put(m.bucket, "two", 1, "e2", 1, NULL);
+	fake_time += 4 * CST_NS_PER_S;
+	assert_int_equal(do_lookup(&m, CST_FS_ROOT, "two", &e), -ENOENT);
+	fake_time += 2 * CST_NS_PER_S;
+	assert_int_equal(do_lookup(&m, CST_FS_ROOT, "two", &e), 0);
+	/* The oldest makes room. */
+	fake_time += CST_NS_PER_S;
+	assert_int_equal(do_lookup(&m, CST_FS_ROOT, "a", &e), -ENOENT);
+	fake_time += 2;
+	assert_int_equal(do_lookup(&m, CST_FS_ROOT, "b", &e), -ENOENT);
+	fake_time += 2;
+	assert_int_equal(do_lookup(&m, CST_FS_ROOT, "c", &e), -ENOENT);
+	fake_time += CST_NS_PER_S;
+	before = fake_counts(m.bucket);
+	assert_int_equal(do_lookup(&m, CST_FS_ROOT, "b", &e), -ENOENT);
+	assert_int_equal(do_lookup(&m, CST_FS_ROOT, "c", &e), -ENOENT);
+	assert_int_equal(fake_counts(m.bucket).heads + fake_counts(m.bucket).lists, before.heads + before.lists);
+	assert_int_equal(do_lookup(&m, CST_FS_ROOT, "a", &e), -ENOENT);
+	assert_true(fake_counts(m.bucket).heads + fake_counts(m.bucket).lists > before.heads + before.lists);
+}
+
 static void strange_names(void **state)
 {
 	struct cst_fs_entry e;
@@ -453,6 +499,7 @@ int main(void)
 		CASE(objects_in_parallel),
 		CASE(answers_grow_old),
 		CASE(negative_entries),
+		CASE(absent_names),
 		CASE(strange_names),
 		CASE(interrupted_lookup),
 		CASE(failures),
