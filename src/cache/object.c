@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #define LOOK_NS CST_NS_PER_S
 
@@ -531,6 +532,13 @@ static struct cst_place *complete_file_locked(struct cst_cache_object *o)
 	return NULL;
 }
 
+/* Dropped by whichever process: perhaps because a block of it is bad. */
+static bool is_unlinked(int file)
+{
+	struct stat st;
+	return file >= 0 && fstat(file, &st) == 0 && st.st_nlink == 0;
+}
+
 int cst_cache_object_file(struct cst_cache_object *o)
 {
 	CST_CHECK(o, CST_CACHE_OBJECT_MAGIC);
@@ -538,7 +546,7 @@ int cst_cache_object_file(struct cst_cache_object *o)
 	int file = o->file;
 	struct cst_place *p = file >= 0 ? cst_place_ref(o->file_place) : complete_file_locked(o);
 	pthread_mutex_unlock(&o->lock);
-	if (p && __atomic_load_n(&p->bad, __ATOMIC_RELAXED)) {
+	if (p && (__atomic_load_n(&p->bad, __ATOMIC_RELAXED) || is_unlinked(file))) {
 		/* Some may still read through it; nobody new. */
 		cst_place_unref(p);
 		p = NULL;

@@ -37,6 +37,7 @@
 #define DISTRUST 24   /* where much was fetched for nothing */
 #define SCORE_MAX 1024u
 #define UNDER_WAY 16u  /* opens whose first READ has yet to come */
+#define UNREAD 64u     /* so many opens without a READ: nobody wants the bytes */
 #define LOADED 64u     /* so many in a row in the cache: the directory is loaded, */
 #define LOOK_EACH 256u /* and only each so-manieth open looks whether that has changed */
 
@@ -54,6 +55,7 @@ struct ahead_dir {
 	uint64_t used;
 	unsigned opens, reads;	/* since a stream began: files opened, and of them those the kernel had no pages of */
 	unsigned taken, wasted; /* of late: fetched ahead and opened, or not */
+	unsigned unread;	/* opens since a file was last read */
 	unsigned there;		/* in a row that the cache had whole already */
 	unsigned stream_count;
 	struct stream streams[STREAMS];
@@ -260,8 +262,9 @@ struct collect {
 	struct stream *stream;
 	bool rereads; /* files that were opened before may be worth it */
 	struct entry_list *old;
-	unsigned count;
+	unsigned count, known;
 	struct entry *entries[BATCH];
+	struct cst_inode *inodes[FILES_AHEAD]; /* looked at; put after the locks, since a last reference frees much */
 };
 
 static bool is_small_file(const struct cst_name_view *view, const struct cst_object_attr *attr)
@@ -283,6 +286,7 @@ static struct cst_fetch_object *known_data(struct collect *c, const struct cst_n
 	*skip = false;
 	if (!inode)
 		return NULL;
+	c->inodes[c->known++] = inode;
 	cst_inode_lock(table, inode);
 	bool known = inode->data != NULL;
 	*skip = inode->opens > 0 || inode->id->size != view->size || strcmp(cst_inode_etag(inode), view->etag) != 0 ||
@@ -290,7 +294,6 @@ static struct cst_fetch_object *known_data(struct collect *c, const struct cst_n
 	if (known && !*skip)
 		data = cst_fetch_object_ref(inode->data);
 	cst_inode_unlock(table, inode);
-	cst_inode_unref(table, inode);
 	return data;
 }
 
@@ -335,7 +338,7 @@ static bool collect(void *arg, size_t i, const struct cst_name_view *view, struc
 	struct collect *c = arg;
 	struct stream *s = c->stream;
 	bool skip = false;
-	if (i > s->front + s->window || c->count == BATCH)
+	if (i > s->front + s->window || c->count == BATCH || c->known == FILES_AHEAD)
 		return false;
 	if (is_small_file(view, attr) && !find_locked(c->a, c->parent->id->node, view->name)) {
 		if (!has_room_locked(c, view->size))
@@ -463,7 +466,7 @@ static void look_locked(struct fs_ahead *a, struct cst_inode *inode, struct cst_
 	struct stream *s = stream_locked(a, d, place.at);
 	score(&d->opens, &d->reads);
 	advance(d, s, place.at, lead);
-	if (d->there >= LOADED && a->now % LOOK_EACH != 0)
+	if (++d->unread > UNREAD || (d->there >= LOADED && a->now % LOOK_EACH != 0))
 		return;
 	/* A quarter of the window at a time, so that a walk pays. */
 	if (s->window == 0 || s->until > s->front + s->window - s->window / 4)
@@ -486,6 +489,8 @@ void fs_ahead_open(struct fs_ahead *a, struct cst_inode *inode)
 	look_locked(a, inode, dir, lead, &c);
 	pthread_mutex_unlock(&a->lock);
 	put_all(&old);
+	for (unsigned i = 0; i < c.known; i++)
+		cst_inode_unref(a->fs->table, c.inodes[i]);
 	for (unsigned i = 0; i < c.count; i++)
 		start(a, c.entries[i]);
 }
@@ -494,8 +499,10 @@ void fs_ahead_read(struct fs_ahead *a, struct cst_inode *inode)
 {
 	pthread_mutex_lock(&a->lock);
 	struct ahead_dir *d = find_dir_locked(a, inode->id->parent);
-	if (d)
+	if (d) {
 		d->reads++;
+		d->unread = 0;
+	}
 	pthread_mutex_unlock(&a->lock);
 }
 

@@ -14,8 +14,7 @@ struct open_call {
 	struct fs_wait w;
 	struct cst_inode *inode; /* counted */
 	struct fs_file *file;	 /* counted */
-	uint32_t flags;
-	bool queued; /* in file->waits */
+	bool queued;		 /* in file->waits */
 	TAILQ_ENTRY(open_call) link;
 };
 
@@ -27,8 +26,8 @@ struct fs_file {
 	TAILQ_HEAD(, open_call) waits;
 	struct cst_cache_object *cached; /* counted; NULL: not in the cache and not wanted there */
 	enum mode mode;
-	unsigned handles;		      /* in that mode */
-	int backing;			      /* of MODE_PASSTHROUGH */
+	unsigned handles; /* in that mode */
+	int backing;	  /* of MODE_PASSTHROUGH */
 	const struct cst_fetch_object *bound; /* to `cached`; only compared; the lock of the bindings */
 };
 #define FILE_MAGIC 0xf5f11e01u
@@ -125,29 +124,34 @@ void fs_file_leave(struct cst_fs *fs, struct cst_inode *inode, struct fs_file *f
 	file_put(fs, inode, file);
 }
 
-/* Not every file system can open a file so; the kernel would turn its refusal into EIO. */
-static bool opens_direct(int fd)
+/* O_DIRECT is never passed through: the cache file's file system would refuse what isn't aligned, which was served as long as the object
+ * wasn't whole. Nor are other opens for a while after one, so that it finds the inode in a mode it can share when it comes again. */
+#define AFTER_DIRECT (10 * CST_NS_PER_S)
+
+static bool passes_through(const struct cst_fs *fs, const struct fs_file *file, uint32_t flags)
 {
-	char path[32];
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	CST_AUTO_CLOSE int again = open(path, O_RDONLY | O_DIRECT | O_CLOEXEC);
-	return again >= 0;
+	return fs->config.passthrough && !fs->config.direct_io && fs->host->backing_open && file->cached &&
+	       !(flags & O_DIRECT);
 }
 
-static bool may_pass_through(const struct cst_fs *fs, const struct fs_file *file, uint32_t flags)
+static bool was_direct(struct cst_fs *fs, struct cst_inode *inode, uint32_t flags)
 {
-	if (!fs->config.passthrough || fs->config.direct_io || !fs->host->backing_open || !file->cached)
-		return false;
-	int fd = cst_cache_object_file(file->cached);
-	return fd >= 0 && (!(flags & O_DIRECT) || opens_direct(fd));
+	int64_t now = fs->config.clock();
+	cst_inode_lock(fs->table, inode);
+	if (flags & O_DIRECT)
+		inode->direct_at = now;
+	bool was = inode->direct_at != 0 && now - inode->direct_at < AFTER_DIRECT;
+	cst_inode_unlock(fs->table, inode);
+	return was;
 }
 
 /* Registers the file; false: it can't be had. The file's lock is held. */
 static bool pass_through_locked(struct cst_fs *fs, struct fs_file *file)
 {
-	if (__atomic_load_n(&fs->no_passthrough, __ATOMIC_RELAXED))
+	int fd = __atomic_load_n(&fs->no_passthrough, __ATOMIC_RELAXED) ? -1 : cst_cache_object_file(file->cached);
+	if (fd < 0)
 		return false;
-	int backing = fs->host->backing_open(fs->host->host, cst_cache_object_file(file->cached));
+	int backing = fs->host->backing_open(fs->host->host, fd);
 	if (backing <= 0) {
 		__atomic_store_n(&fs->passthrough_error, backing, __ATOMIC_RELAXED);
 		/* These will not change; the others depend on where the file lies. */
@@ -159,16 +163,36 @@ static bool pass_through_locked(struct cst_fs *fs, struct fs_file *file)
 	return true;
 }
 
-/* Enters the mode that this open has, the inode's when it is open already. False: the inode is in one that this open can't share. */
-static bool enter_mode(struct cst_fs *fs, struct fs_file *file, uint32_t flags, enum mode *mode)
+/* The kernel answers ESTALE by looking the name up and opening what it then finds, once. An open that comes again all the same, from
+ * /proc/self/fd where no name leads elsewhere or because others were quicker, gets what there is. */
+static uint32_t *refused_slot(struct cst_fs *fs, const struct cst_fs_call *call)
 {
-	bool fits = true;
+	return &fs->refused[call->pid % FS_REFUSED];
+}
+
+static void set_refused(struct cst_fs *fs, const struct cst_fs_call *call)
+{
+	__atomic_store_n(refused_slot(fs, call), call->pid + 1, __ATOMIC_RELAXED);
+}
+
+static bool is_refused(struct cst_fs *fs, const struct cst_fs_call *call)
+{
+	return __atomic_load_n(refused_slot(fs, call), __ATOMIC_RELAXED) == call->pid + 1;
+}
+
+/* Enters the mode that this open has, the inode's when it is open already. False: the inode is in one that this open can't share, or
+ * passed through to a file that the cache has dropped, perhaps as corrupt. */
+static bool enter_mode(struct cst_fs *fs, struct cst_inode *inode, struct fs_file *file, const struct cst_fs_call *call,
+		       enum mode *mode)
+{
+	bool fits = true, direct = was_direct(fs, inode, call->flags);
 	pthread_mutex_lock(&file->lock);
+	bool may = passes_through(fs, file, call->flags);
 	if (file->mode == MODE_NONE) {
-		bool pass = may_pass_through(fs, file, flags) && pass_through_locked(fs, file);
+		bool pass = may && !direct && pass_through_locked(fs, file);
 		file->mode = pass ? MODE_PASSTHROUGH : fs->config.direct_io ? MODE_DIRECT : MODE_CACHED;
-	} else if (file->mode == MODE_PASSTHROUGH && flags & O_DIRECT) {
-		fits = may_pass_through(fs, file, flags);
+	} else if (file->mode == MODE_PASSTHROUGH) {
+		fits = (may && cst_cache_object_file(file->cached) >= 0) || is_refused(fs, call);
 	}
 	if (fits)
 		file->handles++;
@@ -198,15 +222,17 @@ static void reply_opened(struct cst_fs *fs, struct cst_fs_call *call, struct cst
 }
 
 /* The cache has answered. */
-static void open_file(struct cst_fs *fs, struct cst_fs_call *call, struct cst_inode *inode, struct fs_file *file,
-		      uint32_t flags)
+static void open_file(struct cst_fs *fs, struct cst_fs_call *call, struct cst_inode *inode, struct fs_file *file)
 {
 	enum mode mode;
-	if (!enter_mode(fs, file, flags, &mode)) {
+	if (!enter_mode(fs, inode, file, call, &mode)) {
 		cst_inode_set_aside(fs->table, inode);
+		set_refused(fs, call);
 		fs->host->error(call, -ESTALE);
 		return;
 	}
+	if (is_refused(fs, call))
+		__atomic_store_n(refused_slot(fs, call), 0, __ATOMIC_RELAXED);
 	cst_inode_lock(fs->table, inode);
 	file->users++; /* the handle's */
 	cst_inode_unlock(fs->table, inode);
@@ -256,7 +282,7 @@ static void cache_came(void *arg, struct cst_cache_object *cached)
 	while ((o = TAILQ_FIRST(&waits)) != NULL) {
 		TAILQ_REMOVE(&waits, o, link);
 		struct cst_fs_call *call = fs_wait_end(&o->w);
-		open_file(fs, call, o->inode, file, o->flags);
+		open_file(fs, call, o->inode, file);
 		fs_wait_unref(&o->w);
 	}
 	file_put(fs, q->inode, file);
@@ -279,7 +305,6 @@ static void ask_cache(struct cst_fs *fs, struct cst_inode *inode, struct fs_file
 static void open_with_cache(struct cst_fs *fs, struct cst_fs_call *call, struct cst_inode *inode)
 {
 	struct fs_file *file = file_get(fs, inode);
-	uint32_t flags = call->flags;
 	struct open_call *o = NULL;
 	pthread_mutex_lock(&file->lock);
 	bool ask = file->cache == CACHE_UNASKED;
@@ -288,14 +313,13 @@ static void open_with_cache(struct cst_fs *fs, struct cst_fs_call *call, struct 
 		o = CST_NEW(struct open_call);
 		o->inode = cst_inode_ref(fs->table, inode);
 		o->file = file;
-		o->flags = flags;
 		o->queued = true;
 		fs_wait_arm(&o->w, fs, call, open_leave, open_free);
 		TAILQ_INSERT_TAIL(&file->waits, o, link);
 	}
 	pthread_mutex_unlock(&file->lock);
 	if (!o) {
-		open_file(fs, call, inode, file, flags);
+		open_file(fs, call, inode, file);
 		file_put(fs, inode, file);
 		return;
 	}
@@ -306,6 +330,8 @@ static void open_with_cache(struct cst_fs *fs, struct cst_fs_call *call, struct 
 
 static void open_checked(struct cst_fs *fs, struct cst_fs_call *call, struct cst_inode *inode, int rc)
 {
+	if (rc == -ESTALE)
+		set_refused(fs, call);
 	if (rc < 0)
 		fs->host->error(call, rc);
 	else if (fs->config.cache && inode->id->size > 0 && inode->id->etag_len > 0)

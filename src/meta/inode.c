@@ -503,9 +503,13 @@ void cst_inode_set_aside(struct cst_inode_table *t, struct cst_inode *inode)
 	if (find_name(names, hash, inode->id->parent, text.data, text.len) == inode) {
 		cst_inode_lock(t, inode);
 		inode->aside = true;
+		int64_t direct_at = inode->direct_at;
 		cst_inode_unlock(t, inode);
 		remove_name(names, inode);
 		other = enter_new(t, names, inode->parent, text, &entry, 0, inode->id->ino);
+		cst_inode_lock(t, other);
+		other->direct_at = direct_at;
+		cst_inode_unlock(t, other);
 	}
 	pthread_mutex_unlock(&names->lock);
 	cst_entry_fini(&entry);

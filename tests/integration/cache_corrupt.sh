@@ -86,3 +86,14 @@ check "a load fetches what was dropped" test "$(store_stat '.requests.GetObject 
 mount_it
 check "the right bytes" diff -r "$demo" "$mnt"
 check "unmounted" stop_mount
+
+# Passed through, nothing checks the bytes but verify; what it drops no new open gets, though an old one still has it.
+start_mount oss://demo "$mnt" --cache-dir "$cache"
+if [ "$(mount_stat .passthrough)" = on ]; then
+	exec 3<"$mnt/large0"
+	damage flip '*.data'
+	check "verify finds it under a file that is open" verify 1
+	check "the right bytes for who opens it now" cmp "$demo/large0" "$mnt/large0"
+	exec 3<&-
+fi
+check "unmounted" stop_mount

@@ -178,6 +178,21 @@ static void pages_of_the_kernel_need_no_fetching(void **state)
 	assert_int_equal(looked_ahead(), before);
 }
 
+/* What isn't read when it is open needs no fetching either. */
+static void opened_and_never_read(void **state)
+{
+	(void)state;
+	put_files(0, FILES, 40);
+	list();
+	for (unsigned i = 0; i < FILES / 2; i++)
+		use(i, false);
+	uint64_t before = looked_ahead();
+	assert_true(before > 0 && before <= 2 * 64);
+	for (unsigned i = FILES / 2; i < FILES; i++)
+		use(i, true);
+	assert_true(looked_ahead() >= before + FILES / 2 - 8);
+}
+
 static void large_files_and_others_are_left_out(void **state)
 {
 	(void)state;
@@ -357,6 +372,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(shuffled, setup, teardown),
 		cmocka_unit_test_setup_teardown(almost_shuffled, setup, teardown),
 		cmocka_unit_test_setup_teardown(pages_of_the_kernel_need_no_fetching, setup, teardown),
+		cmocka_unit_test_setup_teardown(opened_and_never_read, setup, teardown),
 		cmocka_unit_test_setup_teardown(large_files_and_others_are_left_out, setup, teardown),
 		cmocka_unit_test_setup_teardown(names_the_kernel_never_looked_up, setup, teardown),
 		cmocka_unit_test_setup_teardown(no_room, setup, teardown),

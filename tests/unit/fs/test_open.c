@@ -258,22 +258,24 @@ static void a_replaced_object(void **state)
 	assert_int_equal(fake_backing.live, 0);
 }
 
-/* /proc/version can't be opened with O_DIRECT. */
+/* O_DIRECT is served in pieces of any size, so not by the cache file. */
 static void another_mode_takes_another_node(void **state)
 {
 	struct cst_fs_entry before, e;
 	struct cst_fs_attr attr;
-	CST_AUTO_CLOSE int odd = open("/proc/version", O_RDONLY | O_CLOEXEC);
 	(void)state;
 	fake_start(&m);
-	fake_cache_complete(m.cache, "a", "one", odd);
+	fake_cache_complete(m.cache, "a", "one", file);
 	assert_int_equal(do_path(&m, "a", &before), 0);
 	struct fake_call *c = do_open_flags(&m, before.node, O_RDONLY | O_DIRECT); /* closed: it may choose */
 	assert_int_equal(c->rc, 0);
 	assert_int_equal(c->flags, CST_FS_KEEP_CACHE);
 	do_release(&m, before.node, c->fh);
 	call_free(c);
-	uint64_t fh = open_as(before.node, CST_FS_PASSTHROUGH);
+	uint64_t fh = open_as(before.node, CST_FS_KEEP_CACHE); /* another such open may follow */
+	do_release(&m, before.node, fh);
+	fake_time += 10 * CST_NS_PER_S;
+	fh = open_as(before.node, CST_FS_PASSTHROUGH);
 	c = do_open_flags(&m, before.node, O_RDONLY | O_DIRECT);
 	assert_int_equal(c->rc, -ESTALE);
 	call_free(c);
@@ -303,6 +305,29 @@ static void another_mode_takes_another_node(void **state)
 		;
 	assert_int_equal(rc, -ESTALE);
 	assert_int_equal(node_of("a"), e.node);
+}
+
+/* Whoever has it open reads on in it; nobody new does. */
+static void a_file_that_the_cache_dropped(void **state)
+{
+	struct cst_fs_entry e;
+	uint64_t fh;
+	(void)state;
+	fake_start(&m);
+	fake_cache_complete(m.cache, "a", "one", file);
+	uint64_t a = node_of("a"), old = open_as(a, CST_FS_PASSTHROUGH);
+	fake_cache_complete(m.cache, "a", "one", -1);
+	assert_int_equal(do_open(&m, a, &fh), -ESTALE);
+	uint64_t again = open_as(a, CST_FS_PASSTHROUGH); /* /proc/self/fd: no name leads elsewhere */
+	do_release(&m, a, again);
+	assert_int_equal(do_open(&m, a, &fh), -ESTALE);
+	assert_int_equal(fake_backing.live, 1);
+	assert_int_equal(do_path(&m, "a", &e), 0);
+	assert_int_not_equal(e.node, a);
+	fh = open_as(e.node, CST_FS_KEEP_CACHE);
+	do_release(&m, a, old);
+	assert_int_equal(fake_backing.live, 0);
+	do_release(&m, e.node, fh);
 }
 
 static void a_rebuilt_handle_has_no_mode(void **state)
@@ -336,6 +361,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(opens_wait_for_the_cache, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_replaced_object, setup, teardown),
 		cmocka_unit_test_setup_teardown(another_mode_takes_another_node, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_file_that_the_cache_dropped, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_rebuilt_handle_has_no_mode, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
