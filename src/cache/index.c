@@ -356,6 +356,9 @@ int cst_index_charge(struct cst_index *x, uint64_t name, uint64_t version, int64
 	uint32_t n = table_find(&x->table, name, version);
 	if (!n || at(x, n)->flags & (F_PENDING | F_SLOT) || (bytes > 0 && !entry_found(at(x, n))))
 		rc = -ENOENT;
+	/* All of it is there, whatever another process, which filled the same blocks, gives back late. */
+	else if (bytes < 0 && at(x, n)->flags & F_COMPLETE)
+		bytes = 0;
 	/* While it waits somebody may drop it: then nothing more is to be written there. */
 	while (rc == 0 && bytes > 0) {
 		rc = room_ask_locked(x, (uint64_t)bytes, (uint64_t)bytes, deadline);
@@ -471,6 +474,9 @@ int cst_index_slot_commit(struct cst_index *x, const struct cst_index_entry *ent
 		}
 	}
 	pthread_mutex_unlock(&x->lock);
+	/* Who can't write into a slab that somebody deleted must not get it again and again. */
+	if (rc == 0 && !written)
+		keep_check_slab(x, entry->slot.slab);
 	return rc;
 }
 

@@ -338,39 +338,49 @@ void keep_prepare(struct cst_index *x)
 	x->scan_slabs = x->slabs.next_number;
 }
 
-/* Entries of slabs whose files are gone or too short. */
+void keep_check_slab(struct cst_index *x, uint32_t number)
+{
+	pthread_mutex_lock(&x->lock);
+	struct slab *s = slab_find(x, number);
+	uint32_t length = s ? s->length : 0;
+	pthread_mutex_unlock(&x->lock);
+	if (!length)
+		return;
+	int fd = cst_slab_open(x->dir, number, false, length);
+	if (fd >= 0) {
+		close(fd);
+		return;
+	}
+	pthread_mutex_lock(&x->lock);
+	s = is_lost(fd) ? slab_find(x, number) : NULL;
+	if (s && !s->closed) {
+		slab_close_locked(x, s);
+		s->lost = true;
+		for (uint32_t slot = 0; slot < s->slots; slot++) {
+			if (s->owners[slot] >= OWNER_FREE || !entry_found(at(x, s->owners[slot])))
+				continue;
+			x->stats.lost++;
+			index_drop_locked(x, s->owners[slot]);
+		}
+		slab_open_locked(x, s);
+	}
+	pthread_mutex_unlock(&x->lock);
+}
+
+/* Those that were there before this start. */
 static void check_slabs(struct cst_index *x)
 {
-	for (uint32_t number = 0; number < x->scan_slabs; number++) {
-		uint32_t length = 0;
+	for (uint32_t next = 0;;) {
+		uint32_t number = UINT32_MAX;
 		pthread_mutex_lock(&x->lock);
-		/* The next one at or after it. */
-		for (uint32_t i = 0; i < x->slabs.count && !length; i++)
-			if (x->slabs.sorted[i]->number >= number) {
+		for (uint32_t i = 0; i < x->slabs.count && number == UINT32_MAX; i++)
+			if (x->slabs.sorted[i]->number >= next)
 				number = x->slabs.sorted[i]->number;
-				length = x->slabs.sorted[i]->length;
-			}
 		pthread_mutex_unlock(&x->lock);
-		if (!length || number >= x->scan_slabs)
+		if (number >= x->scan_slabs)
 			return;
-		int fd = cst_slab_open(x->dir, number, false, length);
-		if (fd >= 0) {
-			close(fd);
-			continue;
-		}
-		pthread_mutex_lock(&x->lock);
-		struct slab *s = is_lost(fd) ? slab_find(x, number) : NULL;
-		if (s && !s->closed) {
-			slab_close_locked(x, s);
-			for (uint32_t slot = 0; slot < s->slots; slot++) {
-				if (s->owners[slot] >= OWNER_FREE || !entry_found(at(x, s->owners[slot])))
-					continue;
-				x->stats.lost++;
-				index_drop_locked(x, s->owners[slot]);
-			}
-			slab_open_locked(x, s);
-		}
-		pthread_mutex_unlock(&x->lock);
+		keep_check_slab(x, number);
+		next = number + 1;
 	}
 }
 

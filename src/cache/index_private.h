@@ -152,6 +152,7 @@ struct slab {
 	uint8_t class;
 	bool closed;		  /* gives out no slots: its file is being made, or it is being emptied */
 	bool listed;		  /* among those of its class that have free slots */
+	bool lost;		  /* its file is gone: gives out no slots any more */
 	struct slab *prev, *next; /* of these */
 	uint32_t owners[];	  /* of each slot: its entry, or OWNER_FREE + the next free slot, or OWNER_END */
 };
@@ -387,6 +388,8 @@ void keep_reap(struct cst_index *x);	/* unlinks what has been dropped */
 void keep_prepare(struct cst_index *x); /* before the threads run */
 /* Looks at the files of an extent that is unsure; it must be in use by the caller. */
 void keep_check(struct cst_index *x, uint32_t n);
+/* Looks at the file of a slab; when it is gone or has another length, what is in it goes, too. */
+void keep_check_slab(struct cst_index *x, uint32_t number);
 /* Blocks of an extent on the disk in bytes; -errno. */
 int keep_count(struct cst_index *x, uint64_t name, uint64_t version, uint64_t *size, uint64_t *bytes);
 

@@ -233,7 +233,7 @@ static bool empty_slab(struct cst_index *x)
 		return false;
 	slab_close_locked(x, s);
 	/* A closed slab stays, even without slots in use, when the lock is let go. */
-	for (uint32_t slot = 0; slot < s->slots && s->live && !s->held; slot++) {
+	for (uint32_t slot = 0; slot < s->slots && s->live && !s->held && !x->stopping && !x->rc; slot++) {
 		uint32_t n = s->owners[slot];
 		if (n >= OWNER_FREE || entry_held(at(x, n)))
 			continue;
@@ -253,7 +253,7 @@ static bool round_locked(struct cst_index *x)
 	/* Bytes that slots give back are bytes of slabs. */
 	if (!x->evicting && !inodes_only && x->slabs.whole > x->slabs.needed + margin(x) && empty_slab(x))
 		return true;
-	for (unsigned i = 0; i < 32 && pressed(x); i++) {
+	for (unsigned i = 0; i < 32 && !x->stopping && pressed(x); i++) {
 		unsigned steps = STEPS;
 		uint32_t n = policy_victim_locked(x, inodes_only, &steps);
 		if (n)

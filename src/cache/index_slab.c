@@ -80,7 +80,7 @@ struct slab *slab_add_locked(struct cst_index *x, uint32_t number, unsigned clas
 static void enlist(struct cst_index *x, struct slab *s)
 {
 	struct slot_class *c = &x->slabs.classes[s->class];
-	if (s->listed || s->closed || s->live == s->slots)
+	if (s->listed || s->closed || s->lost || s->live == s->slots)
 		return;
 	/* At the end, so that those that emptied last fill last. */
 	s->prev = c->last;

@@ -62,7 +62,7 @@ static inline uint32_t index_check_slab(struct cst_index *x, const struct slab *
 		slot = s->owners[slot] == OWNER_END ? OWNER_END : s->owners[slot] - OWNER_FREE;
 	}
 	CST_ASSERT(live == s->live && held == s->held && gaps + live == s->slots);
-	CST_ASSERT(s->listed == (!s->closed && live < s->slots));
+	CST_ASSERT(s->listed == (!s->closed && !s->lost && live < s->slots));
 	return live;
 }
 

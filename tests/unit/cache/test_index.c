@@ -72,6 +72,18 @@ static void test_charges_add_up(void **state)
 	index_check(f->x);
 }
 
+/* Two filled it: what one of them gives back after the other has completed it was not taken twice. */
+static void test_complete_is_charged_whole(void **state)
+{
+	struct fixture *f = *state;
+	struct cst_index_entry e = fill(f, 1, 4 * MIB, 4 * MIB);
+	assert_int_equal(cst_index_complete(f->x, e.name, e.version), 0);
+	uint64_t whole = stats_of(f).used;
+	assert_int_equal(cst_index_charge(f->x, e.name, e.version, -(int64_t)MIB), 0);
+	assert_int_equal(stats_of(f).used, whole);
+	close_entry(f, &e);
+}
+
 static void test_new_version_drops_old(void **state)
 {
 	struct fixture *f = *state;
@@ -170,6 +182,32 @@ static void test_slot_given_up(void **state)
 	assert_int_equal(stats_of(f).entries, 0);
 	eventually(stats_of(f).used == 0); /* a slab without slots in use goes */
 	index_check(f->x);
+}
+
+/* Somebody deleted the file of a slab: who can't write into it says so, and gets another one next. */
+static void test_slab_deleted(void **state)
+{
+	struct fixture *f = *state;
+	char etag[16];
+	struct object o = object(3, 3000, 1);
+	struct cst_index_entry kept, closed, e;
+	assert_int_equal(put(f, 1, 3000, 1, &kept), 0);
+	assert_int_equal(put(f, 2, 3000, 1, &closed), 0);
+	close_entry(f, &closed);
+	assert_int_equal(cst_slab_unlink(f->dir, kept.slot.slab), 0);
+	assert_int_equal(cst_index_slot_reserve(f->x, full_id(&o, etag, 1), false, &e), 0);
+	assert_int_equal(e.slot.slab, kept.slot.slab);
+	assert_int_equal(cst_index_slot_commit(f->x, &e, false), 0);
+	assert_false(is_there(f, 2, 3000, 1));
+	assert_int_equal(stats_of(f).lost, 2);
+	/* One is still in use there, but nobody else gets a slot of it. */
+	assert_int_equal(put(f, 3, 3000, 1, &e), 0);
+	assert_true(e.slot.slab != kept.slot.slab);
+	index_check(f->x);
+	close_entry(f, &kept);
+	eventually(stats_of(f).used == slab_length(f->x, (unsigned)slot_class_of(e.slot.length)));
+	index_check(f->x);
+	close_entry(f, &e);
 }
 
 /* A slot is free again only when nobody uses it. */
@@ -554,11 +592,13 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_small_is_not_created, setup, fixture_free),
 		cmocka_unit_test_setup_teardown(test_larger_than_quota, setup, fixture_free),
 		cmocka_unit_test_setup_teardown(test_charges_add_up, setup, fixture_free),
+		cmocka_unit_test_setup_teardown(test_complete_is_charged_whole, setup, fixture_free),
 		cmocka_unit_test_setup_teardown(test_new_version_drops_old, setup, fixture_free),
 		cmocka_unit_test_setup_teardown(test_dropped_is_not_found, setup, fixture_free),
 		cmocka_unit_test_setup_teardown(test_list, setup, fixture_free),
 		cmocka_unit_test_setup_teardown(test_slot_only_found_when_committed, setup, fixture_free),
 		cmocka_unit_test_setup_teardown(test_slot_given_up, setup, fixture_free),
+		cmocka_unit_test_setup_teardown(test_slab_deleted, setup, fixture_free),
 		cmocka_unit_test_setup_teardown(test_slot_reuse, setup, fixture_free),
 		cmocka_unit_test(test_slot_classes),
 		cmocka_unit_test_setup_teardown(test_slab_is_emptied, setup, fixture_free),
