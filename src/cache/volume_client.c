@@ -41,7 +41,9 @@ static void transmit_locked(struct cst_volume *v, const struct cst_volume_messag
 
 bool cst_volume_client_send_locked(struct cst_volume *v, struct cst_volume_request *r, struct cst_volume_message *m)
 {
-	if (v->role != CST_ROLE_CLIENT || v->stopping || v->out_count >= OUT_MAX)
+	/* What gives something up is few, one for each thing, and lost it would stay with the owner for good. */
+	bool must = m->type == CST_VMSG_CLOSE || m->type == CST_VMSG_COMMIT || m->type == CST_VMSG_FORGET;
+	if (v->role != CST_ROLE_CLIENT || v->stopping || (v->out_count >= OUT_MAX && !must))
 		return false;
 	if (r) {
 		m->id = r->id = ++v->last_id;

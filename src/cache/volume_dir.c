@@ -28,9 +28,9 @@ static int make_directories(const char *path)
 	return mkdir(copy, 0700) < 0 && errno != EEXIST ? -errno : 0;
 }
 
-static int open_directory(const char *path, struct stat *st)
+static int open_directory(const char *path, int flags, struct stat *st)
 {
-	int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | flags);
 	if (fd < 0)
 		return -errno;
 	if (fstat(fd, st) == 0)
@@ -40,12 +40,16 @@ static int open_directory(const char *path, struct stat *st)
 	return rc;
 }
 
-/* Whether there is nothing in it, or a volume. */
-static bool is_ours_to_close(int dir)
+static bool has_own_file(int dir, const char *name)
 {
 	struct stat st;
-	if (fstatat(dir, "lock", &st, AT_SYMLINK_NOFOLLOW) == 0 &&
-	    fstatat(dir, "index.log", &st, AT_SYMLINK_NOFOLLOW) == 0)
+	return fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode) && st.st_uid == geteuid();
+}
+
+/* Whether there is nothing in it, or a volume of this user: not one that somebody else has put there. */
+static bool is_ours_to_close(int dir)
+{
+	if (has_own_file(dir, "lock") && has_own_file(dir, "index.log"))
 		return true;
 	int fd = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	DIR *list = fd < 0 ? NULL : fdopendir(fd);
@@ -114,7 +118,7 @@ int cst_volume_dir_open(struct cst_volume *v, struct cst_error *err)
 	for (size_t len = strlen(path); len > 1 && path[len - 1] == '/'; len--)
 		path[len - 1] = '\0';
 	int rc = make_directories(path);
-	CST_AUTO_CLOSE int dir = rc < 0 ? rc : open_directory(path, &st);
+	CST_AUTO_CLOSE int dir = rc < 0 ? rc : open_directory(path, 0, &st);
 	if (dir < 0)
 		return cannot_open(path, dir, err);
 	if (is_shared(dir, &st)) {
@@ -123,7 +127,8 @@ int cst_volume_dir_open(struct cst_volume *v, struct cst_error *err)
 		path = inside;
 		rc = mkdir(path, 0700) < 0 && errno != EEXIST ? -errno : 0;
 		cst_close_fd(&dir);
-		dir = rc < 0 ? rc : open_directory(path, &st);
+		/* Where all may write somebody may have put a link there first. */
+		dir = rc < 0 ? rc : open_directory(path, O_NOFOLLOW, &st);
 		if (dir < 0)
 			return cannot_open(path, dir, err);
 	}

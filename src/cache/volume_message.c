@@ -285,6 +285,8 @@ static void get_request(struct reader *r, struct cst_volume_message *m)
 	case CST_VMSG_CHARGE:
 		get_pair(r, &m->identity);
 		m->bytes = (int64_t)get64(r);
+		if (m->bytes == INT64_MIN)
+			r->bad = true;
 		break;
 	case CST_VMSG_COMPLETE:
 	case CST_VMSG_FORGET:

@@ -177,6 +177,7 @@ struct cst_volume {
 
 	/* service thread only */
 	int lock_fd, listener;
+	bool listener_paused; /* until the next look */
 	bool greeting;
 	int64_t next_try, backoff, next_look;
 	bool quota_told;
@@ -247,7 +248,7 @@ void cst_volume_client_tick(struct cst_volume *v, int64_t now);
 void cst_volume_client_disconnect(struct cst_volume *v, int rc); /* requests under way end with rc */
 
 /* volume_server.c: service thread. */
-void cst_volume_server_accept(struct cst_volume *v);
+bool cst_volume_server_accept(struct cst_volume *v); /* false: no descriptors or memory for the one that waits */
 void cst_volume_server_event(struct cst_volume_conn *c, uint32_t events);
 void cst_volume_server_close(struct cst_volume *v, int failed_rc); /* all connections; ≠ 0: they are told */
 void cst_volume_server_sweep(

@@ -234,7 +234,7 @@ static void send_message(struct cst_volume_conn *c, const struct cst_volume_mess
 	pthread_mutex_unlock(&c->lock);
 }
 
-void cst_volume_server_accept(struct cst_volume *v)
+bool cst_volume_server_accept(struct cst_volume *v)
 {
 	unsigned count = 0;
 	struct cst_volume_conn *c;
@@ -242,10 +242,10 @@ void cst_volume_server_accept(struct cst_volume *v)
 		count++;
 	int fd = accept4(v->listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 	if (fd < 0)
-		return;
+		return errno != EMFILE && errno != ENFILE && errno != ENOMEM && errno != ENOBUFS;
 	if (count >= CONNS_MAX || !cst_volume_peer_is_us(fd)) {
 		close(fd);
-		return;
+		return true;
 	}
 	c = CST_NEW(struct cst_volume_conn);
 	c->magic = CST_CONN_MAGIC;
@@ -261,6 +261,7 @@ void cst_volume_server_accept(struct cst_volume *v)
 	if (epoll_ctl(v->epoll, EPOLL_CTL_ADD, fd, &event) < 0)
 		conn_close(c);
 	TAILQ_INSERT_TAIL(&v->conns, c, link);
+	return true;
 }
 
 void cst_volume_server_sweep(struct cst_volume *v)

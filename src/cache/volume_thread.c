@@ -94,8 +94,18 @@ static void start_listening(struct cst_volume *v)
 		return;
 	}
 	v->listener = fd;
+	v->listener_paused = false;
 	if (epoll_ctl(v->epoll, EPOLL_CTL_ADD, fd, &event) < 0)
 		stop_listening(v);
+}
+
+/* Who waits can't be let in now and stays readable, which must not keep this thread busy. */
+static void pause_listening(struct cst_volume *v, bool paused)
+{
+	struct epoll_event event = {.events = paused ? 0 : EPOLLIN, .data.ptr = &v->listener};
+	if (v->listener >= 0 && v->listener_paused != paused &&
+	    epoll_ctl(v->epoll, EPOLL_CTL_MOD, v->listener, &event) == 0)
+		v->listener_paused = paused;
 }
 
 /* The handles of this process, in the index that has just been opened. That may read maps, so it is done without locks: a handle that is closed
@@ -244,6 +254,7 @@ static void look(struct cst_volume *v)
 {
 	int rc = cst_volume_dir_check(v);
 	v->next_look = cst_now() + LOOK_EVERY;
+	pause_listening(v, false);
 	if (rc == -ENOENT) {
 		cst_volume_give_up(v, rc, "the directory was deleted or replaced");
 		return;
@@ -327,7 +338,8 @@ static void dispatch(struct cst_volume *v, const struct epoll_event *event)
 		if (read(v->wake, &count, sizeof(count)) < 0 && errno != EAGAIN)
 			cst_panic(__FILE__, __LINE__, "can't read an eventfd: error %d", errno);
 	} else if (event->data.ptr == &v->listener) {
-		cst_volume_server_accept(v);
+		if (!cst_volume_server_accept(v))
+			pause_listening(v, true);
 	} else if (event->data.ptr == &v->peer) {
 		cst_volume_client_event(v, event->events);
 	} else {

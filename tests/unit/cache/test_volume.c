@@ -10,6 +10,7 @@
 #include <stdarg.h>
 #include <stdint.h>
 #include <sys/file.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -136,6 +137,39 @@ static void shared_directories_get_one_inside(void **state)
 	assert_int_equal(st.st_mode & 07777, 01777);
 	assert_int_equal(stat(inside, &st), 0);
 	assert_int_equal(st.st_mode & 07777, 0700);
+}
+
+static void links_in_shared_directories_are_not_followed(void **state)
+{
+	struct fixture *f = *state;
+	struct cst_error err = CST_ERROR_INIT;
+	CST_AUTO_FREE char *target = cst_xasprintf("%s/private", f->root);
+	CST_AUTO_FREE char *lock = cst_xasprintf("%s/lock", target);
+	CST_AUTO_FREE char *link = cst_xasprintf("%s/cistern-%u", f->root, (unsigned)geteuid());
+	assert_int_equal(mkdir(target, 0700), 0);
+	assert_int_equal(symlink(target, link), 0);
+	assert_int_equal(chmod(f->root, 01777), 0);
+	assert_null(volume_at(f->root, QUOTA, &err));
+	assert_int_equal(err.code, ENOTDIR);
+	assert_int_equal(access(lock, F_OK), -1);
+}
+
+/* One that the group could write to, with files of somebody else that make it look like a cache. */
+static void a_cache_that_others_made_is_refused(void **state)
+{
+	struct fixture *f = *state;
+	struct cst_error err = CST_ERROR_INIT;
+	CST_AUTO_FREE char *log = cst_xasprintf("%s/index.log", f->path);
+	if (geteuid() != 0)
+		skip();
+	cst_volume_close(must_open(f->path));
+	assert_int_equal(chmod(f->path, 0770), 0);
+	/* Its own it takes back. */
+	cst_volume_close(must_open(f->path));
+	assert_int_equal(chmod(f->path, 0770), 0);
+	assert_int_equal(chown(log, 12345, 12345), 0);
+	assert_null(volume_at(f->path, QUOTA, &err));
+	assert_int_equal(err.code, EPERM);
 }
 
 static void long_paths_work(void **state)
@@ -645,6 +679,36 @@ static void nonsense_ends_one_connection(void **state)
 	cst_volume_close(a);
 }
 
+/* Until somebody closes a descriptor nobody new is let in; waiting for that takes no CPU. */
+static void without_descriptors_the_owner_rests(void **state)
+{
+	struct fixture *f = *state;
+	struct cst_volume *a = must_open(f->path);
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	struct rlimit before, none;
+	struct timespec cpu[2];
+	struct cst_volume_message m = {.type = CST_VMSG_HELLO, .id = 1, .number = QUOTA};
+	snprintf(address.sun_path, sizeof(address.sun_path), "%s/socket", f->path);
+	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+	none = before;
+	none.rlim_cur = (rlim_t)dup(fd);
+	close((int)none.rlim_cur);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+	assert_int_equal(connect(fd, (struct sockaddr *)&address, sizeof(address)), 0);
+	cst_sleep(CST_NS_PER_S / 10);
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &cpu[0]);
+	cst_sleep(CST_NS_PER_S);
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &cpu[1]);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+	int64_t spent = (cpu[1].tv_sec - cpu[0].tv_sec) * CST_NS_PER_S + cpu[1].tv_nsec - cpu[0].tv_nsec;
+	assert_true(spent < CST_NS_PER_S / 10);
+	send_one(fd, &m);
+	assert_int_equal(receive_one(fd, &m), 0);
+	close(fd);
+	cst_volume_close(a);
+}
+
 static void a_dead_client_leaves_nothing(void **state)
 {
 	struct fixture *f = *state;
@@ -929,6 +993,8 @@ int main(void)
 		TEST(refuses_a_directory_with_other_things),
 		TEST(refuses_a_directory_of_another_user),
 		TEST(shared_directories_get_one_inside),
+		TEST(links_in_shared_directories_are_not_followed),
+		TEST(a_cache_that_others_made_is_refused),
 		TEST(long_paths_work),
 		TEST(owner_and_client_do_the_same),
 		cmocka_unit_test(memory_does_the_same),
@@ -943,6 +1009,7 @@ int main(void)
 		TEST(a_failing_disk_ends_all),
 		TEST(a_deleted_directory_is_given_up),
 		TEST(nonsense_ends_one_connection),
+		TEST(without_descriptors_the_owner_rests),
 		TEST(a_dead_client_leaves_nothing),
 		TEST(strangers_commit_nothing),
 		TEST(a_crowd_agrees),

@@ -27,10 +27,12 @@
 /* ---- the process ---- */
 
 #define HANDLES 64
+#define CLOSES 12000 /* more than a socket and the queue behind it take */
 static struct {
 	struct cst_volume *volume;
 	struct call calls[HANDLES];
 	struct cst_extent kept;
+	struct cst_volume_handle *many[CLOSES];
 } self;
 
 /* Fills object after object until it is killed. */
@@ -106,6 +108,24 @@ static int64_t check_kept(void)
 	return good;
 }
 
+static int64_t open_many(const char *key, uint64_t size)
+{
+	for (int i = 0; i < CLOSES; i++) {
+		struct call c = entry_open(self.volume, key, size, 0);
+		if (c.rc < 0)
+			return c.rc;
+		self.many[i] = c.handle;
+	}
+	return 0;
+}
+
+static int64_t close_many(void)
+{
+	for (int i = 0; i < CLOSES; i++)
+		cst_volume_entry_close(self.many[i]);
+	return 0;
+}
+
 static int64_t usage(const char *what)
 {
 	struct cst_index_stats stats;
@@ -140,6 +160,10 @@ static int64_t run(const char *command, const char *key, unsigned h, uint64_t nu
 		return keep(key);
 	if (strcmp(command, "kept") == 0)
 		return check_kept();
+	if (strcmp(command, "open-many") == 0)
+		return open_many(key, number);
+	if (strcmp(command, "close-many") == 0)
+		return close_many();
 	if (strcmp(command, "storm") == 0)
 		fill_for_ever(key);
 	if (strcmp(command, "all") == 0)
@@ -491,6 +515,25 @@ static void a_stopped_owner_is_left_alone(void **state)
 	kill_now(&b);
 }
 
+/* It doesn't take its packets for a while; none of them is lost that gives something up. */
+static void a_slow_owner_hears_of_all_closes(void **state)
+{
+	struct fixture *f = *state;
+	struct process a = start(f->path), b = start(f->path);
+	assert_int_equal(ask(&b, "put", "k", 0, 100), 0);
+	assert_int_equal(ask(&b, "open-many", "k", 0, 100), 0);
+	assert_int_equal(ask(&b, "close", "k", 0, 0), 0);
+	assert_int_equal(ask(&a, "stats", "in", 0, 0), 1);
+	assert_int_equal(kill(a.pid, SIGSTOP), 0);
+	assert_int_equal(ask(&b, "close-many", "", 0, 0), 0);
+	assert_int_equal(kill(a.pid, SIGCONT), 0);
+	/* The answer comes after all that was sent before. */
+	WAIT_UNTIL(ask(&b, "find", "none", 1, 100) == -ENOENT);
+	assert_int_equal(ask(&a, "stats", "in", 0, 0), 0);
+	stop(&b);
+	stop(&a);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(int argc, char **argv)
@@ -503,6 +546,7 @@ int main(int argc, char **argv)
 		TEST(what_others_use_is_not_evicted),
 		TEST(a_full_disk_is_no_failure),
 		TEST(a_stopped_owner_is_left_alone),
+		TEST(a_slow_owner_hears_of_all_closes),
 	};
 	if (argc == 4 && strcmp(argv[1], "--process") == 0)
 		return process(argv[2], strtoull(argv[3], NULL, 10));
