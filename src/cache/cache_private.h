@@ -23,8 +23,6 @@
 #define CST_PLACE_MAGIC 0x43504c43u
 
 #define CST_CACHE_INLINE (1u << 20) /* bytes that a read may copy on its caller's thread */
-#define CST_CACHE_BACKLOG \
-	(UINT64_C(64) << 20) /* bytes waiting for a level's disk before saving what need not be is refused */
 #define CST_CACHE_REFUSED_NS (10 * INT64_C(1000000000)) /* no room for an object: not asked for again so long */
 #define CST_DEMOTE_BURST_S 4 /* seconds' worth of a level's rate that may come at once: the page cache takes it in */
 #define CST_CACHE_SLABS 32   /* slab descriptors kept open for each volume */
@@ -73,7 +71,6 @@ struct cst_level {
 	unsigned volume_count;
 	struct cst_cache_volume volumes[CST_CACHE_PATHS];
 	struct cst_pool *readers, *writers;
-	uint64_t backlog; /* atomic: bytes being saved */
 	struct cst_cache_counters counters;
 	struct cst_level_metrics metrics;
 	/* Demotion into this level, under `tokens_lock`: bytes that may be copied now; negative after a large entry. */

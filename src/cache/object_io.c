@@ -285,7 +285,6 @@ static void save_end(struct cst_save *s, int rc)
 {
 	struct cst_cache_object *o = s->o;
 	struct cst_level *level = cst_cache_volume_level(s->volume);
-	__atomic_fetch_sub(&level->backlog, s->bytes, __ATOMIC_RELAXED);
 	if (rc == -ENOSPC) {
 		save_refused(level, s->bytes);
 		pthread_mutex_lock(&o->lock);
@@ -309,8 +308,6 @@ static bool save_next_level(struct cst_save *s)
 		struct cst_cache_volume *v = cst_level_choose(&cache->levels[i], o->id.name);
 		if (!v)
 			continue;
-		__atomic_fetch_sub(&cst_cache_volume_level(s->volume)->backlog, s->bytes, __ATOMIC_RELAXED);
-		__atomic_fetch_add(&cache->levels[i].backlog, s->bytes, __ATOMIC_RELAXED);
 		pthread_mutex_lock(&o->lock);
 		bool empty = s->place && s->place->present == 0;
 		pthread_mutex_unlock(&o->lock);
@@ -606,8 +603,6 @@ static bool local_save(struct cst_fetch_local *local, uint64_t first, const stru
 	bool refused = !v || cache->policy == CST_CACHE_STREAM || (small && bytes != o->id.size) ||
 		       cst_now() < o->refused_until;
 	struct cst_level *level = v ? cst_cache_volume_level(v) : &cache->levels[0];
-	if (!must && __atomic_load_n(&level->backlog, __ATOMIC_RELAXED) + bytes > CST_CACHE_BACKLOG)
-		refused = true;
 	if (!refused)
 		o->writing++;
 	pthread_mutex_unlock(&o->lock);
@@ -626,7 +621,6 @@ static bool local_save(struct cst_fetch_local *local, uint64_t first, const stru
 			       .arg = arg,
 			       .iov_count = iov_count};
 	memcpy(s->iov, iov, (size_t)iov_count * sizeof(iov[0]));
-	__atomic_fetch_add(&level->backlog, bytes, __ATOMIC_RELAXED);
 	cst_cache_object_hold(o);
 	save_submit(s);
 	return true;

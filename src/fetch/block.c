@@ -38,7 +38,9 @@ int arena_init(struct cst_fetch *f, struct cst_error *err)
 	f->blocks = cst_xcalloc(f->block_count, sizeof(f->blocks[0]));
 	TAILQ_INIT(&f->free);
 	TAILQ_INIT(&f->used);
+	TAILQ_INIT(&f->used_owed);
 	TAILQ_INIT(&f->unread);
+	TAILQ_INIT(&f->owed);
 	for (unsigned i = 0; i < f->block_count; i++) {
 		f->blocks[i].data = f->arena + (size_t)i * BLOCK_SIZE;
 		TAILQ_INIT(&f->blocks[i].waiters);
@@ -92,8 +94,9 @@ static void dequeue_locked(struct cst_fetch *f, struct cst_fetch_block *b)
 		TAILQ_REMOVE(&f->unread, b, queue);
 		f->unread_count--;
 	} else {
-		TAILQ_REMOVE(&f->used, b, queue);
+		TAILQ_REMOVE(b->owed ? &f->used_owed : &f->used, b, queue);
 		f->used_count--;
+		f->used_owed_count -= b->owed;
 	}
 }
 
@@ -106,11 +109,13 @@ static void enqueue_locked(struct cst_fetch *f, struct cst_fetch_block *b)
 		TAILQ_INSERT_TAIL(&f->unread, b, queue);
 		f->unread_count++;
 	} else {
+		struct block_list *list = b->owed ? &f->used_owed : &f->used;
 		if (b->cold)
-			TAILQ_INSERT_HEAD(&f->used, b, queue);
+			TAILQ_INSERT_HEAD(list, b, queue);
 		else
-			TAILQ_INSERT_TAIL(&f->used, b, queue);
+			TAILQ_INSERT_TAIL(list, b, queue);
 		f->used_count++;
+		f->used_owed_count += b->owed;
 	}
 	if (!object_used(b->object))
 		block_free_locked(f, b);
@@ -137,12 +142,31 @@ void block_unwanted_locked(struct cst_fetch *f, struct cst_fetch_block *b)
 		enqueue_locked(f, b);
 }
 
+void block_owe_locked(struct cst_fetch *f, struct cst_fetch_block *b, bool owed)
+{
+	if (b->owed == owed)
+		return;
+	bool rests = block_at_rest(b);
+	if (rests)
+		dequeue_locked(f, b);
+	b->owed = owed;
+	if (owed)
+		TAILQ_INSERT_TAIL(&f->owed, b, owed_link);
+	else
+		TAILQ_REMOVE(&f->owed, b, owed_link);
+	if (rests)
+		enqueue_locked(f, b);
+}
+
 void block_free_locked(struct cst_fetch *f, struct cst_fetch_block *b)
 {
 	CST_ASSERT(b->refs == 0 && b->pins == 0 && TAILQ_EMPTY(&b->waiters));
 	if (b->state == BLOCK_READY)
 		dequeue_locked(f, b);
 	set_unread_locked(f, b, false);
+	if (b->owed)
+		TAILQ_REMOVE(&f->owed, b, owed_link);
+	b->owed = false;
 
 	struct cst_fetch_block **at = bucket(f, b->object, b->index);
 	while (*at != b)
@@ -164,13 +188,16 @@ static bool reuses_locked(const struct cst_fetch *f)
 	const struct cst_fetch_block *next = TAILQ_FIRST(&f->free), *oldest = TAILQ_FIRST(&f->used);
 	if (!next || next->touched || !oldest)
 		return !next;
-	return f->used_count > f->keep_read || (oldest->passed && f->used_count > f->block_count / 8);
+	unsigned kept = f->used_count - f->used_owed_count;
+	return kept > f->keep_read || (oldest->passed && kept > f->block_count / 8);
 }
 
 struct cst_fetch_block *block_take_locked(struct cst_fetch *f, struct cst_fetch_object *o, uint64_t index, bool unread)
 {
 	if (reuses_locked(f)) {
 		struct cst_fetch_block *victim = TAILQ_FIRST(&f->used);
+		if (!victim)
+			victim = TAILQ_FIRST(&f->used_owed);
 		if (!victim)
 			victim = TAILQ_FIRST(&f->unread);
 		CST_ASSERT(victim != NULL);

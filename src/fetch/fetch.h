@@ -32,8 +32,9 @@ struct cst_fetch_local_ops {
 	 * worthless, and the cache no longer claims to have what was bad: the origin is asked. */
 	void (*read)(struct cst_fetch_local *l, uint64_t first, const struct iovec *iov, int iov_count,
 		     cst_fetch_local_fn done, void *arg);
-	/* Keeps whole blocks that came from the origin; the memory stays as it is until done. False: not wanted (done does not come): policy, or too
-	 * much waits for the disk already and not `must`. rc: 0, -ENOSPC (no room), -EIO. Objects up to CST_FETCH_WHOLE come whole. */
+	/* Keeps whole blocks that came from the origin; the memory stays as it is until done. False: not wanted (done does not come). How much
+	 * is in its hands at a time is bounded by who calls. `must`: it is a fill's, and worth another try. rc: 0, -ENOSPC (no room), -EIO.
+	 * Objects up to CST_FETCH_WHOLE come whole. */
 	bool (*save)(struct cst_fetch_local *l, uint64_t first, const struct iovec *iov, int iov_count, bool must,
 		     cst_fetch_local_fn done, void *arg);
 };

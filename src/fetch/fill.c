@@ -68,7 +68,8 @@ static unsigned limit_of(const struct cst_fetch_fill_state *s)
 	return s->fill->parallel ? s->fill->parallel : PARALLEL;
 }
 
-/* Memory for a fill: what lies about unused, half of all at most, and never the last eighth. While others read, few at a time over all. */
+/* Memory for a fill: what lies about unused and is owed to nobody, half of all at most, and never the last eighth. While others read, few at a
+ * time over all. */
 static bool has_room_locked(const struct cst_fetch *f, unsigned blocks, bool get)
 {
 	if (f->fill_blocks + blocks > f->block_count / 2)
@@ -76,7 +77,7 @@ static bool has_room_locked(const struct cst_fetch *f, unsigned blocks, bool get
 	if (!get)
 		return true;
 	bool busy = f->ranges > f->fill_ranges;
-	return f->free_count + f->used_count >= blocks + f->block_count / 8 &&
+	return f->free_count + f->used_count - f->used_owed_count >= blocks + f->block_count / 8 &&
 	       (!busy || f->fill_ranges < FILLS_WHEN_BUSY);
 }
 

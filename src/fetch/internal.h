@@ -5,8 +5,8 @@
  *   FREE ──reserve──▶ FETCHING ──its bytes came──▶ READY ──evict, object gone──▶ FREE
  *                        └──────range failed──────────────────────────────────▶ FREE
  *
- * A READY block that no read references and nothing pins is at rest, in one of two queues: `used` (somebody read it, or nobody is
- * coming for it: given up first, oldest first) or `unread` (a stream is about to read it, or the rest of it: given up for demand that
+ * A READY block that no read references and nothing pins is at rest, in one of three queues: `used` (somebody read it, or nobody is
+ * coming for it: given up first, oldest first), `used_owed` (so, too, but the cache is still to get it: given up next) or `unread` (a stream is about to read it, or the rest of it: given up for demand that
  * has nothing else and only after a while; moved to the front of `used` when its stream has gone). The references of a FETCHING block are
  * its waiting reads; they fail with its range. A range pins its blocks until it ends, a save until it is done. Blocks of an object that
  * nobody uses are freed as soon as nothing holds them.
@@ -48,12 +48,14 @@ struct cst_fetch_block {
 	bool unread;	  /* a stream is coming for it; counted in prefetch_blocks */
 	bool cold;	  /* brought in for the cache alone: at rest it is the first to go */
 	bool saving;	  /* the cache has it in hand */
+	bool owed;	  /* READY; the cache gets it when it has less in hand: in the list `owed` */
 	bool touched;	  /* its memory has pages */
 	bool passed;	  /* a sequential reader went over it in an object too large to be kept */
 	int64_t ready_at; /* of an unread one: since when it rests */
 	struct cst_fetch_block *hash_next;
-	TAILQ_ENTRY(cst_fetch_block) queue;   /* free, used or unread */
-	TAILQ_ENTRY(cst_fetch_block) sibling; /* in its object */
+	TAILQ_ENTRY(cst_fetch_block) queue;	/* free, used, used_owed or unread */
+	TAILQ_ENTRY(cst_fetch_block) sibling;	/* in its object */
+	TAILQ_ENTRY(cst_fetch_block) owed_link; /* in `owed` */
 	TAILQ_HEAD(slot_list, cst_fetch_slot) waiters;
 };
 TAILQ_HEAD(block_list, cst_fetch_block);
@@ -117,9 +119,11 @@ struct cst_fetch {
 	unsigned keep_read; /* blocks at rest in `used` that don't make room while there is untouched memory */
 	struct cst_fetch_block **hash;
 	unsigned hash_mask;
-	struct block_list free, used, unread;
-	unsigned free_count, used_count, unread_count;
+	struct block_list free, used, used_owed, unread;
+	unsigned free_count, used_count, unread_count; /* used_count: of used and used_owed */
+	unsigned used_owed_count;
 	unsigned prefetch_blocks; /* unread ones, FETCHING or READY */
+	struct block_list owed;	  /* in the order in which they came */
 
 	TAILQ_HEAD(, cst_fetch_read) waiting; /* for memory, first come first served */
 	unsigned waiting_count;
@@ -217,7 +221,8 @@ void block_ready_locked(struct cst_fetch_block *b);
 void block_pin_locked(struct cst_fetch *f, struct cst_fetch_block *b);
 void block_unpin_locked(struct cst_fetch *f, struct cst_fetch_block *b);    /* a FETCHING one is freed */
 void block_unwanted_locked(struct cst_fetch *f, struct cst_fetch_block *b); /* unread, and nobody is coming for it */
-void block_free_locked(struct cst_fetch *f, struct cst_fetch_block *b);	    /* at rest */
+void block_owe_locked(struct cst_fetch *f, struct cst_fetch_block *b, bool owed);
+void block_free_locked(struct cst_fetch *f, struct cst_fetch_block *b); /* at rest */
 static inline bool block_at_rest(const struct cst_fetch_block *b)
 {
 	return b->state == BLOCK_READY && b->refs == 0 && b->pins == 0;
@@ -267,7 +272,9 @@ void streams_pump_locked(struct cst_fetch *f, struct todo *todo);
 void save_make_locked(struct cst_fetch_object *o, struct cst_fetch_local *local, uint64_t first, unsigned count,
 		      struct cst_fetch_fill_state *fill, struct todo *todo);
 void save_offer_locked(struct range *r, struct todo *todo); /* what came from the origin */
-void save_run(struct save *s);				    /* not under the lock */
+void saves_pump_locked(struct cst_fetch *f,
+		       struct todo *todo); /* what is owed to the cache, as far as it may have it */
+void save_run(struct save *s);		   /* not under the lock */
 /* Is a small object all in memory, and not in the cache's hands? */
 bool object_is_whole_locked(const struct cst_fetch_object *o);
 

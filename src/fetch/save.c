@@ -1,6 +1,6 @@
 /* What came from the origin goes into the cache below: the blocks stay pinned, READY and readable until the cache has them. What is offered
- * because it was read is bounded (a quarter of the memory) and dropped beyond that: a slow disk makes the cache lag, never the readers.
- * What a fill brings is not dropped; the fill waits. */
+ * because it was read is bounded (a quarter of the memory). What is beyond that is owed: it is offered when the cache has less in hand, unless
+ * its memory is needed before: a slow disk makes the cache lag, never the readers. What a fill brings is not dropped; the fill waits. */
 #define CST_LOG_AREA "fetch"
 #include "fetch/internal.h"
 
@@ -8,6 +8,8 @@
 
 #include <errno.h>
 #include <string.h>
+
+#define SAVE_BLOCKS (8u * (unsigned)BLOCKS_PER_MIB)
 
 void save_make_locked(struct cst_fetch_object *o, struct cst_fetch_local *local, uint64_t first, unsigned count,
 		      struct cst_fetch_fill_state *fill, struct todo *todo)
@@ -27,6 +29,7 @@ void save_make_locked(struct cst_fetch_object *o, struct cst_fetch_local *local,
 		struct cst_fetch_block *b = block_find_locked(f, o, first + i);
 		CST_ASSERT(b && b->state == BLOCK_READY && !b->saving);
 		block_pin_locked(f, b);
+		block_owe_locked(f, b, false);
 		b->saving = true;
 		s->blocks[i] = b;
 		s->iov[i] = (struct iovec){b->data, block_length(o, first + i)};
@@ -52,13 +55,18 @@ bool object_is_whole_locked(const struct cst_fetch_object *o)
 	return true;
 }
 
+static bool is_saved(const struct cst_fetch_object *o)
+{
+	return o->local && !o->fetch->config.no_save && !o->stale;
+}
+
 void save_offer_locked(struct range *r, struct todo *todo)
 {
 	struct cst_fetch_object *o = r->object;
-	const struct cst_fetch *f = o->fetch;
+	struct cst_fetch *f = o->fetch;
 	uint64_t first = r->blocks[0]->index;
 	unsigned count = r->count;
-	if (!o->local || f->config.no_save || o->stale)
+	if (!is_saved(o))
 		return;
 	if (object_saved_whole(o)) {
 		if (!object_is_whole_locked(o))
@@ -66,8 +74,36 @@ void save_offer_locked(struct range *r, struct todo *todo)
 		first = 0;
 		count = (unsigned)object_last(o) + 1;
 	}
-	if (f->save_blocks + count <= f->block_count / 4)
-		save_make_locked(o, o->local, first, count, NULL, todo);
+	for (unsigned i = 0; i < count; i++)
+		block_owe_locked(f, block_find_locked(f, o, first + i), true);
+	saves_pump_locked(f, todo);
+}
+
+/* The first of those that are owed, and its neighbours behind it. */
+static unsigned owed_run_locked(const struct cst_fetch_block *b)
+{
+	struct cst_fetch_object *o = b->object;
+	unsigned count = 1;
+	if (object_saved_whole(o))
+		return b->index == 0 && object_is_whole_locked(o) ? (unsigned)object_last(o) + 1 : 0;
+	while (count < SAVE_BLOCKS && (b = block_find_locked(o->fetch, o, b->index + 1)) && b->owed)
+		count++;
+	return count;
+}
+
+void saves_pump_locked(struct cst_fetch *f, struct todo *todo)
+{
+	struct cst_fetch_block *b;
+	while ((b = TAILQ_FIRST(&f->owed))) {
+		struct cst_fetch_object *o = b->object;
+		unsigned count = is_saved(o) ? owed_run_locked(b) : 0;
+		if (count == 0)
+			block_owe_locked(f, b, false);
+		else if (f->save_blocks + count <= f->block_count / 4)
+			save_make_locked(o, o->local, b->index, count, NULL, todo);
+		else
+			return;
+	}
 }
 
 static void save_end(struct save *s, int rc)
@@ -88,6 +124,7 @@ static void save_end(struct save *s, int rc)
 		fill_save_ended_locked(s, rc);
 	} else {
 		f->save_blocks -= s->count;
+		saves_pump_locked(f, &todo);
 	}
 	fills_wake_locked(o);
 	pump_locked(f, &todo);

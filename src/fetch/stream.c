@@ -265,7 +265,10 @@ static bool has_room_locked(struct cst_fetch *f, unsigned blocks)
 	 * the other half is for demand. */
 	if (f->prefetch_flying + blocks > f->block_count / 2)
 		return false;
-	while (!blocks_can_have_locked(f, blocks, false) || f->prefetch_blocks + blocks > f->block_count / 4 * 3) {
+	/* What the cache is still to get is given up for windows that are short, not for long ones: it would be fetched again. */
+	unsigned owed = f->prefetch_blocks + blocks > f->block_count / 4 ? f->used_owed_count : 0;
+	while (!blocks_can_have_locked(f, blocks + owed, false) ||
+	       f->prefetch_blocks + blocks > f->block_count / 4 * 3) {
 		now = now ? now : cst_now();
 		oldest = TAILQ_FIRST(&f->unread);
 		if (!oldest || now - oldest->ready_at < f->config.keep_unread)

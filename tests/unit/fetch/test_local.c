@@ -191,7 +191,8 @@ static void what_comes_is_offered(void **state)
 	finish(&t);
 }
 
-/* Blocks in the cache's hands stay as they are, but READs go on, and no more than a quarter of the memory is ever there. */
+/* Blocks in the cache's hands stay as they are, but READs go on, and no more than a quarter of the memory is ever there. What it is owed follows,
+ * as far as it is still in memory. */
 static void a_slow_disk_holds_a_quarter(void **state)
 {
 	(void)state;
@@ -204,10 +205,63 @@ static void a_slow_disk_holds_a_quarter(void **state)
 	assert_int_equal(store.bytes, 200 * MIB);
 	assert_in_range(stats.bytes_offered, 8 * MIB, 16 * MIB);
 	assert_true(stats.memory_peak <= 64 * MIB);
-	while (cache_answer(&t.cache)) /* compares the bytes */
-		;
+	while (cache_answer(&t.cache)) { /* compares the bytes */
+		stats = stats_of(t.f);
+		assert_true(stats.bytes_offered - stats.bytes_saved <= 16 * MIB);
+	}
 	assert_int_equal(t.cache.bytes_saved, stats.bytes_offered);
+	assert_true(t.cache.bytes_saved >= 48 * MIB);
+	assert_int_equal(store.bytes, 200 * MIB);
 	finish(&t);
+}
+
+/* Nothing of an object that fits into memory is lost to a slow disk, even when less of what was read is to be kept. */
+static void what_is_owed_waits_in_memory(void **state)
+{
+	(void)state;
+	struct setup t;
+	begin_with(&t, (struct cst_fetch_config){.keep_read = 4 * MIB}, 60 * MIB);
+	t.cache.manner = CACHE_LATER;
+	for (uint64_t at = 0; at < 60 * MIB; at += MIB)
+		read_now(t.s, at, MIB);
+	while (cache_answer(&t.cache))
+		;
+	assert_int_equal(cache_count(&t.cache), 60 * 8);
+	assert_int_equal(store.bytes, 60 * MIB);
+	finish(&t);
+}
+
+/* Given up, stale or bound to no cache: what was owed is not offered any more, and its memory is free. */
+static void nothing_is_owed_to_nobody(void **state)
+{
+	(void)state;
+	struct setup t;
+	begin(&t, 60 * MIB);
+	t.cache.manner = CACHE_LATER;
+	for (uint64_t at = 0; at < 60 * MIB; at += MIB)
+		read_now(t.s, at, MIB);
+	cst_fetch_object_set_local(t.o, NULL);
+	while (cache_answer(&t.cache))
+		;
+	assert_int_equal(t.cache.bytes_saved, 16 * MIB);
+	cst_fetch_object_set_local(t.o, &t.cache.local);
+	read_now(t.s, 0, MIB);
+	assert_false(cache_answer(&t.cache));
+	finish(&t);
+
+	begin(&t, 60 * MIB);
+	t.cache.manner = CACHE_LATER;
+	for (uint64_t at = 0; at < 60 * MIB; at += MIB)
+		read_now(t.s, at, MIB);
+	cst_fetch_stream_free(t.s);
+	cst_fetch_object_unref(t.o);
+	assert_int_equal(stats_of(t.f).memory_used, 16 * MIB);
+	while (cache_answer(&t.cache))
+		;
+	assert_int_equal(t.cache.bytes_saved, 16 * MIB);
+	assert_int_equal(stats_of(t.f).memory_used, 0);
+	cst_fetch_free(t.f);
+	cache_fini(&t.cache);
 }
 
 static void refused_offers_are_dropped(void **state)
@@ -318,6 +372,8 @@ int main(void)
 		cmocka_unit_test(stale_bytes_come_from_the_cache),
 		cmocka_unit_test(what_comes_is_offered),
 		cmocka_unit_test(a_slow_disk_holds_a_quarter),
+		cmocka_unit_test(what_is_owed_waits_in_memory),
+		cmocka_unit_test(nothing_is_owed_to_nobody),
 		cmocka_unit_test(refused_offers_are_dropped),
 		cmocka_unit_test(a_failing_save_harms_nobody),
 		cmocka_unit_test(a_save_outlives_the_object),
