@@ -166,8 +166,8 @@ static void demoted_complete(void *arg, int rc)
 	pthread_mutex_unlock(&cache->lock);
 }
 
-/* Gives `handle` up, after completion when there is something to complete. */
-static void demoted_end(struct cst_cache *cache, struct cst_volume_handle *handle, bool complete)
+/* Gives `handle` up, after completion when there is something to complete. `verify`: some of it was there before. */
+static void demoted_end(struct cst_cache *cache, struct cst_volume_handle *handle, bool complete, bool verify)
 {
 	if (!complete) {
 		cst_volume_entry_close(handle);
@@ -178,7 +178,7 @@ static void demoted_end(struct cst_cache *cache, struct cst_volume_handle *handl
 	pthread_mutex_lock(&cache->lock);
 	cache->copies++;
 	pthread_mutex_unlock(&cache->lock);
-	cst_volume_complete(handle, false, demoted_complete, d);
+	cst_volume_complete(handle, verify, demoted_complete, d);
 }
 
 static uint8_t *present_map(const struct cst_extent *e, uint64_t blocks)
@@ -195,18 +195,20 @@ static bool map_has(const uint8_t *map, uint64_t block)
 	return map[block / 8] >> (block % 8) & 1;
 }
 
-/* What the upper one has and the lower has not. Returns whether the lower one has all that there is. */
+/* What the upper one has and the lower has not. Returns whether the lower one has all that there is; *whole: that is all of the object;
+ * *had: blocks that nobody has checked just now. */
 static bool demote_blocks(struct cst_cache_volume *below, struct cst_volume_handle *handle,
-			  const struct cst_extent *from, const struct cst_extent *to, uint64_t size, bool *whole)
+			  const struct cst_extent *from, const struct cst_extent *to, uint64_t size, bool *whole,
+			  uint64_t *had)
 {
-	uint64_t blocks = (size + CST_CACHE_BLOCK - 1) / CST_CACHE_BLOCK, had = 0, want = 0;
+	uint64_t blocks = (size + CST_CACHE_BLOCK - 1) / CST_CACHE_BLOCK, want = 0;
 	CST_AUTO_FREE uint8_t *have = present_map(from, blocks);
 	CST_AUTO_FREE uint8_t *there = present_map(to, blocks);
 	CST_AUTO_FREE char *memory = cst_xmalloc(COPY_BYTES);
 	struct copy c = {.from = from, .to = to, .to_handle = handle, .size = size, .memory = memory};
 	for (uint64_t b = 0, n; have && there && b < blocks && c.write_rc == 0; b += n) {
 		n = 1;
-		had += map_has(there, b);
+		*had += map_has(there, b);
 		if (!map_has(have, b) || map_has(there, b))
 			continue;
 		while (n < COPY_BLOCKS && b + n < blocks && map_has(have, b + n) && !map_has(there, b + n))
@@ -215,7 +217,7 @@ static bool demote_blocks(struct cst_cache_volume *below, struct cst_volume_hand
 		copy_run(&c, b, n);
 	}
 	cst_cache_volume_error(below, c.write_rc, "copying an entry down");
-	*whole = had + c.copied == blocks;
+	*whole = *had + c.copied == blocks;
 	return c.write_rc == 0 && c.copied == want && have && there;
 }
 
@@ -227,6 +229,7 @@ static bool demote_extent(struct cst_cache_volume *v, struct cst_cache_volume *b
 	CST_AUTO_BUF text = CST_BUF_INIT;
 	struct cst_wait w;
 	bool moved = false, whole = false;
+	uint64_t had = 0;
 	if (cst_extent_open(cst_volume_dir(v->volume), NULL, false, &from) != 0)
 		return false;
 	cst_wait_init(&w);
@@ -238,10 +241,11 @@ static bool demote_extent(struct cst_cache_volume *v, struct cst_cache_volume *b
 	if (rc == 0) {
 		struct cst_volume_answer *a = &w.answer;
 		rc = a->entry.complete ? 0 : cst_extent_open(cst_volume_dir(below->volume), &id, true, &to);
-		moved = a->entry.complete || (rc == 0 && demote_blocks(below, a->handle, &from, &to, id.size, &whole));
+		moved = a->entry.complete ||
+			(rc == 0 && demote_blocks(below, a->handle, &from, &to, id.size, &whole, &had));
 		if (!moved && a->created)
 			cst_volume_drop_entry(a->handle);
-		demoted_end(v->cache, a->handle, moved && whole && !a->entry.complete);
+		demoted_end(v->cache, a->handle, moved && whole && !a->entry.complete, had > 0);
 	}
 	cst_wait_fini(&w);
 	cst_extent_close(&from);

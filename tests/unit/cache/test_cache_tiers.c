@@ -262,9 +262,72 @@ static void what_is_in_use_above_leaves_the_rest_to_the_level_below(void **state
 	cst_cache_free(cache);
 }
 
+static void damage(int fd)
+{
+	char byte;
+	assert_int_equal(pread(fd, &byte, 1, BLOCK + 7), 1);
+	byte ^= 1;
+	assert_int_equal(pwrite(fd, &byte, 1, BLOCK + 7), 1);
+}
+
+/* Blocks [first, first + count) into a level's volume, as another process would; *entry: what it is then. */
+static void write_above(struct cst_cache_volume *v, struct cst_cache_object *o, uint64_t first, uint64_t count,
+			struct cst_index_entry *entry)
+{
+	struct cst_wait w;
+	struct cst_extent e;
+	CST_AUTO_FREE char *bytes = cst_xmalloc(count * BLOCK);
+	struct iovec iov = {bytes, count * BLOCK};
+	cst_wait_init(&w);
+	cst_volume_entry_open(v->volume, &o->id, CST_VOLUME_CREATE, cst_wait_opened, &w);
+	assert_int_equal(cst_wait_for(&w), 0);
+	struct cst_volume_handle *h = w.answer.handle;
+	*entry = w.answer.entry;
+	entry->cached += iov.iov_len;
+	cst_wait_fini(&w);
+	cst_wait_init(&w);
+	cst_volume_charge(h, (int64_t)iov.iov_len, cst_wait_done, &w);
+	assert_int_equal(cst_wait_for(&w), 0);
+	cst_wait_fini(&w);
+	bytes_make("k", first * BLOCK, bytes, iov.iov_len);
+	assert_int_equal(cst_extent_open(cst_volume_dir(v->volume), &o->id, true, &e), 0);
+	assert_int_equal(cst_extent_write(&e, first, &iov, 1), 0);
+	cst_extent_close(&e);
+	cst_volume_entry_close(h);
+}
+
+/* A half lies below, and a block of it is damaged; the other half comes down. */
+static void what_lay_below_is_verified_before_it_is_complete(void **state)
+{
+	(void)state;
+	struct cst_cache *cache = cache_make(CST_CACHE_S3FIFO, "MEM:%s/m:16MiB:0.9:0.6", "HDD:%s/h:128MiB:0.9:0.8");
+	uint64_t size = 8 * BLOCK, blocks[2];
+	bool complete[2];
+	char below[80];
+	struct cst_index_entry entry;
+	struct cst_cache_object *o = object_open(cache, "k", "e", size);
+	cst_object_aim(o, 1, false);
+	assert_int_equal(save_blocks(o, 0, 4, true), 0);
+	snprintf(below, sizeof(below), "%s/h", fixture_dir);
+	assert_int_equal(each_file(below, ".data", damage), 1);
+	write_above(&cache->levels[0].volumes[0], o, 4, 4, &entry);
+	object_close(o);
+	cache_quiet(cache);
+	assert_true(cst_tier_demote(&cache->levels[0].volumes[0], &entry));
+	pthread_mutex_lock(&cache->lock);
+	while (cache->copies)
+		pthread_cond_wait(&cache->quiet, &cache->lock);
+	pthread_mutex_unlock(&cache->lock);
+	where(cache, "k", size, blocks, complete);
+	assert_false(complete[1]);
+	assert_int_equal(blocks[1], 7);
+	cst_cache_free(cache);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(what_lay_below_is_verified_before_it_is_complete, setup, teardown),
 		cmocka_unit_test_setup_teardown(what_the_upper_level_has_no_room_for_goes_down, setup, teardown),
 		cmocka_unit_test_setup_teardown(what_is_read_again_soon_comes_up_and_leaves_its_place_below, setup,
 						teardown),
