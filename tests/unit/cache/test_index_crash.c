@@ -601,8 +601,9 @@ static void test_lost_files(void **state)
 	assert_int_equal(ftruncate(data, LARGE - 1), 0);
 	assert_int_equal(cst_slab_unlink(f->dir, slot.slot.slab), 0);
 	fixture_open(f);
-	/* At the first open, without waiting for the search. */
-	assert_int_equal(open_as(f, 0, LARGE, 1, false, false, &found, &created), -EAGAIN);
+	/* At the first open, without waiting for the search; -ENOENT: the search was quicker. */
+	int rc = open_as(f, 0, LARGE, 1, false, false, &found, &created);
+	assert_true(rc == -EAGAIN || rc == -ENOENT);
 	/* Complete, says the log, but its map has no blocks. */
 	assert_int_equal(open_as(f, 2, LARGE, 1, false, false, &found, &created), 0);
 	assert_false(found.complete);
