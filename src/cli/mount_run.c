@@ -121,6 +121,7 @@ static int attach(struct mount *m, struct cst_error *err)
 		.max_background = (unsigned)o->max_background,
 		.memory = o->memory,
 		.passthrough = o->passthrough && m->cache && !o->direct_io,
+		.backing_dir = m->cache ? m->plan->cache.levels[0].paths[0].path : NULL,
 		.max_read = (uint32_t)o->max_read,
 		.read_ahead_kb = (uint32_t)o->read_ahead_kb,
 		.readdirplus = o->readdirplus,

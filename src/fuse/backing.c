@@ -5,6 +5,7 @@
 #include "base/log.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -29,12 +30,20 @@ static void unregister(const struct cst_fuse *fuse, int backing)
 		cst_log_debug("backing file %u: %s", id, strerror(errno));
 }
 
-/* Tried once with a file that any kernel takes, so that the reason is known before the first open needs it. */
+/* A file without a name where the others will lie; else one that any kernel takes. */
+static int file_to_try(const struct cst_fuse *fuse)
+{
+	int fd = fuse->backing_dir ? open(fuse->backing_dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600) : -1;
+
+	return fd >= 0 ? fd : memfd_create("cistern-passthrough", MFD_CLOEXEC);
+}
+
+/* Tried once, so that the reason is known before the first open needs it. */
 void cst_fuse_backing_start(struct cst_fuse *fuse)
 {
 	if (!fuse->wish.passthrough || !(fuse->agreed.flags & CST_KFUSE_PASSTHROUGH))
 		return;
-	CST_AUTO_CLOSE int fd = memfd_create("cistern-passthrough", MFD_CLOEXEC);
+	CST_AUTO_CLOSE int fd = file_to_try(fuse);
 	int id = fd < 0 ? -errno : register_file(fuse, fd);
 
 	if (id > 0)

@@ -127,6 +127,7 @@ static struct cst_fuse *fuse_new(const struct cst_fuse_config *config)
 	};
 	fuse->threads = config->threads;
 	fuse->read_ahead_most = config->read_ahead_kb;
+	fuse->backing_dir = config->backing_dir ? cst_xstrdup(config->backing_dir) : NULL;
 	fuse->allow_root = config->allow_root && !config->allow_other;
 	fuse->owner_uid = geteuid();
 	pthread_condattr_init(&attr);
@@ -161,6 +162,7 @@ static void fuse_destroy(struct cst_fuse *fuse)
 	pthread_mutex_destroy(&fuse->notify.lock);
 	pthread_cond_destroy(&fuse->notify.wake);
 	free(fuse->where.path);
+	free(fuse->backing_dir);
 	fuse->magic = 0;
 	free(fuse);
 }

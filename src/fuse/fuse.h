@@ -22,7 +22,9 @@ struct cst_fuse_config {
 	unsigned max_background;   /* 0: from memory and read_ahead_kb */
 	uint64_t
 		memory; /* the mount's budget, to derive max_background (32…256) and how far read-ahead falls as files are opened */
-	bool passthrough;	/* negotiate FUSE_PASSTHROUGH where the kernel has it */
+	bool passthrough; /* negotiate FUSE_PASSTHROUGH where the kernel has it */
+	const char *
+		backing_dir; /* a directory on the file system of the files to pass through to, to try it at the start; NULL: not known */
 	uint32_t max_read;	/* bytes; 0: 1 MiB */
 	uint32_t read_ahead_kb; /* written to the mount's bdi; 0: leave */
 	bool readdirplus;

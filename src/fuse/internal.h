@@ -78,6 +78,7 @@ struct cst_fuse {
 	uint32_t read_ahead_kb;	    /* atomic: what the kernel has now */
 	uint32_t read_ahead_most;   /* configured; 0: left as the kernel has it */
 	uint32_t read_ahead_wanted; /* atomic: for the files that are open now */
+	char *backing_dir;	    /* or NULL */
 	int backing_error;	    /* atomic: -errno of the last backing file, 0: it was taken */
 	unsigned threads;	    /* wanted */
 	uint32_t max_read;
