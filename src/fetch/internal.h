@@ -157,6 +157,7 @@ struct cst_fetch_object {
 	char *key;
 	size_t key_len;
 	enum pattern_hint hint;
+	unsigned guesses; /* lanes that got a window for the file's name and have not proved it right */
 	char etag[CST_ETAG_MAX];
 	int64_t mtime; /* of a store without ETags: the first answer's Last-Modified */
 	uint64_t size;

@@ -30,6 +30,7 @@ struct lane {
 	uint64_t used;	 /* the number of its last read */
 	/* stream.c: what is asked for ahead of it */
 	uint64_t window;  /* bytes to hold ahead; 0: none */
+	bool guessed;	  /* the window is there because of the file's name alone */
 	uint64_t grow_at; /* FORWARD: the offset at which the window grows; BACKWARD too, coming from above */
 	uint64_t ahead;	  /* FORWARD: everything up to it has been asked for; BACKWARD: everything down to it */
 };

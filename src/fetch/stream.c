@@ -15,6 +15,7 @@
 
 #define WINDOW_FIRST (4 * MIB)
 #define WINDOW_MODEL (16 * MIB)
+#define GUESSES 4u /* wrong ones: the object is no model, whatever its name */
 #define WINDOW_BACKWARD (2 * MIB)
 #define WINDOW_LOCAL (8 * MIB) /* what is in the cache below needs no more */
 #define WINDOW_LEAST (2 * MIB)
@@ -143,6 +144,11 @@ void stream_put_locked(struct cst_fetch_stream *s)
 
 /* ---- a read ---- */
 
+static enum pattern_hint hint_of(const struct cst_fetch_object *o)
+{
+	return o->hint == HINT_WHOLE && o->guesses >= GUESSES ? HINT_NONE : o->hint;
+}
+
 /* The blocks that the GET for a read should cover where memory is plentiful. */
 static void extend_read_locked(struct cst_fetch_stream *s, struct cst_fetch_read *r)
 {
@@ -163,16 +169,23 @@ static void extend_read_locked(struct cst_fetch_stream *s, struct cst_fetch_read
 }
 
 /* A window for a lane that has proved itself by going past its first MiB; before that its prefetch could only be a guess, and slow
- * objects would fill the slots for prefetching with guesses. The names of models are proof enough. */
+ * objects would fill the slots for prefetching with guesses. The names of models are proof enough, until it turns out that the object is read
+ * in small pieces anywhere. */
 static void grow_forward_locked(struct cst_fetch_stream *s, struct lane *l, const struct cst_fetch_read *r)
 {
 	const struct cst_fetch *f = s->object->fetch;
 	uint64_t most = f->config.window_max;
-	enum pattern_hint hint = s->object->hint;
+	enum pattern_hint hint = hint_of(s->object);
 	bool model = hint == HINT_WHOLE && r->length >= BLOCK_SIZE / 2;
+	if (l->guessed && (l->bytes > MIB || l->hi == s->object->size)) {
+		l->guessed = false;
+		s->object->guesses--;
+	}
 	if (l->window == 0) {
 		if (l->bytes <= MIB && !model)
 			return;
+		s->object->guesses += !l->guessed && l->bytes <= MIB;
+		l->guessed = l->bytes <= MIB;
 		l->window = cst_min(model ? WINDOW_MODEL : WINDOW_FIRST, most);
 		l->grow_at = l->hi + l->window / 4;
 		l->ahead = cst_max(l->ahead, l->hi);
@@ -219,7 +232,7 @@ void stream_note_locked(struct cst_fetch_stream *s, struct cst_fetch_read *r)
 	struct pattern *p = &s->pattern, before = *p;
 	struct lane left;
 	bool was_strided = s->stride_records > 0;
-	struct lane *l = pattern_note(p, r->offset, r->length, o->hint, &left);
+	struct lane *l = pattern_note(p, r->offset, r->length, hint_of(o), &left);
 	bool strided = pattern_is_strided(p);
 
 	leave_lane_locked(s, &left);

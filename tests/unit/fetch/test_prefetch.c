@@ -185,6 +185,27 @@ static void the_next_tensor_first(void **state)
 	end(f, o, s);
 }
 
+/* What has a model's name, but is read in small pieces anywhere, is soon treated so. Who reads on gets a window still. */
+static void a_model_by_name_alone(void **state)
+{
+	(void)state;
+	enum { READS = 100, PIECE = 64 * KIB };
+	struct cst_fetch *f = make_with((struct cst_fetch_config){.memory = 256 * MIB});
+	struct cst_fetch_object *o = object_named(f, "tokens.bin", 8192ull * MIB);
+	for (unsigned handle = 0; handle < 4; handle++) {
+		struct cst_fetch_stream *s = cst_fetch_stream_new(o);
+		for (uint64_t i = 0; i < READS / 4; i++)
+			read_now(s, (handle * 7919 + i * 104729) % 8000 * MIB, PIECE);
+		cst_fetch_stream_free(s);
+	}
+	assert_in_range(store.bytes, READS * BLOCK, READS * BLOCK + 4ull * (16 + 2) * MIB);
+	struct cst_fetch_stream *s = cst_fetch_stream_new(o);
+	for (uint64_t i = 0; i < 8; i++)
+		read_now(s, 8100ull * MIB + i * MIB, MIB);
+	assert_true(stats_of(f).prefetched_ranges >= 4 * 4);
+	end(f, o, s);
+}
+
 /* A handle that reads a little at a time comes back for the rest of a block, however much others read meanwhile. */
 static void the_rest_of_a_block_stays(void **state)
 {
@@ -534,6 +555,7 @@ int main(void)
 		cmocka_unit_test(short_memory_fetches_nothing_twice),
 		cmocka_unit_test(late_reads_fetch_nothing_twice),
 		cmocka_unit_test(the_next_tensor_first),
+		cmocka_unit_test(a_model_by_name_alone),
 		cmocka_unit_test(the_rest_of_a_block_stays),
 		cmocka_unit_test(windows_share_the_memory),
 		cmocka_unit_test(demand_waits_for_other_memory_first),
