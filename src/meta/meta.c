@@ -2,7 +2,7 @@
 #include "meta/internal.h"
 
 #define HEADS_MAX 112 /* of which the bucket lets 64 go at once, and more when some stall */
-#define LOOKUP_PAGES 4
+#define LOOKUP_PAGES 12
 #define MISS_WINDOW (30 * CST_NS_PER_S)
 #define LISTING_BYTES (UINT64_C(64) << 20)
 

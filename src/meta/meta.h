@@ -15,7 +15,7 @@ struct cst_meta_config {
 	int64_t list_ttl;	   /* ns that an answer of the store is taken for the truth */
 	int64_t miss_window;	   /* ns: a second miss within it lists the directory; 0: 30 s */
 	unsigned heads_max;	   /* started and not answered; 0: 112, of which the bucket sends 64 at once */
-	unsigned lookup_pages;	   /* pages a lookup waits for before it asks for its own name; 0: 4 */
+	unsigned lookup_pages;	   /* pages a lookup waits for before it asks for its own name; 0: 12 */
 	uint64_t listing_bytes;	   /* memory for listings nobody reads; 0: 64 MiB */
 	uint64_t listing_names;	   /* names that they may hold together; 0: no limit */
 	int64_t (*clock)(void);	   /* NULL: cst_now */
