@@ -25,8 +25,8 @@ static struct timespec from_now(int64_t ns)
 	return at;
 }
 
-/* Tells how fills ended: their callers start the next ones from there, so it is no thread that holds anything. And a READ may wait for
- * memory that only time frees (what was prefetched for readers that don't come). */
+/* Tells how fills ended: their callers start the next ones from there, so it is no thread that holds anything. For the same reason it starts what
+ * has room once an object was given up. And a READ may wait for memory that only time frees (what was prefetched for readers that don't come). */
 static void *watch(void *arg)
 {
 	struct cst_fetch *f = arg;
@@ -34,7 +34,7 @@ static void *watch(void *arg)
 	pthread_mutex_lock(&f->lock);
 	while (!f->stopping) {
 		fills_report(f);
-		if (TAILQ_EMPTY(&f->waiting)) {
+		if (TAILQ_EMPTY(&f->waiting) && !f->given_up) {
 			f->asleep = true;
 			if (!f->stopping && TAILQ_EMPTY(&f->fills_ended))
 				pthread_cond_wait(&f->wake, &f->lock);
@@ -42,7 +42,9 @@ static void *watch(void *arg)
 			continue;
 		}
 		struct timespec at = from_now(LOOK_AGAIN);
-		pthread_cond_timedwait(&f->wake, &f->lock, &at);
+		if (!f->given_up)
+			pthread_cond_timedwait(&f->wake, &f->lock, &at);
+		f->given_up = false;
 		todo_init(&todo);
 		pump_locked(f, &todo);
 		pthread_mutex_unlock(&f->lock);

@@ -145,6 +145,7 @@ struct cst_fetch {
 	pthread_t thread;
 	pthread_cond_t wake;
 	bool stopping, asleep;
+	bool given_up; /* an object was: others may have room */
 
 	struct cst_fetch_stats stats; /* the counters of it */
 };

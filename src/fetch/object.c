@@ -59,13 +59,12 @@ static bool any_range(const struct range *r, const void *arg)
 	return true;
 }
 
-/* Nobody will want the bytes: frees the blocks at rest and cancels the GETs under way, whose blocks follow. */
+/* Nobody will want the bytes: frees the blocks at rest and cancels the GETs under way, whose blocks follow. Whoever has room now is started by the
+ * thread of the cst_fetch: who gives up an object may hold locks that others' callbacks take. */
 static void abandon(struct cst_fetch_object *o)
 {
 	struct cst_fetch *f = o->fetch;
 	struct cst_fetch_block *b, *next;
-	struct todo todo;
-	todo_init(&todo);
 	pthread_mutex_lock(&f->lock);
 	for (b = TAILQ_FIRST(&o->blocks); b; b = next) {
 		next = TAILQ_NEXT(b, sibling);
@@ -73,9 +72,11 @@ static void abandon(struct cst_fetch_object *o)
 			block_free_locked(f, b);
 	}
 	ranges_cancel_locked(o, any_range, NULL);
-	pump_locked(f, &todo);
+	if (!TAILQ_EMPTY(&f->waiting) || !TAILQ_EMPTY(&f->hungry) || !TAILQ_EMPTY(&f->fills)) {
+		f->given_up = true;
+		pthread_cond_signal(&f->wake);
+	}
 	pthread_mutex_unlock(&f->lock);
-	todo_run(&todo);
 }
 
 void cst_fetch_object_unref(struct cst_fetch_object *o)

@@ -26,8 +26,8 @@ struct fs_file {
 	TAILQ_HEAD(, open_call) waits;
 	struct cst_cache_object *cached; /* counted; NULL: not in the cache and not wanted there */
 	enum mode mode;
-	unsigned handles; /* in that mode */
-	int backing;	  /* of MODE_PASSTHROUGH */
+	unsigned handles;		      /* in that mode */
+	int backing;			      /* of MODE_PASSTHROUGH */
 	const struct cst_fetch_object *bound; /* to `cached`; only compared; the lock of the bindings */
 };
 #define FILE_MAGIC 0xf5f11e01u
@@ -66,13 +66,14 @@ static void file_end(struct cst_fs *fs, struct cst_inode *inode, struct fs_file 
 		data = cst_fetch_object_ref(inode->data);
 	stale = inode->stale;
 	cst_inode_unlock(fs->table, inode);
-	if (data) {
-		if (!stale)
-			cst_cache_object_finish(file->cached, data);
+	if (data)
 		cst_fetch_object_set_local(data, NULL);
-		cst_fetch_object_unref(data);
-	}
 	pthread_mutex_unlock(lock);
+	/* These may start and end reads of others, which lets go of other files. */
+	if (data && !stale)
+		cst_cache_object_finish(file->cached, data);
+	if (data)
+		cst_fetch_object_unref(data);
 	if (file->cached)
 		cst_cache_object_unref(file->cached);
 	pthread_mutex_destroy(&file->lock);

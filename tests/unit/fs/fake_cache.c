@@ -22,6 +22,8 @@ struct cst_cache {
 	TAILQ_HEAD(, request) requests;
 	bool hold, refuse;
 	struct fake_cache_counts counts;
+	void (*on_finish)(void *arg);
+	void *on_finish_arg;
 };
 
 struct cst_cache_object {
@@ -186,6 +188,14 @@ void cst_cache_object_finish(struct cst_cache_object *o, struct cst_fetch_object
 	pthread_mutex_lock(&o->cache->lock);
 	o->cache->counts.finished++;
 	pthread_mutex_unlock(&o->cache->lock);
+	if (o->cache->on_finish)
+		o->cache->on_finish(o->cache->on_finish_arg);
+}
+
+void fake_cache_on_finish(struct cst_cache *cache, void (*fn)(void *arg), void *arg)
+{
+	cache->on_finish = fn;
+	cache->on_finish_arg = arg;
 }
 
 uint64_t cst_cache_object_cached(const struct cst_cache_object *o)

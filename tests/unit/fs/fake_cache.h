@@ -13,6 +13,9 @@ void fake_cache_refuse(struct cst_cache *cache, bool refuse);
 /* Answers wait from now on; false: those that wait come now, on this thread. */
 void fake_cache_hold(struct cst_cache *cache, bool hold);
 
+/* Called by cst_cache_object_finish(), which may run others' callbacks. NULL: none. */
+void fake_cache_on_finish(struct cst_cache *cache, void (*fn)(void *arg), void *arg);
+
 struct fake_cache_counts {
 	unsigned opens, finished; /* calls */
 	unsigned held, objects;	  /* now */

@@ -330,6 +330,29 @@ static void a_file_that_the_cache_dropped(void **state)
 	do_release(&m, e.node, fh);
 }
 
+static void open_and_close(void *arg)
+{
+	const uint64_t *node = arg;
+	uint64_t fh;
+	fake_cache_on_finish(m.cache, NULL, NULL);
+	assert_int_equal(do_open(&m, *node, &fh), 0);
+	do_release(&m, *node, fh);
+}
+
+/* What completes an object in the background may find other reads to end on the same thread, and these other files to let go of. */
+static void completing_ends_other_reads(void **state)
+{
+	uint64_t fh;
+	(void)state;
+	fake_start(&m);
+	uint64_t a = node_of("a");
+	fake_cache_on_finish(m.cache, open_and_close, &a);
+	assert_int_equal(do_open(&m, a, &fh), 0);
+	do_release(&m, a, fh);
+	assert_int_equal(fake_cache_counts(m.cache).finished, 2);
+	assert_int_equal(fake_cache_counts(m.cache).objects, 0);
+}
+
 static void a_rebuilt_handle_has_no_mode(void **state)
 {
 	CST_AUTO_BUF data = CST_BUF_INIT;
@@ -362,6 +385,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_replaced_object, setup, teardown),
 		cmocka_unit_test_setup_teardown(another_mode_takes_another_node, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_file_that_the_cache_dropped, setup, teardown),
+		cmocka_unit_test_setup_teardown(completing_ends_other_reads, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_rebuilt_handle_has_no_mode, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
