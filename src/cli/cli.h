@@ -20,6 +20,7 @@ extern const struct cst_command cst_command_store;
 extern const struct cst_command cst_command_mount;
 extern const struct cst_command cst_command_umount;
 extern const struct cst_command cst_command_stats;
+extern const struct cst_command cst_command_refresh;
 extern const struct cst_command cst_command_load;
 extern const struct cst_command cst_command_cache;
 extern const struct cst_command cst_command_help;

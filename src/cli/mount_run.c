@@ -5,6 +5,7 @@
 #include "base/pool.h"
 #include "cli/control.h"
 #include "cli/mount_load.h"
+#include "cli/mount_refresh.h"
 #include "cli/mount_stats.h"
 #include "cli/signals.h"
 
@@ -26,6 +27,7 @@ struct mount {
 	struct cst_cache *cache; /* NULL: none was asked for */
 	struct cst_fs *fs;
 	struct cst_mount_loads *loads;
+	struct cst_mount_refreshes *refreshes;
 	struct cst_control *control;
 	unsigned long signal_thread;
 	pthread_mutex_t lock; /* fuse: between the main and the signal thread */
@@ -92,6 +94,8 @@ static int answer_request(void *arg, struct cst_slice method, struct cst_slice t
 			  struct cst_buf *json)
 {
 	struct mount *m = arg;
+	if (cst_mount_refreshes_is_target(target))
+		return cst_mount_refreshes_request(m->refreshes, method, target, body, json);
 	return cst_mount_loads_request(m->loads, method, target, body, json);
 }
 
@@ -248,6 +252,7 @@ static int start(struct mount *m, struct cst_error *err)
 	struct cst_mount_loads_config loads = {
 		.bucket = m->link.bucket, .fetch = m->fetch, .cache = m->cache, .prefix = m->plan->access.url.prefix};
 	m->loads = cst_mount_loads_new(&loads);
+	m->refreshes = cst_mount_refreshes_new(m->fs);
 	start_control(m);
 	return 0;
 }
@@ -259,6 +264,7 @@ static void finish(struct mount *m)
 	alarm(FINISH_MAX);
 	cst_control_stop(m->control);
 	cst_mount_loads_free(m->loads);
+	cst_mount_refreshes_free(m->refreshes);
 	if (m->fuse)
 		cst_fuse_drain(m->fuse);
 	if (m->fs)

@@ -69,6 +69,8 @@ struct cst_fs *cst_fs_new(const struct cst_fs_config *config, const struct cst_f
 	fs->next_fh = (uint64_t)fs->mounted;
 	pthread_mutex_init(&fs->live_lock, NULL);
 	pthread_cond_init(&fs->live_none, NULL);
+	pthread_mutex_init(&fs->refresh_lock, NULL);
+	pthread_cond_init(&fs->refresh_wake, NULL);
 	fs->table = cst_inode_table_new(drop_inode);
 	fs->absent = cst_absent_new(config->absent_ttl, config->absent_max);
 	fs->pool = cst_pool_new("cst-fs", POOL_THREADS);
@@ -101,6 +103,7 @@ void cst_fs_free(struct cst_fs *fs)
 	if (!fs)
 		return;
 	CST_CHECK(fs, FS_MAGIC);
+	cst_fs_refresh_stop(fs);
 	cst_meta_stop(fs->meta);
 	/* Every call has been answered; the threads that did it may not have put everything away yet. */
 	pthread_mutex_lock(&fs->live_lock);
@@ -126,6 +129,8 @@ void cst_fs_free(struct cst_fs *fs)
 	fs_ahead_free(fs->ahead);
 	for (unsigned i = 0; i < FS_BINDINGS; i++)
 		pthread_mutex_destroy(&fs->bindings[i]);
+	pthread_cond_destroy(&fs->refresh_wake);
+	pthread_mutex_destroy(&fs->refresh_lock);
 	pthread_cond_destroy(&fs->live_none);
 	pthread_mutex_destroy(&fs->live_lock);
 	fs->magic = 0;

@@ -79,6 +79,8 @@ struct cst_fs_host {
 	void (*invalidate_node)(void *host, uint64_t node, int64_t offset,
 				int64_t length); /* offset -1: attributes only */
 	void (*expire_name)(void *host, uint64_t parent, struct cst_slice name);
+	/* Waits a moment, one second at most, until what was queued has reached the kernel; false: it hasn't. NULL: nothing is queued. */
+	bool (*settle)(void *host);
 	/* How many files are open whose reads come here: the host fits the kernel's read-ahead to it. NULL: the host has none. Cheap; any thread. */
 	void (*open_files)(void *host, uint64_t count);
 	/* A file that opens may be served from directly: an id > 0, or -errno (-EPERM no capability, -ELOOP stacked file system, -EOPNOTSUPP kernel). Both
@@ -146,6 +148,19 @@ void cst_fs_call_lock(struct cst_fs_call *call);
 void cst_fs_call_unlock(struct cst_fs_call *call);
 /* Host, on INTERRUPT: runs call->cancel if the call still waits. */
 void cst_fs_call_interrupt(struct cst_fs_call *call);
+
+/* Asks the store again about what is known, tells the kernel what is not as it was, and blocks until that is done. `path`: below the mountpoint,
+ * without a slash before or after it; a file, or a directory and all that is known below it; "" is everything. Requests of others that hang don't
+ * delay it. 0, -ENOENT: neither the mount nor the store knows the path, or the first failure; then *result tells what was done all the same. Any
+ * thread, several at once. */
+struct cst_fs_refresh_result {
+	uint64_t directories;		/* listed */
+	uint64_t changed, added, gone;	/* names that were known otherwise, were known not to be there, are there no more */
+	uint64_t failed;		/* directories that could not be listed */
+};
+int cst_fs_refresh(struct cst_fs *fs, const char *path, struct cst_fs_refresh_result *result, struct cst_error *err);
+/* Those under way end with -ECANCELED, later ones at once. */
+void cst_fs_refresh_stop(struct cst_fs *fs);
 
 struct cst_fs_stats {
 	uint64_t inodes, open_files, open_dirs, cached_dirs, skipped_names;

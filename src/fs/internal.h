@@ -70,6 +70,9 @@ struct cst_fs {
 	uint32_t refused[FS_REFUSED];
 	/* Binding an inode's data to what the cache has of it, by node id; outside the inode's lock. */
 	pthread_mutex_t bindings[FS_BINDINGS];
+	pthread_mutex_t refresh_lock; /* a leaf: what refreshes wait for */
+	pthread_cond_t refresh_wake;
+	bool refresh_stopping;
 	struct fs_ahead *ahead; /* NULL: no looking ahead */
 	uint64_t skipped, lookups, lookups_local, reads, bytes_read;
 	bool told_skipped, told_write;

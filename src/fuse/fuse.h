@@ -49,7 +49,8 @@ bool cst_fuse_drain(struct cst_fuse *fuse);
 /* Frees, drained or not; after cst_fs_free(). */
 void cst_fuse_free(struct cst_fuse *fuse);
 
-/* Makes the kernel look every name up again at its next use, without dropping data; never waits. -EOPNOTSUPP before Linux 6.16. */
+/* Makes the kernel look every name up again at its next use; never waits. It costs what is mounted inside, and the pages of files that aren't open:
+ * for emergencies. -EOPNOTSUPP before Linux 6.16. */
 int cst_fuse_expire_all(struct cst_fuse *fuse);
 
 struct cst_fuse_stats {

@@ -104,6 +104,7 @@ struct cst_fuse {
 		struct cst_fuse_notice_list queue;
 		unsigned count;	     /* under lock: in the queue */
 		bool epoch_queued;   /* under lock: an INC_EPOCH waits in the queue */
+		uint64_t taken, told; /* under lock: messages that came into the queue, and that the kernel has been given */
 		bool read_ahead_due; /* under lock: read_ahead_wanted is to be written */
 		uint64_t lost;	     /* under lock: messages that found the queue full, since it was empty last */
 		unsigned long thread;
@@ -154,3 +155,4 @@ int cst_fuse_notify_start(struct cst_fuse *fuse);
 bool cst_fuse_notify_stop(struct cst_fuse *fuse, int64_t ns);
 void cst_fuse_notify_node(void *host, uint64_t node, int64_t offset, int64_t length);
 void cst_fuse_notify_name(void *host, uint64_t parent, struct cst_slice name);
+bool cst_fuse_notify_settle(void *host);

@@ -1,8 +1,8 @@
 /* Messages to the kernel. A thread of their own sends them: an INVAL_ENTRY waits for lookups in its directory and an INVAL_INODE of a
  * range for reads, which readers and loop threads must be free to answer meanwhile.
  *
- * The queue is bounded. What doesn't fit is made good by one INC_EPOCH at its end: all names are looked up again, and a lookup finds
- * the new version of whatever has become stale. Kernels without it (before 6.16) go by the timeouts. */
+ * The queue is bounded; who has many messages lets it settle now and then. What doesn't fit is made good by one INC_EPOCH at its end: all names are
+ * looked up again, and a lookup finds the new version of whatever has become stale (and mounts inside are lost). Kernels without it (before 6.16) go by the timeouts. */
 #include "fuse/internal.h"
 
 #define CST_LOG_AREA "fuse"
@@ -13,6 +13,8 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/uio.h>
+
+#define SETTLE_NS (1 * CST_NS_PER_S)
 
 static int send_notice(const struct cst_fuse *fuse, const struct cst_fuse_notice *n)
 {
@@ -69,6 +71,7 @@ static struct cst_fuse_notice *next_locked(struct cst_fuse *fuse)
 		fuse->notify.lost = 0;
 		if (fuse->agreed.minor >= 44)
 			n = notice_new(CST_KFUSE_NOTIFY_INC_EPOCH, 0, 0);
+		fuse->notify.taken += n != NULL;
 	}
 	return n;
 }
@@ -103,6 +106,8 @@ static void *notify_main(void *arg)
 				     (unsigned long long)n->node, strerror(-rc));
 		free(n);
 		pthread_mutex_lock(&fuse->notify.lock);
+		fuse->notify.told++;
+		pthread_cond_broadcast(&fuse->notify.wake);
 	}
 	fuse->notify.left = true;
 	pthread_cond_broadcast(&fuse->notify.wake);
@@ -122,9 +127,10 @@ static void enqueue(struct cst_fuse *fuse, struct cst_fuse_notice *n)
 	} else {
 		STAILQ_INSERT_TAIL(&fuse->notify.queue, n, link);
 		fuse->notify.count++;
+		fuse->notify.taken++;
 		fuse->notify.epoch_queued |= epoch;
 		taken = true;
-		pthread_cond_signal(&fuse->notify.wake);
+		pthread_cond_broadcast(&fuse->notify.wake);
 	}
 	pthread_mutex_unlock(&fuse->notify.lock);
 	if (!taken)
@@ -135,7 +141,7 @@ void cst_fuse_notify_read_ahead(struct cst_fuse *fuse)
 {
 	pthread_mutex_lock(&fuse->notify.lock);
 	fuse->notify.read_ahead_due = true;
-	pthread_cond_signal(&fuse->notify.wake);
+	pthread_cond_broadcast(&fuse->notify.wake);
 	pthread_mutex_unlock(&fuse->notify.lock);
 }
 
@@ -176,6 +182,25 @@ int cst_fuse_expire_all(struct cst_fuse *fuse)
 		return -EOPNOTSUPP;
 	enqueue(fuse, notice_new(CST_KFUSE_NOTIFY_INC_EPOCH, 0, 0));
 	return 0;
+}
+
+bool cst_fuse_notify_settle(void *host)
+{
+	struct cst_fuse *fuse = host;
+	int64_t end = cst_now() + SETTLE_NS;
+	struct timespec until = {end / CST_NS_PER_S, end % CST_NS_PER_S};
+	uint64_t wanted;
+	bool settled;
+
+	CST_CHECK(fuse, CST_FUSE_MAGIC);
+	pthread_mutex_lock(&fuse->notify.lock);
+	wanted = fuse->notify.taken;
+	while (fuse->notify.started && !fuse->notify.ending && fuse->notify.told < wanted)
+		if (pthread_cond_timedwait(&fuse->notify.wake, &fuse->notify.lock, &until) == ETIMEDOUT)
+			break;
+	settled = fuse->notify.told >= wanted;
+	pthread_mutex_unlock(&fuse->notify.lock);
+	return settled;
 }
 
 int cst_fuse_notify_start(struct cst_fuse *fuse)

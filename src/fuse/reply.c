@@ -268,6 +268,7 @@ void cst_fuse_reply_init(struct cst_fuse *fuse)
 		.dirents_end = end_dirents,
 		.invalidate_node = cst_fuse_notify_node,
 		.expire_name = cst_fuse_notify_name,
+		.settle = cst_fuse_notify_settle,
 		.open_files = cst_fuse_read_ahead_for,
 		.backing_open = cst_fuse_backing_open,
 		.backing_close = cst_fuse_backing_close,

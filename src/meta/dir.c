@@ -27,6 +27,7 @@ struct cst_dir *cst_dir_new(struct cst_meta *meta, struct cst_slice prefix)
 	dir->meta = meta;
 	pthread_mutex_init(&dir->lock, NULL);
 	TAILQ_INIT(&dir->probes);
+	LIST_INIT(&dir->relists);
 	dir->last_miss = INT64_MIN / 2;
 	dir->prefix_len = prefix.len;
 	if (prefix.len > 0)
@@ -139,7 +140,7 @@ bool cst_listing_is_fresh_locked(const struct cst_listing *listing)
 	       cst_meta_now(listing->dir->meta) - listing->refreshed < listing->dir->meta->config.list_ttl;
 }
 
-struct cst_listing *cst_listing_start_locked(struct cst_dir *dir, unsigned wanted_pages)
+struct cst_listing *cst_listing_new_locked(struct cst_dir *dir, unsigned wanted_pages)
 {
 	struct cst_meta *meta = dir->meta;
 	struct cst_listing *listing = CST_NEW(struct cst_listing), *old = dir->listing;
@@ -154,13 +155,30 @@ struct cst_listing *cst_listing_start_locked(struct cst_dir *dir, unsigned wante
 		old->refs++;
 		listing->before = old;
 	}
+	return listing;
+}
+
+void cst_listing_make_current_locked(struct cst_dir *dir, struct cst_listing *listing)
+{
+	struct cst_meta *meta = dir->meta;
+	if (listing)
+		listing->refs++;
 	detach_listing_locked(dir);
 	dir->listing = listing;
+	if (!listing)
+		return;
 	pthread_mutex_lock(&meta->lock);
 	TAILQ_INSERT_TAIL(&meta->lru, listing, lru);
 	listing->in_lru = true;
 	meta->lru_count++;
 	pthread_mutex_unlock(&meta->lock);
+}
+
+struct cst_listing *cst_listing_start_locked(struct cst_dir *dir, unsigned wanted_pages)
+{
+	struct cst_listing *listing = cst_listing_new_locked(dir, wanted_pages);
+	cst_listing_make_current_locked(dir, listing);
+	listing->refs--; /* the directory's alone */
 	return listing;
 }
 
@@ -477,6 +495,7 @@ void cst_dir_doubt(struct cst_dir *dir, const char *name)
 	pthread_mutex_lock(&dir->lock);
 	if (dir->listing && cst_names_find(&dir->listing->names, cst_slice_of(name), &i) == CST_NAMES_FOUND)
 		cst_names_doubt(&dir->listing->names, i);
+	cst_relist_doubt_locked(dir, cst_slice_of(name), cst_meta_now(dir->meta));
 	pthread_mutex_unlock(&dir->lock);
 }
 

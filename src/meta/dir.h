@@ -52,6 +52,7 @@ struct cst_dir_wait {
 };
 enum cst_dir_ask {
 	CST_DIR_ASK_NAME,   /* what is it? */
+	CST_DIR_ASK_ANEW,   /* as NAME, by requests that start now, whatever a listing says */
 	CST_DIR_ASK_FILE,   /* it is a file or symlink: the attributes, or has it changed? (HEAD) */
 	CST_DIR_ASK_STRICT, /* as FILE, by a request that starts now */
 	CST_DIR_ASK_DIR,    /* it is a directory: its marker's attributes (attributes=object) */

@@ -284,6 +284,18 @@ struct cst_inode *cst_inode_get(struct cst_inode_table *t, uint64_t node)
 	return inode;
 }
 
+void cst_inode_each(struct cst_inode_table *t, void (*each)(void *arg, struct cst_inode *inode), void *arg)
+{
+	for (unsigned i = 0; i < SHARDS; i++) {
+		struct shard *s = &t->nodes[i];
+		pthread_mutex_lock(&s->lock);
+		for (size_t b = 0; b < s->size; b++)
+			for (struct cst_inode *inode = s->buckets[b]; inode; inode = inode->next_node)
+				each(arg, inode);
+		pthread_mutex_unlock(&s->lock);
+	}
+}
+
 struct cst_inode *cst_inode_ref(struct cst_inode_table *t, struct cst_inode *inode)
 {
 	CST_CHECK(inode, CST_INODE_MAGIC);

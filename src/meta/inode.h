@@ -85,6 +85,8 @@ struct cst_inode *cst_inode_get(struct cst_inode_table *table, uint64_t node);
 struct cst_inode *cst_inode_find(struct cst_inode_table *table, struct cst_inode *parent, const char *name);
 struct cst_inode *cst_inode_ref(struct cst_inode_table *table, struct cst_inode *inode);
 void cst_inode_unref(struct cst_inode_table *table, struct cst_inode *inode);
+/* Calls `each` for every inode, under its lock; `each` may raise inode->refs and take nothing else. */
+void cst_inode_each(struct cst_inode_table *table, void (*each)(void *arg, struct cst_inode *inode), void *arg);
 /* Takes `count` off the lookup count. -ESTALE: unknown node. More than there were is taken as all. */
 int cst_inode_forget(struct cst_inode_table *table, uint64_t node, uint64_t count);
 

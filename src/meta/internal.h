@@ -95,6 +95,7 @@ struct cst_dir {
 	pthread_mutex_t lock;
 	struct cst_listing *listing; /* the current one, or NULL */
 	TAILQ_HEAD(, cst_dir_probe) probes;
+	LIST_HEAD(, cst_relist) relists; /* under way */
 	int64_t last_miss;
 	unsigned misses;
 	uint64_t listings;	  /* begun so far */
@@ -123,6 +124,12 @@ struct cst_dir *cst_dir_try_ref(struct cst_dir *dir);
 /* Gives up the directory's current listing if it is this one and nobody reads it. */
 void cst_dir_drop_listing(struct cst_dir *dir, const struct cst_listing *listing);
 bool cst_listing_is_fresh_locked(const struct cst_listing *listing);
+/* A listing of the directory that is not (yet) its current one; the caller's reference. */
+struct cst_listing *cst_listing_new_locked(struct cst_dir *dir, unsigned wanted_pages);
+/* Takes a reference of its own and gives that of the one before back. NULL: the directory has none. */
+void cst_listing_make_current_locked(struct cst_dir *dir, struct cst_listing *listing);
+/* News of `at` contradict what listings say of the name: those that run beside the current one must not bring it back. */
+void cst_relist_doubt_locked(struct cst_dir *dir, struct cst_slice name, int64_t at);
 /* Starts a listing that becomes the directory's current one; cst_listing_kick() sends the request. */
 struct cst_listing *cst_listing_start_locked(struct cst_dir *dir, unsigned wanted_pages);
 /* Sends the next page's request if one is due. The caller holds a reference to the listing; no locks. */

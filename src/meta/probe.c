@@ -52,42 +52,65 @@ static unsigned step_own_locked(struct cst_dir_probe *p)
 	return p->folder == STEP_RUNNING ? 0 : answer(p, -ENOENT);
 }
 
+/* What the directory's listing says of the name, if that is all there is to know. *i: as of cst_names_find(). */
+static bool listing_decides_locked(struct cst_dir_probe *p, enum cst_names_found *found, size_t *i,
+				   struct cst_entry *entry)
+{
+	const struct cst_listing *listing = p->dir->listing;
+	*found = cst_names_find(&listing->names, p->name, i);
+	if (*found == CST_NAMES_ABSENT) {
+		p->started = listing->started;
+		answer(p, -ENOENT);
+		return true;
+	}
+	if (*found != CST_NAMES_FOUND || !cst_listing_entry_locked(listing, *i, entry))
+		return false;
+	p->file = *entry;
+	p->started = listing->started;
+	entry->attr = NULL;
+	answer(p, 0);
+	return true;
+}
+
 /* Waits for the directory's listing as long as that promises an answer. */
 static unsigned step_listing_locked(struct cst_dir_probe *p)
 {
 	struct cst_meta *meta = p->dir->meta;
 	struct cst_listing *listing = p->dir->listing;
 	CST_AUTO_ENTRY entry = CST_ENTRY_INIT;
+	enum cst_names_found found;
 	size_t i;
 	bool head_now = meta->config.attributes_object;
 	if (!cst_listing_is_fresh_locked(listing)) {
 		p->own_requests = true;
 		return step_own_locked(p);
 	}
-	switch (cst_names_find(&listing->names, p->name, &i)) {
-	case CST_NAMES_ABSENT:
-		p->started = listing->started;
-		return answer(p, -ENOENT);
-	case CST_NAMES_FOUND:
-		if (cst_listing_entry_locked(listing, i, &entry)) {
-			p->file = entry;
-			p->started = listing->started;
-			entry.attr = NULL;
-			return answer(p, 0);
-		}
+	if (listing_decides_locked(p, &found, &i, &entry))
+		return DO_ANSWER;
+	if (found == CST_NAMES_FOUND) {
 		if (entry.kind == CST_KIND_DIR)
 			return step_dir_locked(p);
 		if (p->head == STEP_ABSENT)
 			return answer(p, -ENOENT);
 		return p->head == STEP_NONE ? DO_HEAD : 0;
-	default:
-		break;
 	}
 	bool going_on = listing->running || listing->pages < listing->wanted_pages;
 	if (i == SIZE_MAX && going_on && listing->pages < meta->config.lookup_pages)
 		return head_now && p->head == STEP_NONE ? DO_HEAD : 0;
 	p->own_requests = true;
 	return step_own_locked(p);
+}
+
+/* A name that is being asked for by itself, while a listing has come to it: the kernel must not wait for requests that may hang. */
+static bool listing_was_quicker_locked(struct cst_dir_probe *p)
+{
+	CST_AUTO_ENTRY entry = CST_ENTRY_INIT;
+	enum cst_names_found found;
+	size_t i;
+	bool learnt = p->head > STEP_RUNNING || p->below_state == STEP_OK || p->below_state == STEP_FAILED ||
+		      p->marker != STEP_NONE || p->folder != STEP_NONE;
+	return p->ask == CST_DIR_ASK_NAME && !learnt && cst_listing_is_fresh_locked(p->dir->listing) &&
+	       listing_decides_locked(p, &found, &i, &entry);
 }
 
 static bool is_hidden_marker(const struct cst_dir_probe *p)
@@ -114,7 +137,9 @@ static unsigned step_locked(struct cst_dir_probe *p)
 	case CST_DIR_ASK_DIR:
 		return step_dir_locked(p);
 	default:
-		return p->own_requests ? step_own_locked(p) : step_listing_locked(p);
+		if (!p->own_requests)
+			return step_listing_locked(p);
+		return listing_was_quicker_locked(p) ? DO_ANSWER : step_own_locked(p);
 	}
 }
 
@@ -142,6 +167,7 @@ static void teach_listing_locked(struct cst_dir_probe *p)
 	bool same_file = known.size == p->file.size && strcmp(known.etag, p->file.etag) == 0;
 	bool agrees = p->rc == 0 && known_dir == is_dir && (is_dir || same_file || known.type == CST_OBJECT_SYMLINK);
 	if (!agrees) {
+		cst_relist_doubt_locked(p->dir, p->name, p->started);
 		if (p->started >= listing->started)
 			cst_names_doubt(&listing->names, i);
 		return;
@@ -280,11 +306,11 @@ static void start_below(struct cst_dir_probe *p)
 /* Carries out the actions. Each request under way and this call itself count in p->pending. */
 static void act(struct cst_dir_probe *p, unsigned actions)
 {
-	const struct cst_meta_config *config = &p->dir->meta->config;
+	bool by_name = p->ask == CST_DIR_ASK_NAME || p->ask == CST_DIR_ASK_ANEW;
 	if (actions & DO_ANSWER)
 		answer_waiters(p);
 	if (actions & DO_HEAD)
-		start_head(p, CST_SLICE(""), p->ask != CST_DIR_ASK_NAME && !config->attributes_object, file_head_done);
+		start_head(p, CST_SLICE(""), !by_name && !p->dir->meta->config.attributes_object, file_head_done);
 	if (actions & DO_MARKER)
 		start_head(p, CST_SLICE("/"), false, marker_head_done);
 	if (actions & DO_FOLDER)
@@ -458,7 +484,7 @@ static struct cst_listing *count_miss_locked(struct cst_dir *dir, struct cst_dir
 static struct cst_dir_probe *join_locked(struct cst_dir *dir, struct cst_slice name, enum cst_dir_ask ask)
 {
 	struct cst_dir_probe *p;
-	if (ask == CST_DIR_ASK_STRICT)
+	if (ask == CST_DIR_ASK_STRICT || ask == CST_DIR_ASK_ANEW)
 		return NULL;
 	TAILQ_FOREACH (p, &dir->probes, link) {
 		bool serves = p->ask == ask || (ask == CST_DIR_ASK_FILE && p->ask == CST_DIR_ASK_STRICT);
@@ -487,6 +513,8 @@ void cst_dir_probe(struct cst_dir *dir, const char *name, enum cst_dir_ask ask, 
 	p->pending = 1; /* for this call: advance() gives it back */
 	if (ask == CST_DIR_ASK_NAME)
 		listing = count_miss_locked(dir, p);
+	else if (ask == CST_DIR_ASK_ANEW)
+		p->own_requests = true;
 	pthread_mutex_unlock(&dir->lock);
 	if (listing) {
 		cst_listing_kick(listing);

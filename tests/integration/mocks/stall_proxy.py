@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """An HTTP proxy in front of the store that is hard on GETs of some keys: stall_proxy.py HOST:PORT
-A path component that begins with "stall" is never answered, nor "late" when the range begins at 16 MiB or after; "deny" is answered 403 and "throttle" 503 SlowDown.
+A path component that begins with "stall" is never answered (HEADs: one that begins with "hang"), nor "late" when the range begins at 16 MiB or after; "deny" is answered 403 and "throttle" 503 SlowDown.
 Prints "listening on http://127.0.0.1:N". GET /-/stalled tells how many requests hang."""
 import asyncio
 import re
@@ -40,7 +40,7 @@ async def serve(reader, writer):
         await writer.drain()
         writer.close()
         return
-    if method == b"GET" and stalls(target.split(b"?")[0], head):
+    if (method == b"GET" and stalls(target.split(b"?")[0], head)) or (method == b"HEAD" and b"/hang" in target):
         stalled += 1
         await reader.read()
         writer.close()
