@@ -57,6 +57,17 @@ static void drop_block(struct cst_volume *v, const struct cst_extent *e, uint64_
 	cst_volume_index_put(v);
 }
 
+/* What could not be written back is still in the page cache and looks right, and the next sync would say nothing of it: so there must be no
+ * next one. */
+static void drop_entry(struct cst_volume *v, const struct cst_extent *e, uint64_t epoch)
+{
+	struct cst_index *x = same_index(v, epoch);
+	if (!x)
+		return;
+	cst_index_drop(x, e->name, e->version);
+	cst_volume_index_put(v);
+}
+
 /* All blocks are read; the bad ones are dropped. */
 static int verify_blocks(struct cst_volume *v, const struct cst_extent *e, uint64_t epoch)
 {
@@ -106,8 +117,11 @@ static int verify_and_sync(struct cst_volume *v, struct cst_extent *e, bool veri
 		int64_t bytes = present_bytes(e);
 		rc = bytes < 0 ? (int)bytes : (uint64_t)bytes == e->size ? 0 : -EBADMSG;
 	}
-	if (rc == 0)
+	if (rc == 0) {
 		rc = cst_extent_sync(e);
+		if (rc < 0)
+			drop_entry(v, e, epoch);
+	}
 	cst_extent_close(e);
 	return rc;
 }

@@ -13,12 +13,21 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <cmocka.h>
 
 #define MIB (UINT64_C(1) << 20)
 #define LARGE (UINT64_C(1) * MIB + 5000)
 #define LARGE_BLOCKS 9
+
+/* Instead of the library's: the disk fails when data is written back, once. */
+static int sync_failure;
+int fdatasync(int fd)
+{
+	errno = __atomic_exchange_n(&sync_failure, 0, __ATOMIC_SEQ_CST);
+	return errno ? -1 : (int)syscall(SYS_fdatasync, fd);
+}
 
 struct fixture {
 	char root[64];
@@ -343,6 +352,37 @@ static void damage_is_found_by_verifying(void **state)
 	cst_volume_entry_close(c.handle);
 	cst_volume_close(b);
 	cst_volume_close(a);
+}
+
+/* The kernel tells of it once; blocks that are right in its page cache only are never complete. */
+static void what_could_not_be_synced_goes(void **state)
+{
+	struct fixture *f = *state;
+	struct cst_volume *v = must_open(f->path);
+	struct call c = entry_open(v, "k", LARGE, CST_VOLUME_CREATE);
+	assert_int_equal(fill_all(v, &c, "k", LARGE), 0);
+	__atomic_store_n(&sync_failure, ENOSPC, __ATOMIC_SEQ_CST);
+	assert_int_equal(complete(c.handle, true), -ENOSPC);
+	assert_int_equal(complete(c.handle, true), -EAGAIN);
+	assert_int_equal(entry_open(v, "k", LARGE, 0).rc, -ENOENT);
+	cst_volume_entry_close(c.handle);
+	cst_volume_close(v);
+}
+
+/* Nor after a restart, when the disk failed for good. */
+static void nor_after_a_restart(void **state)
+{
+	struct fixture *f = *state;
+	struct cst_volume *v = must_open(f->path);
+	struct call c = entry_open(v, "k", LARGE, CST_VOLUME_CREATE);
+	assert_int_equal(fill_all(v, &c, "k", LARGE), 0);
+	__atomic_store_n(&sync_failure, EIO, __ATOMIC_SEQ_CST);
+	assert_int_equal(complete(c.handle, true), -EIO);
+	cst_volume_entry_close(c.handle);
+	cst_volume_close(v);
+	v = must_open(f->path);
+	assert_int_equal(entry_open(v, "k", LARGE, 0).rc, -ENOENT);
+	cst_volume_close(v);
 }
 
 static void a_block_counts_once(void **state)
@@ -1000,6 +1040,8 @@ int main(void)
 		cmocka_unit_test(memory_does_the_same),
 		TEST(blocking_in_an_answer_is_refused),
 		TEST(damage_is_found_by_verifying),
+		TEST(what_could_not_be_synced_goes),
+		TEST(nor_after_a_restart),
 		TEST(a_block_counts_once),
 		TEST(keeps_entries_over_a_restart),
 		TEST(administration_from_both_sides),
