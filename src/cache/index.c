@@ -11,6 +11,7 @@
 
 #define USES_LIMIT UINT16_MAX
 #define REWRITE_LEAST 8192u /* records */
+#define BYTES_LIMIT (UINT64_C(1) << 62)
 
 uint32_t index_minute(void)
 {
@@ -166,7 +167,7 @@ void index_charge_locked(struct cst_index *x, uint32_t n, int64_t bytes)
 	struct entry *e = at(x, n);
 	uint64_t charged = entry_charged(e);
 	if (bytes < 0)
-		bytes = -(int64_t)cst_min((uint64_t)-bytes, charged);
+		bytes = -(int64_t)cst_min(-(uint64_t)bytes, charged);
 	entry_set_charged(e, charged + (uint64_t)bytes);
 	e->flags |= F_DIRTY | F_GROWN;
 	x->extents += (uint64_t)bytes;
@@ -599,9 +600,12 @@ struct cst_index *index_new(const struct cst_index_config *config)
 	x->magic = INDEX_MAGIC;
 	x->config = *config;
 	x->dir = config->dir;
-	x->high = (uint64_t)((double)config->limits.quota * config->limits.high);
-	x->low = (uint64_t)((double)config->limits.quota * config->limits.low);
-	x->slabs.quota_share = config->limits.quota / 64;
+	/* No disk is as large, and sums and shares of it fit. */
+	x->config.limits.quota = cst_min(config->limits.quota, BYTES_LIMIT);
+	x->config.limits.keep_free = cst_min(config->limits.keep_free, BYTES_LIMIT);
+	x->high = (uint64_t)((double)x->config.limits.quota * config->limits.high);
+	x->low = (uint64_t)((double)x->config.limits.quota * config->limits.low);
+	x->slabs.quota_share = x->config.limits.quota / 64;
 	x->seed = (uint64_t)cst_now() | 1;
 	x->scan_folder = SCAN_DONE;
 	x->rewrite_least = REWRITE_LEAST;

@@ -71,6 +71,8 @@ static int save(struct cst_index *x)
 {
 	CST_AUTO_BUF text = CST_BUF_INIT;
 	cst_index_pin_rules(x, &text);
+	if (text.len > PINS_LIMIT) /* pins_load() would refuse it */
+		return -EFBIG;
 	CST_AUTO_CLOSE int fd = openat(x->dir, PINS_NEW, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (fd < 0)
 		return -errno;

@@ -104,7 +104,7 @@ static void add_charge(struct cst_volume_conn *c, uint64_t name, uint64_t versio
 	pthread_mutex_lock(&c->lock);
 	struct use *u = find_use_locked(c, name, version);
 	if (u && bytes < 0)
-		u->charged -= cst_min(u->charged, (uint64_t)-bytes);
+		u->charged -= cst_min(u->charged, -(uint64_t)bytes);
 	else if (u)
 		u->charged += (uint64_t)bytes;
 	pthread_mutex_unlock(&c->lock);

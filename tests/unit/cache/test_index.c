@@ -60,6 +60,30 @@ static void test_larger_than_quota(void **state)
 	close_entry(f, &e);
 }
 
+/* A quota without end is one: nothing is evicted. And nothing is let in when more is to stay free than there is. */
+static void test_limits_without_end(void **state)
+{
+	struct fixture *f = *state;
+	struct cst_index_entry e;
+	bool created;
+	fixture_close(f);
+	f->config.limits = (struct cst_index_limits){.quota = UINT64_MAX, .high = 1, .low = 1};
+	fixture_open(f);
+	e = fill(f, 1, 4 * MIB, 4 * MIB);
+	assert_int_equal(cst_index_charge(f->x, e.name, e.version, INT64_MAX), -ENOSPC);
+	close_entry(f, &e);
+	fixture_close(f);
+	fixture_open(f);
+	cst_sleep(CST_NS_PER_S / 10);
+	assert_int_equal(stats_of(f).evicted, 0);
+	assert_int_equal(cst_index_charge(f->x, e.name, e.version, INT64_MIN), 0);
+	assert_int_equal(stats_of(f).used, 8192);
+	fixture_close(f);
+	f->config.limits = (struct cst_index_limits){.quota = QUOTA, .high = 1, .low = 1, .keep_free = UINT64_MAX};
+	fixture_open(f);
+	assert_int_equal(open_as(f, 2, 4 * MIB, 1, true, false, &e, &created), -ENOSPC);
+}
+
 static void test_charges_add_up(void **state)
 {
 	struct fixture *f = *state;
@@ -481,6 +505,22 @@ static void test_pin_rules(void **state)
 	close_entry(f, &e);
 }
 
+/* What could not be read at the next start is not taken. */
+static void test_too_many_pin_rules(void **state)
+{
+	struct fixture *f = *state;
+	CST_AUTO_BUF rules = CST_BUF_INIT;
+	CST_AUTO_FREE char *large = cst_xmalloc(17 * MIB);
+	memset(large, 'x', 17 * MIB);
+	large[17 * MIB - 1] = '\0';
+	assert_int_equal(cst_index_pin_rule(f->x, "oss://b/", true), 0);
+	assert_int_equal(cst_index_pin_rule(f->x, large, true), -EFBIG);
+	fixture_close(f);
+	fixture_open(f);
+	cst_index_pin_rules(f->x, &rules);
+	assert_int_equal(rules.len, sizeof("oss://b/"));
+}
+
 static void test_pin_rule_matches_bucket(void **state)
 {
 	struct fixture *f = *state;
@@ -591,6 +631,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_create_find_close, setup, fixture_free),
 		cmocka_unit_test_setup_teardown(test_small_is_not_created, setup, fixture_free),
 		cmocka_unit_test_setup_teardown(test_larger_than_quota, setup, fixture_free),
+		cmocka_unit_test_setup_teardown(test_limits_without_end, setup, fixture_free),
 		cmocka_unit_test_setup_teardown(test_charges_add_up, setup, fixture_free),
 		cmocka_unit_test_setup_teardown(test_complete_is_charged_whole, setup, fixture_free),
 		cmocka_unit_test_setup_teardown(test_new_version_drops_old, setup, fixture_free),
@@ -610,6 +651,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_guard, setup, fixture_free),
 		cmocka_unit_test_setup_teardown(test_demote, setup, fixture_free),
 		cmocka_unit_test_setup_teardown(test_pin_rules, setup, fixture_free),
+		cmocka_unit_test_setup_teardown(test_too_many_pin_rules, setup, fixture_free),
 		cmocka_unit_test_setup_teardown(test_pin_rule_matches_bucket, setup, fixture_free),
 		cmocka_unit_test_setup_teardown(test_clean_restart, setup, fixture_free),
 		cmocka_unit_test_setup_teardown(test_directory_deleted, setup, fixture_free),
