@@ -69,6 +69,7 @@ struct cst_fs *cst_fs_new(const struct cst_fs_config *config, const struct cst_f
 	fs->next_fh = (uint64_t)fs->mounted;
 	pthread_mutex_init(&fs->live_lock, NULL);
 	pthread_cond_init(&fs->live_none, NULL);
+	pthread_mutex_init(&fs->refused_lock, NULL);
 	pthread_mutex_init(&fs->refresh_lock, NULL);
 	pthread_cond_init(&fs->refresh_wake, NULL);
 	fs->table = cst_inode_table_new(drop_inode);
@@ -133,6 +134,7 @@ void cst_fs_free(struct cst_fs *fs)
 	pthread_mutex_destroy(&fs->refresh_lock);
 	pthread_cond_destroy(&fs->live_none);
 	pthread_mutex_destroy(&fs->live_lock);
+	pthread_mutex_destroy(&fs->refused_lock);
 	fs->magic = 0;
 	free(fs->prefix);
 	free(fs);

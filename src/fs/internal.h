@@ -17,7 +17,7 @@
 
 #define HANDLE_SHARDS 64
 #define FS_BINDINGS 64
-#define FS_REFUSED 256
+#define FS_REFUSED 256u
 #define HANDLE_BUCKETS 64
 
 struct fs_handle {
@@ -44,6 +44,12 @@ struct fs_handle_shard {
 	struct fs_handle *buckets[HANDLE_BUCKETS];
 };
 
+/* An open that was answered ESTALE, and may come again. */
+struct fs_refused {
+	uint32_t pid;
+	int64_t at; /* 0: none */
+};
+
 /* A flood of failures of one kind must not hide the first of another: each has a limit of its own in the log. */
 #define FAILURE_KINDS 16
 
@@ -66,8 +72,8 @@ struct cst_fs {
 	uint64_t opens_passthrough, opens_cached, opens_direct;
 	int passthrough_error; /* atomic */
 	bool no_passthrough;   /* atomic: the kernel never takes a backing file */
-	/* Atomic, by pid: whose last open was answered ESTALE; pid + 1, so that 0 is nobody. */
-	uint32_t refused[FS_REFUSED];
+	pthread_mutex_t refused_lock; /* guards refused; a leaf */
+	struct fs_refused refused[FS_REFUSED];
 	/* Binding an inode's data to what the cache has of it, by node id; outside the inode's lock. */
 	pthread_mutex_t bindings[FS_BINDINGS];
 	pthread_mutex_t refresh_lock; /* a leaf: what refreshes wait for */

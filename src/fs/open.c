@@ -166,19 +166,38 @@ static bool pass_through_locked(struct cst_fs *fs, struct fs_file *file)
 
 /* The kernel answers ESTALE by looking the name up and opening what it then finds, once. An open that comes again all the same, from
  * /proc/self/fd where no name leads elsewhere or because others were quicker, gets what there is. */
-static uint32_t *refused_slot(struct cst_fs *fs, const struct cst_fs_call *call)
+#define REFUSED_FOR (30 * CST_NS_PER_S)
+
+static struct fs_refused *refused_locked(struct cst_fs *fs, const struct cst_fs_call *call)
 {
-	return &fs->refused[call->pid % FS_REFUSED];
+	struct fs_refused *r = &fs->refused[call->pid % FS_REFUSED];
+	if (r->at == 0 || r->pid != call->pid || fs->config.clock() - r->at >= REFUSED_FOR)
+		*r = (struct fs_refused){.pid = call->pid};
+	return r;
 }
 
-static void set_refused(struct cst_fs *fs, const struct cst_fs_call *call)
+/* Is it the second time? */
+static bool comes_again(struct cst_fs *fs, const struct cst_fs_call *call)
 {
-	__atomic_store_n(refused_slot(fs, call), call->pid + 1, __ATOMIC_RELAXED);
+	pthread_mutex_lock(&fs->refused_lock);
+	bool again = refused_locked(fs, call)->at != 0;
+	pthread_mutex_unlock(&fs->refused_lock);
+	return again;
 }
 
-static bool is_refused(struct cst_fs *fs, const struct cst_fs_call *call)
+/* How an open ended. After a second ESTALE the kernel gives up: what comes next is another open. */
+static void note_end(struct cst_fs *fs, const struct cst_fs_call *call, bool refused)
 {
-	return __atomic_load_n(refused_slot(fs, call), __ATOMIC_RELAXED) == call->pid + 1;
+	pthread_mutex_lock(&fs->refused_lock);
+	struct fs_refused *r = refused_locked(fs, call);
+	r->at = refused && r->at == 0 ? fs->config.clock() : 0;
+	pthread_mutex_unlock(&fs->refused_lock);
+}
+
+static void refuse(struct cst_fs *fs, struct cst_fs_call *call)
+{
+	note_end(fs, call, true);
+	fs->host->error(call, -ESTALE);
 }
 
 /* Enters the mode that this open has, the inode's when it is open already. False: the inode is in one that this open can't share, or
@@ -193,7 +212,7 @@ static bool enter_mode(struct cst_fs *fs, struct cst_inode *inode, struct fs_fil
 		bool pass = may && !direct && pass_through_locked(fs, file);
 		file->mode = pass ? MODE_PASSTHROUGH : fs->config.direct_io ? MODE_DIRECT : MODE_CACHED;
 	} else if (file->mode == MODE_PASSTHROUGH) {
-		fits = (may && cst_cache_object_file(file->cached) >= 0) || is_refused(fs, call);
+		fits = (may && cst_cache_object_file(file->cached) >= 0) || comes_again(fs, call);
 	}
 	if (fits)
 		file->handles++;
@@ -228,12 +247,10 @@ static void open_file(struct cst_fs *fs, struct cst_fs_call *call, struct cst_in
 	enum mode mode;
 	if (!enter_mode(fs, inode, file, call, &mode)) {
 		cst_inode_set_aside(fs->table, inode);
-		set_refused(fs, call);
-		fs->host->error(call, -ESTALE);
+		refuse(fs, call);
 		return;
 	}
-	if (is_refused(fs, call))
-		__atomic_store_n(refused_slot(fs, call), 0, __ATOMIC_RELAXED);
+	note_end(fs, call, false);
 	cst_inode_lock(fs->table, inode);
 	file->users++; /* the handle's */
 	cst_inode_unlock(fs->table, inode);
@@ -332,8 +349,8 @@ static void open_with_cache(struct cst_fs *fs, struct cst_fs_call *call, struct 
 static void open_checked(struct cst_fs *fs, struct cst_fs_call *call, struct cst_inode *inode, int rc)
 {
 	if (rc == -ESTALE)
-		set_refused(fs, call);
-	if (rc < 0)
+		refuse(fs, call);
+	else if (rc < 0)
 		fs->host->error(call, rc);
 	else if (fs->config.cache && inode->id->size > 0 && inode->id->etag_len > 0)
 		open_with_cache(fs, call, inode);

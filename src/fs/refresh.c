@@ -384,8 +384,9 @@ static void drop_left(struct refresh *r)
 		cst_inode_lock(table, inode);
 		bool doubted = inode->checked == 0;
 		cst_inode_unlock(table, inode);
-		if (rc == -ENOENT || (rc == -EAGAIN && !doubted)) {
-			fs_gone(r->fs, inode->parent, name, item_of(r, inode->id->parent)->started);
+		const struct item *dir = item_of(r, inode->id->parent);
+		if (dir && (rc == -ENOENT || (rc == -EAGAIN && !doubted))) {
+			fs_gone(r->fs, inode->parent, name, dir->started);
 			r->result->gone++;
 			note_name(r, inode->id->parent, cst_slice_of(name));
 		}

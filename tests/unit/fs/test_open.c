@@ -321,6 +321,8 @@ static void a_file_that_the_cache_dropped(void **state)
 	uint64_t again = open_as(a, CST_FS_PASSTHROUGH); /* /proc/self/fd: no name leads elsewhere */
 	do_release(&m, a, again);
 	assert_int_equal(do_open(&m, a, &fh), -ESTALE);
+	fake_time += 30 * CST_NS_PER_S; /* much later: another open */
+	assert_int_equal(do_open(&m, a, &fh), -ESTALE);
 	assert_int_equal(fake_backing.live, 1);
 	assert_int_equal(do_path(&m, "a", &e), 0);
 	assert_int_not_equal(e.node, a);
@@ -328,6 +330,31 @@ static void a_file_that_the_cache_dropped(void **state)
 	do_release(&m, a, old);
 	assert_int_equal(fake_backing.live, 0);
 	do_release(&m, e.node, fh);
+}
+
+/* ESTALE twice ends an open; the next one is not the same again. */
+static void refused_twice(void **state)
+{
+	struct cst_fs_entry e;
+	uint64_t fh;
+	(void)state;
+	fake_start(&m);
+	fake_put(m.bucket, "b", 1000, "one", 1, NULL);
+	fake_cache_complete(m.cache, "b", "one", file);
+	uint64_t a = node_of("a"), b = node_of("b");
+	fake_put(m.bucket, "a", 1000, "two", 2, NULL);
+	fake_time += 100 * CST_NS_PER_S;
+	for (int i = 0; i < 2; i++)
+		assert_int_equal(do_open(&m, a, &fh), -ESTALE); /* /proc/self/fd of a version that is gone */
+	assert_int_equal(do_path(&m, "b", &e), 0);
+	fh = open_as(b, CST_FS_PASSTHROUGH);
+	struct fake_call *c;
+	for (int i = 0; i < 2; i++)
+		assert_int_equal(do_open(&m, a, &(uint64_t){0}), -ESTALE);
+	c = do_open_flags(&m, b, O_RDONLY | O_DIRECT);
+	assert_int_equal(c->rc, -ESTALE);
+	call_free(c);
+	do_release(&m, b, fh);
 }
 
 static void open_and_close(void *arg)
@@ -385,6 +412,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_replaced_object, setup, teardown),
 		cmocka_unit_test_setup_teardown(another_mode_takes_another_node, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_file_that_the_cache_dropped, setup, teardown),
+		cmocka_unit_test_setup_teardown(refused_twice, setup, teardown),
 		cmocka_unit_test_setup_teardown(completing_ends_other_reads, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_rebuilt_handle_has_no_mode, setup, teardown),
 	};
