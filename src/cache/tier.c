@@ -206,8 +206,13 @@ static bool demote_blocks(struct cst_cache_volume *below, struct cst_volume_hand
 	CST_AUTO_FREE uint8_t *there = present_map(to, blocks);
 	CST_AUTO_FREE char *memory = cst_xmalloc(COPY_BYTES);
 	struct copy c = {.from = from, .to = to, .to_handle = handle, .size = size, .memory = memory};
+	bool stopped = false;
 	for (uint64_t b = 0, n; have && there && b < blocks && c.write_rc == 0; b += n) {
 		n = 1;
+		/* Nobody wants to wait for gigabytes to go down. */
+		stopped = __atomic_load_n(&below->cache->stopping, __ATOMIC_RELAXED);
+		if (stopped)
+			break;
 		*had += map_has(there, b);
 		if (!map_has(have, b) || map_has(there, b))
 			continue;
@@ -218,7 +223,7 @@ static bool demote_blocks(struct cst_cache_volume *below, struct cst_volume_hand
 	}
 	cst_cache_volume_error(below, c.write_rc, "copying an entry down");
 	*whole = *had + c.copied == blocks;
-	return c.write_rc == 0 && c.copied == want && have && there;
+	return c.write_rc == 0 && c.copied == want && have && there && !stopped;
 }
 
 static bool demote_extent(struct cst_cache_volume *v, struct cst_cache_volume *below,

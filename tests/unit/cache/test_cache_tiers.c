@@ -324,9 +324,26 @@ static void what_lay_below_is_verified_before_it_is_complete(void **state)
 	cst_cache_free(cache);
 }
 
+/* A cache that ends while much goes down: what is not there yet stays away. */
+static void the_end_does_not_wait_for_what_goes_down(void **state)
+{
+	(void)state;
+	struct cst_cache *cache = cache_make(CST_CACHE_S3FIFO, "MEM:%s/m:16MiB:0.9:0.6", "HDD:%s/h:128MiB:0.9:0.8");
+	struct cst_index_entry entry;
+	struct cst_cache_object *o = object_open(cache, "k", "e", 8 * BLOCK);
+	write_above(&cache->levels[0].volumes[0], o, 0, 8, &entry);
+	object_close(o);
+	cache_quiet(cache);
+	__atomic_store_n(&cache->stopping, true, __ATOMIC_RELAXED);
+	assert_false(cst_tier_demote(&cache->levels[0].volumes[0], &entry));
+	assert_int_equal(level_stats_of(cache, 1).entries, 0);
+	cst_cache_free(cache);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(the_end_does_not_wait_for_what_goes_down, setup, teardown),
 		cmocka_unit_test_setup_teardown(what_lay_below_is_verified_before_it_is_complete, setup, teardown),
 		cmocka_unit_test_setup_teardown(what_the_upper_level_has_no_room_for_goes_down, setup, teardown),
 		cmocka_unit_test_setup_teardown(what_is_read_again_soon_comes_up_and_leaves_its_place_below, setup,
