@@ -370,17 +370,14 @@ void keep_check_slab(struct cst_index *x, uint32_t number)
 /* Those that were there before this start. */
 static void check_slabs(struct cst_index *x)
 {
-	for (uint32_t next = 0;;) {
-		uint32_t number = UINT32_MAX;
+	for (uint32_t number = 0; number < x->scan_slabs; number++) {
 		pthread_mutex_lock(&x->lock);
-		for (uint32_t i = 0; i < x->slabs.count && number == UINT32_MAX; i++)
-			if (x->slabs.sorted[i]->number >= next)
-				number = x->slabs.sorted[i]->number;
+		const struct slab *s = slab_from(x, number);
+		number = s ? s->number : UINT32_MAX;
 		pthread_mutex_unlock(&x->lock);
 		if (number >= x->scan_slabs)
 			return;
 		keep_check_slab(x, number);
-		next = number + 1;
 	}
 }
 

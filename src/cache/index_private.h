@@ -316,6 +316,7 @@ uint64_t policy_memory(const struct policy *p);
 uint32_t slot_class_length(unsigned class);
 int slot_class_of(uint32_t length); /* the smallest that holds it; −1: none */
 struct slab *slab_find(const struct cst_index *x, uint32_t number);
+struct slab *slab_from(const struct cst_index *x, uint32_t number); /* the first with that number or a larger one */
 struct slab *slab_add_locked(struct cst_index *x, uint32_t number, unsigned class, uint32_t length);
 uint32_t slab_length(const struct cst_index *x, unsigned class); /* of a new one */
 void slab_remove_locked(struct cst_index *x, struct slab *s);	 /* frees it, all slots must be free */

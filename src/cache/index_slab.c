@@ -45,10 +45,16 @@ static uint32_t slab_rank(const struct slabs *s, uint32_t number)
 	return low;
 }
 
-struct slab *slab_find(const struct cst_index *x, uint32_t number)
+struct slab *slab_from(const struct cst_index *x, uint32_t number)
 {
 	uint32_t i = slab_rank(&x->slabs, number);
-	return i < x->slabs.count && x->slabs.sorted[i]->number == number ? x->slabs.sorted[i] : NULL;
+	return i < x->slabs.count ? x->slabs.sorted[i] : NULL;
+}
+
+struct slab *slab_find(const struct cst_index *x, uint32_t number)
+{
+	struct slab *s = slab_from(x, number);
+	return s && s->number == number ? s : NULL;
 }
 
 struct slab *slab_add_locked(struct cst_index *x, uint32_t number, unsigned class, uint32_t length)
