@@ -129,7 +129,8 @@ struct cst_fetch {
 	unsigned waiting_count;
 	unsigned objects; /* atomic; falls under the lock */
 	unsigned ranges, fill_ranges;
-	unsigned prefetch_ranges; /* from the origin */
+	unsigned prefetch_ranges; /* of streams, from the origin */
+	unsigned ahead_ranges;	  /* of small objects before they are read, from the origin */
 	unsigned prefetch_flying; /* blocks of prefetching ranges under way, wanted by now or not */
 	unsigned save_blocks;	  /* offered, in the cache's hands */
 	unsigned fill_blocks;	  /* of fills: coming or in the cache's hands */

@@ -36,7 +36,8 @@ static void account_locked(struct range *r, bool in)
 		break;
 	case RANGE_PREFETCH:
 		f->prefetch_flying += blocks;
-		f->prefetch_ranges += r->local ? 0 : one;
+		if (!r->local)
+			*(r->stream ? &f->prefetch_ranges : &f->ahead_ranges) += one;
 		if (r->stream && !r->local)
 			r->stream->gets += one;
 		break;
@@ -196,6 +197,8 @@ static void again_locked(struct range *old, unsigned from, unsigned to, enum ran
 	r->stream = old->stream;
 	if (r->stream)
 		r->stream->ranges++;
+	for (unsigned i = 0; i < r->count && kind != RANGE_DEMAND; i++)
+		r->wanted |= !TAILQ_EMPTY(&r->blocks[i]->waiters);
 	account_locked(r, true);
 	STAILQ_INSERT_TAIL(&todo->ranges, r, link);
 }

@@ -116,6 +116,8 @@ void cst_fetch_stream_free(struct cst_fetch_stream *s)
 	CST_CHECK(s, STREAM_MAGIC);
 	struct cst_fetch_object *o = s->object;
 	struct cst_fetch *f = o->fetch;
+	struct todo todo;
+	todo_init(&todo);
 	pthread_mutex_lock(&f->lock);
 	if (!TAILQ_EMPTY(&o->blocks)) {
 		for (struct lane *l = s->pattern.lanes; l < s->pattern.lanes + LANES; l++) {
@@ -130,7 +132,9 @@ void cst_fetch_stream_free(struct cst_fetch_stream *s)
 	s->hungry = false;
 	s->closed = true;
 	bool last = s->ranges == 0;
+	pump_locked(f, &todo); /* what was ahead of it is free for others */
 	pthread_mutex_unlock(&f->lock);
+	todo_run(&todo);
 	if (last)
 		free_stream(s);
 	cst_fetch_object_unref(o);
@@ -301,6 +305,8 @@ static enum answer may_ask_locked(struct cst_fetch_stream *s, unsigned blocks, b
 	if (!local) {
 		if (f->config.stream_parallel && s->gets >= f->config.stream_parallel)
 			return NOT_NOW;
+		if (f->prefetch_ranges + f->ahead_ranges >= f->config.max_prefetch)
+			return LATER;
 		if (f->prefetch_ranges >= f->adapt.limit) {
 			adapt_bound(&f->adapt);
 			return LATER;
@@ -466,9 +472,12 @@ bool cst_fetch_object_prefetch(struct cst_fetch_object *o)
 	if (o->size == 0 || o->size > SMALL_OBJECT)
 		return false;
 	pthread_mutex_lock(&f->lock);
-	/* Small GETs cost their time, not the line: they are not measured, nor held to what is. */
-	if (!o->stale && TAILQ_EMPTY(&o->blocks) && TAILQ_EMPTY(&f->waiting) &&
-	    f->prefetch_ranges < f->config.max_prefetch && has_room_locked(f, (unsigned)object_last(o) + 1))
+	/* Small GETs cost their time, not the line: they are not measured, nor held to what is. Half of all are left to streams that want them. */
+	unsigned most = f->config.max_prefetch - cst_min(f->prefetch_ranges, f->config.max_prefetch);
+	if (!TAILQ_EMPTY(&f->hungry))
+		most = cst_min(most, f->config.max_prefetch / 2);
+	if (!o->stale && TAILQ_EMPTY(&o->blocks) && TAILQ_EMPTY(&f->waiting) && f->ahead_ranges < most &&
+	    has_room_locked(f, (unsigned)object_last(o) + 1))
 		made = ranges_make_locked(o, 0, object_last(o), &plan, NULL, &todo) > 0;
 	pthread_mutex_unlock(&f->lock);
 	todo_run(&todo);

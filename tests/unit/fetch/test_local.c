@@ -112,6 +112,41 @@ static void a_failing_read_becomes_a_get(void **state)
 	finish(&t);
 }
 
+/* What was read ahead from the cache and is waited for is no background GET when it has to come from the origin. */
+static void a_failing_read_that_is_wanted_hurries(void **state)
+{
+	(void)state;
+	struct setup t;
+	begin(&t, 64 * MIB);
+	store.limited = 1;
+	t.cache.manner = CACHE_LATER;
+	t.cache.read_rc = -EBADMSG;
+	cache_add(&t.cache, 16, 496);
+	read_now(t.s, 0, MIB);
+	read_now(t.s, MIB, MIB);
+	unsigned asked = store.total;
+	struct reader a, b;
+	start_read(&a, t.s, 2 * MIB, MIB);
+	start_read(&b, t.s, 3 * MIB, MIB);
+	struct cst_fetch_stats stats = stats_of(t.f);
+	assert_true(stats.prefetched_ranges > 0);
+	assert_int_equal(store.total, asked);
+	while (cache_answer(&t.cache))
+		;
+	for (unsigned i = 0; op_at(i); i++) {
+		const struct cst_object_op *op = op_at(i);
+		bool wanted = op->get.offset < 4 * MIB;
+		assert_true(wanted ? op->hurried || !op->get.background : op->get.background && !op->hurried);
+	}
+	answer_all();
+	assert_int_equal(a.rc + b.rc, 2 * MIB);
+	cst_fetch_read_release(&a.read);
+	cst_fetch_read_release(&b.read);
+	while (cache_answer(&t.cache))
+		answer_all();
+	finish(&t);
+}
+
 /* And when the origin fails too, its error is the READ's. */
 static void both_fail(void **state)
 {
@@ -367,6 +402,7 @@ int main(void)
 		cmocka_unit_test(what_is_there_is_not_asked_for),
 		cmocka_unit_test(runs_are_told_apart),
 		cmocka_unit_test(a_failing_read_becomes_a_get),
+		cmocka_unit_test(a_failing_read_that_is_wanted_hurries),
 		cmocka_unit_test(both_fail),
 		cmocka_unit_test(nobody_wants_it_any_more),
 		cmocka_unit_test(stale_bytes_come_from_the_cache),

@@ -545,6 +545,45 @@ static void look_ahead_is_bounded(void **state)
 	cst_fetch_free(f);
 }
 
+/* While many small files are brought in ahead, a stream gets its share of the GETs; and while the stream wants all it can get, so do they. */
+static void look_ahead_leaves_some_to_streams(void **state)
+{
+	(void)state;
+	enum { FILES = 1500, ALL = 64 };
+	struct cst_fetch *f = make_with((struct cst_fetch_config){.memory = 512 * MIB, .max_prefetch = ALL});
+	static struct cst_fetch_object *small[FILES];
+	const uint64_t o_size = 2048ull * MIB;
+	struct cst_fetch_object *o = object(f, o_size);
+	struct cst_fetch_stream *s = cst_fetch_stream_new(o);
+	unsigned next = 0, of_stream = 0, of_files = 0;
+	for (unsigned i = 0; i < FILES; i++)
+		small[i] = object(f, 100 * KIB);
+	while (next < FILES && cst_fetch_object_prefetch(small[next]))
+		next++;
+	assert_int_equal(next, ALL);
+	for (unsigned i = 0; i < 12; i++) {
+		struct reader r;
+		start_read(&r, s, i * MIB, MIB);
+		while (r.calls == 0) {
+			store.size = op_at(0)->get.length < MIB ? 100 * KIB : o_size;
+			answer(0);
+			while (next < FILES && cst_fetch_object_prefetch(small[next]))
+				next++;
+		}
+		assert_int_equal(r.rc, MIB);
+		cst_fetch_read_release(&r.read);
+	}
+	for (unsigned i = 0; op_at(i); i++)
+		*(op_at(i)->get.length < MIB ? &of_files : &of_stream) += 1;
+	assert_in_range(of_stream + of_files, 1, ALL);
+	assert_true(of_stream >= 4);
+	assert_true(of_files >= ALL / 4);
+	answer_all();
+	for (unsigned i = 0; i < FILES; i++)
+		cst_fetch_object_unref(small[i]);
+	end(f, o, s);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -567,6 +606,7 @@ int main(void)
 		cmocka_unit_test(what_is_waited_for_hurries),
 		cmocka_unit_test(look_ahead),
 		cmocka_unit_test(look_ahead_is_bounded),
+		cmocka_unit_test(look_ahead_leaves_some_to_streams),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
