@@ -429,6 +429,15 @@ static int read_map_header(int map, uint8_t header[CST_MAP_HEADER], struct cst_c
 	return rc;
 }
 
+/* Of files that were removed and made again between the two opens one has no name any more. */
+static int both_have_names(const struct cst_extent *e)
+{
+	struct stat map, data;
+	if (fstat(e->map, &map) < 0 || fstat(e->data, &data) < 0)
+		return -errno;
+	return map.st_nlink && data.st_nlink ? 0 : -ENOENT;
+}
+
 int cst_extent_open(int dir, const struct cst_cache_identity *id, bool write, struct cst_extent *e)
 {
 	uint8_t header[CST_MAP_HEADER];
@@ -455,7 +464,7 @@ int cst_extent_open(int dir, const struct cst_cache_identity *id, bool write, st
 	if (rc == 0) {
 		e->data = fd;
 		e->size = found.size;
-		rc = data_size == found.size ? 0 : -EBADMSG;
+		rc = data_size == found.size ? both_have_names(e) : -EBADMSG;
 	}
 	if (rc < 0)
 		cst_extent_close(e);
@@ -528,6 +537,22 @@ int cst_extent_present(const struct cst_extent *e, uint64_t first, uint64_t coun
 			if (record_valid(e, first + done + i, records + i * RECORD))
 				bitmap[(done + i) / 8] |= (uint8_t)(1u << ((done + i) % 8));
 		done += n;
+	}
+	return 0;
+}
+
+int cst_extent_whole(const struct cst_extent *e)
+{
+	uint8_t bitmap[RECORDS / 8];
+	uint64_t blocks = cst_extent_blocks(e->size);
+	for (uint64_t first = 0; first < blocks; first += RECORDS) {
+		uint64_t count = cst_min(blocks - first, (uint64_t)RECORDS);
+		int rc = cst_extent_present(e, first, count, bitmap);
+		for (uint64_t i = 0; i < count && rc == 0; i++)
+			if (!(bitmap[i / 8] >> (i % 8) & 1))
+				rc = -EBADMSG;
+		if (rc < 0)
+			return rc;
 	}
 	return 0;
 }

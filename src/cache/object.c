@@ -539,6 +539,17 @@ static bool is_unlinked(int file)
 	return file >= 0 && fstat(file, &st) == 0 && st.st_nlink == 0;
 }
 
+/* Whether files just opened by name are those of the place. While a process is cut off from the owner what it uses may be evicted, and made
+ * anew by others: under the same name there are then files that lack blocks. */
+static int files_of_place(const struct cst_place *p, const struct cst_extent *e)
+{
+	struct stat mine, named;
+	if (__atomic_load_n(&p->opened, __ATOMIC_ACQUIRE) && fstat(p->extent.data, &mine) == 0 &&
+	    fstat(e->data, &named) == 0 && mine.st_ino == named.st_ino && mine.st_dev == named.st_dev)
+		return 0;
+	return cst_extent_whole(e) == 0 ? 0 : -ESTALE;
+}
+
 int cst_cache_object_file(struct cst_cache_object *o)
 {
 	CST_CHECK(o, CST_CACHE_OBJECT_MAGIC);
@@ -557,6 +568,13 @@ int cst_cache_object_file(struct cst_cache_object *o)
 		/* Its own descriptor: that of the place may be open for writing. */
 		struct cst_extent e = {-1, -1, o->id.name, o->id.version, o->id.size};
 		int rc = cst_extent_open(cst_volume_dir(p->volume->volume), p->id, false, &e);
+		if (rc == 0 && files_of_place(p, &e) != 0) {
+			/* Those are others'. */
+			cst_extent_close(&e);
+			cst_object_detach(o, p);
+			cst_place_unref(p);
+			return -1;
+		}
 		if (rc != 0) {
 			if (rc == -ENOENT || rc == -EBADMSG)
 				cst_object_forget(o, p);

@@ -89,6 +89,45 @@ static void a_complete_object_has_a_file_of_exactly_its_bytes(void **state)
 	cst_cache_free(cache);
 }
 
+/* As an owner does who took this process for dead: the entry is evicted, and another process makes it anew and has begun to fill it. */
+static void make_anew(struct cst_cache *cache, struct cst_cache_object *o)
+{
+	struct cst_extent e;
+	CST_AUTO_FREE char *bytes = cst_xmalloc(BLOCK);
+	struct iovec iov = {bytes, BLOCK};
+	int dir = cst_volume_dir(cache->levels[0].volumes[0].volume);
+	bytes_make("k", 0, bytes, BLOCK);
+	assert_int_equal(cst_extent_unlink(dir, o->id.name, o->id.version), 0);
+	assert_int_equal(cst_extent_create(dir, &o->id, &e), 0);
+	assert_int_equal(cst_extent_write(&e, 0, &iov, 1), 0);
+	cst_extent_close(&e);
+}
+
+static void files_that_others_made_anew_are_not_taken_for_complete(void **state)
+{
+	(void)state;
+	uint64_t size = 5 * BLOCK + 1;
+	for (unsigned round = 0; round < 2; round++) {
+		/* Filled just now; found complete. */
+		struct cst_cache *cache =
+			cache_make(CST_CACHE_S3FIFO, round ? "SSD:%s/found:64MiB" : "SSD:%s/filled:64MiB", NULL);
+		struct cst_cache_object *o = object_open(cache, "k", "e", size);
+		assert_int_equal(save_all(o), 0);
+		settle(o);
+		if (round == 1) {
+			object_close(o);
+			cache_quiet(cache);
+			o = object_open(cache, "k", "e", size);
+		}
+		assert_int_equal(cst_cache_object_cached(o), size);
+		make_anew(cache, o);
+		assert_int_equal(cst_cache_object_file(o), -1);
+		assert_int_equal(cst_cache_object_file(o), -1);
+		object_close(o);
+		cst_cache_free(cache);
+	}
+}
+
 static void a_new_start_finds_what_was_there(void **state)
 {
 	(void)state;
@@ -482,6 +521,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(what_was_saved_is_read_back, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_complete_object_has_a_file_of_exactly_its_bytes, setup, teardown),
+		cmocka_unit_test_setup_teardown(files_that_others_made_anew_are_not_taken_for_complete, setup,
+						teardown),
 		cmocka_unit_test_setup_teardown(a_new_start_finds_what_was_there, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_small_object_is_taken_whole_or_not_at_all, setup, teardown),
 		cmocka_unit_test_setup_teardown(versions_are_told_apart, setup, teardown),
