@@ -49,6 +49,7 @@ struct cst_bucket {
 	size_t count, cap;
 	TAILQ_HEAD(, cst_object_op) ops;
 	unsigned queued;
+	char hold_head[64]; /* key */
 	bool hold, stop, retry_pages, expire_tokens, empty_pages;
 	int fail;
 	char fail_api[64];
@@ -456,7 +457,8 @@ static struct cst_object_op *next_op(struct cst_bucket *b)
 {
 	struct cst_object_op *op;
 	TAILQ_FOREACH (op, &b->ops, link) {
-		if (!b->hold || op->cancelled)
+		if (op->cancelled ||
+		    (!b->hold && !(op->kind == OP_HEAD && cst_slice_is(cst_buf_slice(&op->key), b->hold_head))))
 			return op;
 	}
 	return NULL;
@@ -478,11 +480,13 @@ static void *loop(void *arg)
 		b->queued--;
 		b->counts.in_flight--;
 		int fail = op->cancelled ? -ECANCELED : b->fail;
+		char api[sizeof(b->fail_api)];
+		memcpy(api, b->fail_api, sizeof(api));
 		pthread_mutex_unlock(&b->lock);
 		if (op->kind == OP_READ)
 			run_read(op);
 		else if (fail)
-			run_failed(op, fail, b->fail_api);
+			run_failed(op, fail, api);
 		else if (op->kind == OP_LIST && op->token.len > 0 && b->expire_tokens)
 			run_failed(op, -EINVAL, "InvalidArgument");
 		else if (op->kind == OP_LIST)
@@ -526,6 +530,14 @@ void fake_hold(struct cst_bucket *b, bool hold)
 {
 	pthread_mutex_lock(&b->lock);
 	b->hold = hold;
+	pthread_cond_broadcast(&b->work);
+	pthread_mutex_unlock(&b->lock);
+}
+
+void fake_hold_head(struct cst_bucket *b, const char *key)
+{
+	pthread_mutex_lock(&b->lock);
+	snprintf(b->hold_head, sizeof(b->hold_head), "%s", key);
 	pthread_cond_broadcast(&b->work);
 	pthread_mutex_unlock(&b->lock);
 }

@@ -16,6 +16,7 @@ void fake_delete(struct cst_bucket *b, const char *key);
 char fake_byte(const char *etag, uint64_t offset);
 
 void fake_hold(struct cst_bucket *b, bool hold); /* false lets everything go */
+void fake_hold_head(struct cst_bucket *b, const char *key); /* the HEADs of one key; "": of none */
 /* Waits until this many operations are held. */
 void fake_wait_held(struct cst_bucket *b, unsigned count);
 void fake_fail(struct cst_bucket *b, int rc, const char *api); /* all operations; 0: no longer */

@@ -7,6 +7,7 @@
 
 int64_t fake_time = 1000 * CST_NS_PER_S;
 uint64_t fake_invalidated;
+struct cst_buf fake_expired;
 
 static int64_t fake_clock(void)
 {
@@ -204,8 +205,18 @@ static void host_invalidate(void *host, uint64_t node, int64_t offset, int64_t l
 static void host_expire(void *host, uint64_t parent, struct cst_slice name)
 {
 	(void)host;
-	(void)parent;
-	(void)name;
+	pthread_mutex_lock(&model_lock);
+	cst_buf_printf(&fake_expired, "%llu/%.*s ", (unsigned long long)parent, (int)name.len, name.data);
+	pthread_mutex_unlock(&model_lock);
+}
+
+bool fake_was_expired(uint64_t parent, const char *name)
+{
+	CST_AUTO_FREE char *wanted = cst_xasprintf("%llu/%s ", (unsigned long long)parent, name);
+	pthread_mutex_lock(&model_lock);
+	bool was = fake_expired.len > 0 && strstr(fake_expired.data, wanted);
+	pthread_mutex_unlock(&model_lock);
+	return was;
 }
 
 static const struct cst_fs_host host = {
@@ -266,6 +277,7 @@ void fake_end(struct fake_mount *m)
 	cst_fs_free(m->fs);
 	CST_ASSERT(fake_fetch_objects(m->fetch) == 0);
 	CST_ASSERT(fake_backing.live == 0);
+	cst_buf_fini(&fake_expired);
 	if (m->cache)
 		fake_cache_free(m->cache);
 	fake_fetch_free(m->fetch);

@@ -40,8 +40,10 @@ struct fake_mount {
 	struct cst_fs_config config;
 };
 
-extern int64_t fake_time;	  /* ns, moved by tests */
-extern uint64_t fake_invalidated; /* the last node id told to the kernel */
+extern int64_t fake_time;	    /* ns, moved by tests */
+extern uint64_t fake_invalidated;   /* the last node id told to the kernel */
+extern struct cst_buf fake_expired; /* names told to it: "parent/name " each; to be read when nobody is at work */
+bool fake_was_expired(uint64_t parent, const char *name);
 
 /* Backing files, as the kernel keeps them. The host also checks, as the kernel does, that a node is never open through a backing file and in
  * another way, nor through two of them, and that an id is closed after its last release. */
