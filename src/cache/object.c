@@ -532,11 +532,12 @@ static struct cst_place *complete_file_locked(struct cst_cache_object *o)
 	return NULL;
 }
 
-/* Dropped by whichever process: perhaps because a block of it is bad. */
-static bool is_unlinked(int file)
+/* Found damaged, dropped by whichever process, or on a disk that fails: some may still read through it; nobody new. */
+static bool is_lent_no_more(const struct cst_place *p, int file)
 {
 	struct stat st;
-	return file >= 0 && fstat(file, &st) == 0 && st.st_nlink == 0;
+	return __atomic_load_n(&p->bad, __ATOMIC_RELAXED) || cst_cache_volume_is_out(p->volume) ||
+	       (file >= 0 && fstat(file, &st) == 0 && st.st_nlink == 0);
 }
 
 /* Whether files just opened by name are those of the place. While a process is cut off from the owner what it uses may be evicted, and made
@@ -557,8 +558,7 @@ int cst_cache_object_file(struct cst_cache_object *o)
 	int file = o->file;
 	struct cst_place *p = file >= 0 ? cst_place_ref(o->file_place) : complete_file_locked(o);
 	pthread_mutex_unlock(&o->lock);
-	if (p && (__atomic_load_n(&p->bad, __ATOMIC_RELAXED) || is_unlinked(file))) {
-		/* Some may still read through it; nobody new. */
+	if (p && is_lent_no_more(p, file)) {
 		cst_place_unref(p);
 		p = NULL;
 	}

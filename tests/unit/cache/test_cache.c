@@ -319,6 +319,22 @@ static void a_damaged_block_is_forgotten_and_the_rest_stays(void **state)
 	cst_cache_free(cache);
 }
 
+static void a_dropped_file_is_lent_no_more(void **state)
+{
+	(void)state;
+	struct cst_cache *cache = cache_make(CST_CACHE_S3FIFO, LEVEL, NULL);
+	struct cst_cache_object *o = object_open(cache, "k", "e", 8 * BLOCK);
+	assert_int_equal(save_all(o), 0);
+	settle(o);
+	assert_true(cst_cache_object_file(o) >= 0);
+	struct cst_error err = CST_ERROR_INIT;
+	assert_int_equal(cst_cache_drop(cache, "", &err), 1);
+	assert_int_equal(cst_cache_object_file(o), -1);
+	assert_int_equal(read_all_of(o), 0);
+	object_close(o);
+	cst_cache_free(cache);
+}
+
 static void a_damaged_complete_object_goes_as_a_whole(void **state)
 {
 	(void)state;
@@ -393,11 +409,13 @@ static void a_sick_disk_takes_out_its_directory_alone(void **state)
 	assert_int_equal(save_all(o), 0);
 	settle(o);
 	struct cst_cache_volume *v = &cache->levels[0].volumes[0];
+	assert_true(cst_cache_object_file(o) >= 0);
 	assert_int_equal(cst_cache_volume_error(v, -ENOSPC, "writing"), -ENOSPC);
 	assert_int_equal(cst_cache_volume_error(v, -EBADMSG, "reading"), -EBADMSG);
 	assert_true(is_there(o, 0));
 	assert_int_equal(cst_cache_volume_error(v, -EIO, "reading"), -EIO);
 	assert_false(is_there(o, 0));
+	assert_int_equal(cst_cache_object_file(o), -1);
 	assert_true(read_all_of(o) < 0);
 	struct cst_cache_level_stats s = level_stats_of(cache, 0);
 	assert_non_null(strstr(s.state, "out: reading"));
@@ -531,6 +549,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(it_never_takes_more_than_its_quota, setup, teardown),
 		cmocka_unit_test_setup_teardown(what_fits_of_a_too_large_object_is_kept, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_damaged_block_is_forgotten_and_the_rest_stays, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_dropped_file_is_lent_no_more, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_damaged_complete_object_goes_as_a_whole, setup, teardown),
 		cmocka_unit_test_setup_teardown(truncated_and_wiped_files_are_dropped, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_sick_disk_takes_out_its_directory_alone, setup, teardown),
