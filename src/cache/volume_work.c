@@ -68,6 +68,15 @@ static void drop_entry(struct cst_volume *v, const struct cst_extent *e, uint64_
 	cst_volume_index_put(v);
 }
 
+/* Who asked for it is another process, and its connection is gone: all handles of this one are closed by then. */
+static bool is_closing(struct cst_volume *v)
+{
+	pthread_mutex_lock(&v->lock);
+	bool closing = v->stopping;
+	pthread_mutex_unlock(&v->lock);
+	return closing;
+}
+
 /* All blocks are read; the bad ones are dropped. */
 static int verify_blocks(struct cst_volume *v, const struct cst_extent *e, uint64_t epoch)
 {
@@ -75,6 +84,8 @@ static int verify_blocks(struct cst_volume *v, const struct cst_extent *e, uint6
 	CST_AUTO_FREE uint8_t *room = cst_xmalloc((size_t)VERIFY_BLOCKS * CST_CACHE_BLOCK);
 	int result = 0;
 	for (uint64_t first = 0; first < count;) {
+		if (is_closing(v))
+			return -EAGAIN;
 		uint64_t n = cst_min(count - first, (uint64_t)VERIFY_BLOCKS), bad = 0;
 		struct iovec iov = {room, (size_t)((n - 1) * CST_CACHE_BLOCK + block_bytes(e, first + n - 1))};
 		int rc = cst_extent_read(e, first, &iov, 1, false, &bad);

@@ -29,6 +29,24 @@ int fdatasync(int fd)
 	return errno ? -1 : (int)syscall(SYS_fdatasync, fd);
 }
 
+/* And reads wait until this volume is being closed. */
+static struct cst_volume *held;
+static unsigned held_reads;
+ssize_t preadv2(int fd, const struct iovec *iov, int count, off_t offset, int flags)
+{
+	struct cst_volume *v = __atomic_load_n(&held, __ATOMIC_ACQUIRE);
+	bool go = !v;
+	if (v)
+		__atomic_add_fetch(&held_reads, 1, __ATOMIC_SEQ_CST);
+	while (!go) {
+		cst_sleep(CST_NS_PER_MS);
+		pthread_mutex_lock(&v->lock);
+		go = v->stopping;
+		pthread_mutex_unlock(&v->lock);
+	}
+	return syscall(SYS_preadv2, fd, iov, (long)count, (long)offset, 0L, (long)flags);
+}
+
 struct fixture {
 	char root[64];
 	char path[96];
@@ -800,6 +818,36 @@ static void a_dead_client_leaves_nothing(void **state)
 	cst_volume_close(a);
 }
 
+/* An owner that closes doesn't read to the end what another process wants verified. */
+static void closing_does_not_wait_for_verifying(void **state)
+{
+	struct fixture *f = *state;
+	const uint64_t size = 16 * MIB;
+	struct cst_volume *a = must_open(f->path);
+	struct cst_volume_message m, open = {.type = CST_VMSG_OPEN, .id = 2, .flags = CST_VOLUME_CREATE};
+	struct call c = entry_open(a, "k", size, CST_VOLUME_CREATE);
+	assert_int_equal(fill_all(a, &c, "k", size), 0);
+	cst_volume_entry_close(c.handle);
+	CST_AUTO_CLOSE int fd = say_hello(f->path);
+	identify(&open.identity, "k", size);
+	send_one(fd, &open);
+	assert_int_equal(receive_one(fd, &m), 0);
+	struct cst_volume_message completing = {
+		.type = CST_VMSG_COMPLETE, .id = 3, .identity = open.identity, .flags = 1};
+	__atomic_store_n(&held, a, __ATOMIC_RELEASE);
+	send_one(fd, &completing);
+	WAIT_UNTIL(__atomic_load_n(&held_reads, __ATOMIC_SEQ_CST) > 0);
+	cst_volume_close(a);
+	__atomic_store_n(&held, NULL, __ATOMIC_RELEASE);
+	assert_in_range(held_reads, 1, size / CST_CACHE_BLOCK / 4);
+	a = must_open(f->path);
+	c = entry_open(a, "k", size, 0);
+	assert_int_equal(c.rc, 0);
+	assert_false(c.entry.complete);
+	cst_volume_entry_close(c.handle);
+	cst_volume_close(a);
+}
+
 static void strangers_commit_nothing(void **state)
 {
 	struct fixture *f = *state;
@@ -1053,6 +1101,7 @@ int main(void)
 		TEST(nonsense_ends_one_connection),
 		TEST(without_descriptors_the_owner_rests),
 		TEST(a_dead_client_leaves_nothing),
+		TEST(closing_does_not_wait_for_verifying),
 		TEST(strangers_commit_nothing),
 		TEST(a_crowd_agrees),
 		TEST(handles_come_and_go_while_owners_change),
