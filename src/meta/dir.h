@@ -2,8 +2,8 @@
  *
  * The first miss asks for the one name: a HEAD and, at the same time, the first page of the listing below it (which is kept if the
  * name turns out to be a directory). A second miss within the window lists the directory. A complete listing answers every name
- * until list_ttl ends, an incomplete one those it has passed. Lookups wait for the first few pages only; then they HEAD their names
- * in parallel, and the listing goes on by one page for every few dozen of them, or as far as it goes while a reader has it open.
+ * until list_ttl ends, an incomplete one those it has passed. Lookups wait for the first twelve pages only; then they HEAD their names
+ * in parallel (and list below those only that are no file, when the last listed one was a file), and the listing goes on by one page for every few dozen of them, or as far as it goes while a reader has it open.
  * Asking the same name again while it is being asked waits for that answer.
  *
  * attributes=object: entries also carry the object's metadata, one HEAD each, kept while ETag and Last-Modified stay.

@@ -72,6 +72,7 @@ struct cst_dir_probe {
 	struct cst_dir *dir; /* counted */
 	enum cst_dir_ask ask;
 	bool own_requests; /* doesn't, or no longer, wait for the directory's listing */
+	bool head_first;   /* most probably a file: a listing below it only if the HEAD says no */
 	bool finished;
 	unsigned pending; /* requests under way and threads at work on it */
 	enum step_state head, marker, folder, below_state;
@@ -115,7 +116,7 @@ bool cst_meta_is_stopping(struct cst_meta *meta);
 /* A HEAD through the limiter. fn runs once, without locks held. */
 void cst_meta_head(struct cst_meta *meta, struct cst_slice key, bool light, cst_object_head_fn fn, void *arg);
 
-/* The listing grew: moves it to the young end, gives up old ones over the limits. Without a directory's lock. */
+/* The listing grew: moves it to the young end, gives up old ones, never this one, over the limits. Without a directory's lock. */
 void cst_meta_touch(struct cst_meta *meta, struct cst_listing *listing, uint64_t bytes, uint64_t names);
 void cst_meta_untrack(struct cst_meta *meta, struct cst_listing *listing);
 

@@ -41,7 +41,7 @@ static unsigned step_own_locked(struct cst_dir_probe *p)
 	unsigned actions = 0;
 	if (p->head == STEP_NONE)
 		actions |= DO_HEAD;
-	if (p->below_state == STEP_NONE)
+	if (p->below_state == STEP_NONE && (!p->head_first || p->head == STEP_ABSENT))
 		actions |= DO_BELOW;
 	if (actions || p->head == STEP_RUNNING || p->below_state == STEP_RUNNING)
 		return actions;
@@ -50,6 +50,14 @@ static unsigned step_own_locked(struct cst_dir_probe *p)
 	if (p->folder == STEP_NONE)
 		return DO_FOLDER;
 	return p->folder == STEP_RUNNING ? 0 : answer(p, -ENOENT);
+}
+
+/* Past what a long listing has reached names are mostly what the last one was. */
+static bool is_likely_file(const struct cst_dir_probe *p, const struct cst_listing *listing)
+{
+	size_t count = listing->names.sealed;
+	return count > 0 && !p->below && listing->pages >= p->dir->meta->config.lookup_pages &&
+	       !(cst_names_flags(&listing->names, count - 1) & (CST_NAME_PREFIX | CST_NAME_FOLDER));
 }
 
 /* What the directory's listing says of the name, if that is all there is to know. *i: as of cst_names_find(). */
@@ -98,6 +106,7 @@ static unsigned step_listing_locked(struct cst_dir_probe *p)
 	if (i == SIZE_MAX && going_on && listing->pages < meta->config.lookup_pages)
 		return head_now && p->head == STEP_NONE ? DO_HEAD : 0;
 	p->own_requests = true;
+	p->head_first = is_likely_file(p, listing);
 	return step_own_locked(p);
 }
 
@@ -467,7 +476,10 @@ static struct cst_listing *count_miss_locked(struct cst_dir *dir, struct cst_dir
 		p->own_requests = listing->names.complete || listing->pages >= config->lookup_pages;
 		if (!p->own_requests)
 			listing->wanted_pages = cst_max(listing->wanted_pages, config->lookup_pages);
-		else if (!listing->names.complete && ++dir->misses % MISSES_PER_PAGE == 0 && !listing->running)
+		else
+			p->head_first = is_likely_file(p, listing);
+		if (p->own_requests && !listing->names.complete && ++dir->misses % MISSES_PER_PAGE == 0 &&
+		    !listing->running)
 			listing->wanted_pages = listing->pages + 1;
 	} else {
 		bool second = p->started - dir->last_miss < config->miss_window;
