@@ -131,7 +131,9 @@ void cst_fetch_free(struct cst_fetch *f)
 	pthread_cond_signal(&f->wake);
 	pthread_mutex_unlock(&f->lock);
 	pthread_join(f->thread, NULL);
-	CST_ASSERT(f->ranges == 0 && f->waiting_count == 0);
+	CST_ASSERT(f->ranges == 0 && f->waiting_count == 0 && f->free_count == f->block_count);
+	CST_ASSERT(f->prefetch_blocks + f->prefetch_flying + f->save_blocks + f->fill_blocks == 0);
+	CST_ASSERT(f->prefetch_ranges + f->ahead_ranges + f->fill_ranges + f->used_owed_count == 0);
 	f->magic = 0;
 	arena_fini(f);
 	lock_fini(f);

@@ -403,6 +403,7 @@ static void five_hundred_handles(void **state)
 		cst_fetch_object_unref(o[i]);
 	}
 	answer_all();
+	assert_int_equal(stats_of(f).memory_used, 0);
 	cst_fetch_free(f);
 }
 
