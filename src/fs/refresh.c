@@ -16,7 +16,7 @@
 #include "meta/relist.h"
 
 #define PARALLEL 32
-#define NAMES_AT_ONCE 1000 /* of which the host is told before it has told the kernel */
+#define MESSAGES_AT_ONCE 1000 /* to the host before it has passed them on */
 
 struct item {
 	struct refresh *r;
@@ -38,6 +38,7 @@ struct refresh {
 	struct item *current;	 /* whose names are being compared */
 	struct cst_inode **left; /* counted: not in their directory's listing */
 	size_t left_count, left_cap;
+	unsigned told;	      /* messages to the kernel since it was waited for */
 	struct cst_buf names; /* of which the kernel must hear, if one by one: node id, name, NUL */
 	struct cst_fs_refresh_result *result;
 	struct cst_error *err;
@@ -78,6 +79,13 @@ static void note_name(struct refresh *r, uint64_t parent, struct cst_slice name)
 	cst_buf_add(&r->names, &parent, sizeof(parent));
 	cst_buf_add_slice(&r->names, name);
 	cst_buf_add_char(&r->names, '\0');
+}
+
+/* The host's queue is bounded, and what finds it full costs the kernel all that it knows. No locks. */
+static void pace(struct refresh *r)
+{
+	if (++r->told % MESSAGES_AT_ONCE == 0 && r->fs->host->settle)
+		r->fs->host->settle(r->fs->host->host);
 }
 
 static void drop_attributes(struct cst_fs *fs, uint64_t node)
@@ -176,6 +184,8 @@ static void apply_entry(void *arg, const char *name, const struct cst_entry *ent
 		doubt(fs, inode);
 	else if (touched)
 		drop_attributes(fs, inode->id->node);
+	if (!same || untold || touched)
+		pace(r);
 	if (!untold && (!same || touched)) {
 		r->result->changed += !cst_relist_covered(item->relist, cst_slice_of(name));
 		note_name(r, item->inode->id->node, cst_slice_of(name));
@@ -190,6 +200,7 @@ static void apply_gone(struct item *item)
 		const char *name = rest.data;
 		cst_slice_cut(&rest, '\0');
 		fs_gone(item->r->fs, item->inode, name, item->started);
+		pace(item->r);
 		note_name(item->r, item->inode->id->node, cst_slice_of(name));
 	}
 	cst_buf_fini(&item->gone);
@@ -253,6 +264,7 @@ static void item_run(struct item *item)
 	item->started = cst_relist_started(item->relist);
 	apply_gone(item);
 	drop_entries(r->fs, item->inode);
+	pace(r);
 	r->result->directories++;
 	item_end(item);
 }
@@ -273,15 +285,13 @@ static void tell_kernel(struct refresh *r)
 	const struct cst_fs *fs = r->fs;
 	const struct cst_fs_host *host = fs->host;
 	bool keeps = (fs->config.entry_ttl > 0 || fs->config.negative_ttl > 0) && host->expire_name;
-	unsigned count = 0;
 	for (size_t at = 0; keeps && at < r->names.len;) {
 		uint64_t parent;
 		memcpy(&parent, r->names.data + at, sizeof(parent));
 		struct cst_slice name = cst_slice_of(r->names.data + at + sizeof(parent));
 		host->expire_name(host->host, parent, name);
 		at += sizeof(parent) + name.len + 1;
-		if (++count % NAMES_AT_ONCE == 0 && host->settle)
-			host->settle(host->host);
+		pace(r);
 	}
 	cst_buf_clear(&r->names);
 }
@@ -387,6 +397,7 @@ static void drop_left(struct refresh *r)
 		const struct item *dir = item_of(r, inode->id->parent);
 		if (dir && (rc == -ENOENT || (rc == -EAGAIN && !doubted))) {
 			fs_gone(r->fs, inode->parent, name, dir->started);
+			pace(r);
 			r->result->gone++;
 			note_name(r, inode->id->parent, cst_slice_of(name));
 		}

@@ -129,10 +129,22 @@ if [ "$(id -u)" = 0 ]; then
 	mkdir "$WORK/bound" && echo inside >"$WORK/bound/file"
 	mount --bind "$WORK/bound" "$mnt/place" || fail "no bind mount"
 	cleanup "umount -l '$mnt/place' 2>/dev/null"
+	mkdir "$demo/many"
+	printf '%s\n' {1..6000} | (cd "$demo/many" && xargs touch)
+	refresh "$mnt" >/dev/null
+	(cd "$mnt/many" && printf '%s\n' {1..6000} | xargs stat -c %s >/dev/null)
 	check "mounted inside" equal "$(cat "$mnt/place/file")" inside
 	echo "changed" >"$demo/place/marker"
 	echo "y" >"$demo/y"
-	refresh "$mnt" >/dev/null
+	python3 - "$demo/many" <<'PY'
+import sys
+for i in range(1, 6001):
+    with open(f"{sys.argv[1]}/{i}", "w") as f:
+        f.write("changed")
+PY
+	check "more changes than are told at once" has <(refresh "$mnt") '6001 changed, 1 new, 0 gone'
+	check "all show" equal "$(cd "$mnt/many" && printf '%s\n' {1..6000} | xargs stat -c %s | sort | uniq -c | tr -s ' ')" " 6000 7"
+	check_not "no message was lost" grep -q 'found the queue full' "$MOUNT_LOG"
 	refresh "$mnt" place >/dev/null
 	check "a new name beside it" equal "$(cat "$mnt/y")" y
 	check "still mounted" equal "$(cat "$mnt/place/file")" inside
