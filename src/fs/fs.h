@@ -154,9 +154,10 @@ void cst_fs_call_interrupt(struct cst_fs_call *call);
  * delay it. 0, -ENOENT: neither the mount nor the store knows the path, or the first failure; then *result tells what was done all the same. Any
  * thread, several at once. */
 struct cst_fs_refresh_result {
-	uint64_t directories;		/* listed */
-	uint64_t changed, added, gone;	/* names that were known otherwise, were known not to be there, are there no more */
-	uint64_t failed;		/* directories that could not be listed */
+	uint64_t directories; /* listed */
+	uint64_t changed, added,
+		gone;	 /* names that were known otherwise, were known not to be there, are there no more */
+	uint64_t failed; /* directories that could not be listed */
 };
 int cst_fs_refresh(struct cst_fs *fs, const char *path, struct cst_fs_refresh_result *result, struct cst_error *err);
 /* Those under way end with -ECANCELED, later ones at once. */

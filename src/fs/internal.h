@@ -70,8 +70,8 @@ struct cst_fs {
 	int64_t mounted;				  /* ns since 1970: the time of directories that have none */
 	uint64_t open_files, open_dirs, open_passthrough; /* atomic, as are all counters */
 	uint64_t opens_passthrough, opens_cached, opens_direct;
-	int passthrough_error; /* atomic */
-	bool no_passthrough;   /* atomic: the kernel never takes a backing file */
+	int passthrough_error;	      /* atomic */
+	bool no_passthrough;	      /* atomic: the kernel never takes a backing file */
 	pthread_mutex_t refused_lock; /* guards refused; a leaf */
 	struct fs_refused refused[FS_REFUSED];
 	/* Binding an inode's data to what the cache has of it, by node id; outside the inode's lock. */
