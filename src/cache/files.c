@@ -541,25 +541,26 @@ int cst_extent_present(const struct cst_extent *e, uint64_t first, uint64_t coun
 	return 0;
 }
 
-int cst_extent_whole(const struct cst_extent *e)
-{
-	uint8_t bitmap[RECORDS / 8];
-	uint64_t blocks = cst_extent_blocks(e->size);
-	for (uint64_t first = 0; first < blocks; first += RECORDS) {
-		uint64_t count = cst_min(blocks - first, (uint64_t)RECORDS);
-		int rc = cst_extent_present(e, first, count, bitmap);
-		for (uint64_t i = 0; i < count && rc == 0; i++)
-			if (!(bitmap[i / 8] >> (i % 8) & 1))
-				rc = -EBADMSG;
-		if (rc < 0)
-			return rc;
-	}
-	return 0;
-}
-
 static size_t block_length(const struct cst_extent *e, uint64_t block)
 {
 	return (size_t)cst_min((uint64_t)CST_CACHE_BLOCK, e->size - block * CST_CACHE_BLOCK);
+}
+
+int cst_extent_count(const struct cst_extent *e, uint64_t *bytes)
+{
+	uint8_t bitmap[RECORDS / 8];
+	uint64_t blocks = cst_extent_blocks(e->size);
+	*bytes = 0;
+	for (uint64_t first = 0; first < blocks; first += RECORDS) {
+		uint64_t count = cst_min(blocks - first, (uint64_t)RECORDS);
+		int rc = cst_extent_present(e, first, count, bitmap);
+		if (rc < 0)
+			return rc;
+		for (uint64_t i = 0; i < count; i++)
+			if (bitmap[i / 8] >> (i % 8) & 1)
+				*bytes += block_length(e, first + i);
+	}
+	return 0;
 }
 
 /* How many whole blocks from `first` on `len` bytes are; 0: none, or no whole ones. */

@@ -82,7 +82,8 @@ int cst_extent_unlink(int dir, uint64_t name, uint64_t version);
 int cst_extent_identity(const struct cst_extent *e, struct cst_cache_identity *id, struct cst_buf *text);
 /* One bit a block that is there, from the map's records [first, first + count); the bitmap's bit 0 is block `first`. */
 int cst_extent_present(const struct cst_extent *e, uint64_t first, uint64_t count, uint8_t *bitmap);
-int cst_extent_whole(const struct cst_extent *e); /* 0: every block has its record; -EBADMSG: not */
+/* Bytes of the blocks that are there; the size: all of them. */
+int cst_extent_count(const struct cst_extent *e, uint64_t *bytes);
 /* Whole blocks from block `first` on; the vectors hold exactly their bytes (the object's last block is short). read: -EBADMSG and *bad when a
  * block is absent or fails its check. */
 int cst_extent_read(const struct cst_extent *e, uint64_t first, const struct iovec *iov, int iov_count, bool nowait,

@@ -22,7 +22,6 @@
 #define FLUSH_AFTER (5 * CST_NS_PER_MS) /* what is appended meanwhile is written together */
 #define PACE (10 * CST_NS_PER_MS)	/* between two goes of background work */
 #define LOOK_EACH CST_NS_PER_S
-#define BITMAP 4096u
 
 /* ---- what was dropped ---- */
 
@@ -117,32 +116,14 @@ void keep_reap(struct cst_index *x)
 
 /* ---- files of entries ---- */
 
-static uint64_t bytes_of_bits(const uint8_t *bits, uint64_t first, uint64_t count, uint64_t size)
-{
-	uint64_t sum = 0;
-	for (uint64_t i = 0; i < count; i++)
-		if (bits[i / 8] >> (i % 8) & 1)
-			sum += cst_min(size - (first + i) * CST_CACHE_BLOCK, (uint64_t)CST_CACHE_BLOCK);
-	return sum;
-}
-
 int keep_count(struct cst_index *x, uint64_t name, uint64_t version, uint64_t *size, uint64_t *bytes)
 {
-	uint8_t bits[BITMAP];
 	struct cst_extent e = {-1, -1, name, version, 0};
 	int rc = cst_extent_open(x->dir, NULL, false, &e);
 	if (rc < 0)
 		return rc;
 	*size = e.size;
-	*bytes = 0;
-	uint64_t blocks = cst_extent_blocks(e.size);
-	for (uint64_t first = 0; first < blocks && rc == 0; first += BITMAP * 8) {
-		uint64_t count = cst_min(blocks - first, (uint64_t)BITMAP * 8);
-		memset(bits, 0, sizeof(bits));
-		rc = cst_extent_present(&e, first, count, bits);
-		if (rc == 0)
-			*bytes += bytes_of_bits(bits, first, count, e.size);
-	}
+	rc = cst_extent_count(&e, bytes);
 	cst_extent_close(&e);
 	return rc;
 }

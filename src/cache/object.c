@@ -542,13 +542,14 @@ static bool is_lent_no_more(const struct cst_place *p, int file)
 
 /* Whether files just opened by name are those of the place. While a process is cut off from the owner what it uses may be evicted, and made
  * anew by others: under the same name there are then files that lack blocks. */
-static int files_of_place(const struct cst_place *p, const struct cst_extent *e)
+static bool are_of_place(const struct cst_place *p, const struct cst_extent *e)
 {
 	struct stat mine, named;
 	if (__atomic_load_n(&p->opened, __ATOMIC_ACQUIRE) && fstat(p->extent.data, &mine) == 0 &&
 	    fstat(e->data, &named) == 0 && mine.st_ino == named.st_ino && mine.st_dev == named.st_dev)
-		return 0;
-	return cst_extent_whole(e) == 0 ? 0 : -ESTALE;
+		return true;
+	uint64_t bytes;
+	return cst_extent_count(e, &bytes) == 0 && bytes == e->size;
 }
 
 int cst_cache_object_file(struct cst_cache_object *o)
@@ -568,7 +569,7 @@ int cst_cache_object_file(struct cst_cache_object *o)
 		/* Its own descriptor: that of the place may be open for writing. */
 		struct cst_extent e = {-1, -1, o->id.name, o->id.version, o->id.size};
 		int rc = cst_extent_open(cst_volume_dir(p->volume->volume), p->id, false, &e);
-		if (rc == 0 && files_of_place(p, &e) != 0) {
+		if (rc == 0 && !are_of_place(p, &e)) {
 			/* Those are others'. */
 			cst_extent_close(&e);
 			cst_object_detach(o, p);

@@ -100,23 +100,6 @@ static int verify_blocks(struct cst_volume *v, const struct cst_extent *e, uint6
 	return result;
 }
 
-/* Bytes of the blocks that have a record, or -errno. */
-static int64_t present_bytes(const struct cst_extent *e)
-{
-	uint8_t bitmap[512];
-	uint64_t count = cst_extent_blocks(e->size), bytes = 0;
-	for (uint64_t first = 0; first < count; first += sizeof(bitmap) * 8) {
-		uint64_t n = cst_min(count - first, (uint64_t)sizeof(bitmap) * 8);
-		int rc = cst_extent_present(e, first, n, bitmap);
-		if (rc < 0)
-			return rc;
-		for (uint64_t i = 0; i < n; i++)
-			if (bitmap[i / 8] & (1u << (i % 8)))
-				bytes += block_bytes(e, first + i);
-	}
-	return (int64_t)bytes;
-}
-
 static int verify_and_sync(struct cst_volume *v, struct cst_extent *e, bool verify, uint64_t epoch)
 {
 	int rc = cst_extent_open(v->dir, NULL, true, e);
@@ -125,8 +108,10 @@ static int verify_and_sync(struct cst_volume *v, struct cst_extent *e, bool veri
 	if (verify) {
 		rc = verify_blocks(v, e, epoch);
 	} else {
-		int64_t bytes = present_bytes(e);
-		rc = bytes < 0 ? (int)bytes : (uint64_t)bytes == e->size ? 0 : -EBADMSG;
+		uint64_t bytes = 0;
+		rc = cst_extent_count(e, &bytes);
+		if (rc == 0 && bytes != e->size)
+			rc = -EBADMSG;
 	}
 	if (rc == 0) {
 		rc = cst_extent_sync(e);
@@ -168,8 +153,9 @@ void cst_volume_work_recount(struct cst_volume *v, uint64_t name, uint64_t versi
 	if (rc < 0)
 		return;
 	if (entry.kind == CST_ENTRY_EXTENT && cst_extent_open(v->dir, NULL, false, &e) == 0) {
-		int64_t bytes = present_bytes(&e);
-		uint64_t excess = bytes >= 0 && entry.cached > (uint64_t)bytes ? entry.cached - (uint64_t)bytes : 0;
+		uint64_t bytes = 0;
+		rc = cst_extent_count(&e, &bytes);
+		uint64_t excess = rc == 0 && entry.cached > bytes ? entry.cached - bytes : 0;
 		struct cst_index *x = excess ? same_index(v, epoch) : NULL;
 		if (x) {
 			cst_index_charge(x, name, version, -(int64_t)cst_min(excess, charged));
