@@ -208,7 +208,8 @@ void cst_meta_touch(struct cst_meta *meta, struct cst_listing *listing, uint64_t
 		struct cst_dir *dir = NULL;
 		if (!oldest)
 			break;
-		if (!__atomic_exchange_n(&oldest->used, false, __ATOMIC_RELAXED))
+		/* The one that grows stays, even when it is over the limit alone: it would be listed again for the next name. */
+		if (oldest != listing && !__atomic_exchange_n(&oldest->used, false, __ATOMIC_RELAXED))
 			dir = cst_dir_try_ref(oldest->dir);
 		TAILQ_REMOVE(&meta->lru, oldest, lru);
 		TAILQ_INSERT_TAIL(&meta->lru, oldest, lru);

@@ -407,14 +407,33 @@ static void limit_of_names(void **state)
 	assert_true(stats.cached_dirs >= 1);
 }
 
+/* A directory that is larger than the limit alone isn't listed again for each of its names. */
+static void larger_than_limit(void **state)
+{
+	char name[16];
+	struct cst_fs_entry e;
+	(void)state;
+	put_files(0, 50);
+	fake_page_size(m.bucket, 10);
+	m.config.list_names = 6;
+	m.config.list_memory = 1;
+	fake_start(&m);
+	for (int i = 0; i < 50; i++) {
+		snprintf(name, sizeof(name), "f%03d", i);
+		assert_int_equal(do_lookup(&m, CST_FS_ROOT, name, &e), 0);
+	}
+	assert_int_equal(fake_counts(m.bucket).lists, 6); /* f000/, and 5 pages */
+	assert_int_equal(fake_counts(m.bucket).heads, 1); /* f000 */
+}
+
 int main(void)
 {
 #define CASE(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		CASE(kernel_keeps_entries), CASE(limit_of_names),	 CASE(first_page_first),
-		CASE(offsets_stay),	    CASE(plus_instantiates),	 CASE(plus_asks_objects),
-		CASE(interrupted),	    CASE(ends_while_listing),	 CASE(expired_token),
-		CASE(page_without_keys),    CASE(listings_are_given_up),
+		CASE(kernel_keeps_entries), CASE(limit_of_names),    CASE(larger_than_limit),
+		CASE(first_page_first),	    CASE(offsets_stay),	     CASE(plus_instantiates),
+		CASE(plus_asks_objects),    CASE(interrupted),	     CASE(ends_while_listing),
+		CASE(expired_token),	    CASE(page_without_keys), CASE(listings_are_given_up),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
