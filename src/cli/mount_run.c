@@ -210,6 +210,14 @@ static void drop_cached(struct mount *m)
 		cst_log_warn("del_cache: %s", cst_error_text(&err, text, sizeof(text)));
 }
 
+/* Where the origin's bandwidth is limited, a request holds up all others for as long as its bytes take: half a second or so. */
+static unsigned range_size(const struct cst_mount_options *o)
+{
+	uint64_t most =
+		o->origin_bandwidth ? cst_max((uint64_t)o->origin_bandwidth / 2, UINT64_C(1) << 20) : UINT64_MAX;
+	return (unsigned)cst_min((uint64_t)o->range_size, most);
+}
+
 static int open_data(struct mount *m, struct cst_error *err)
 {
 	const struct cst_mount_options *o = &m->plan->o;
@@ -217,7 +225,7 @@ static int open_data(struct mount *m, struct cst_error *err)
 					 .memory = o->memory,
 					 .keep_read = o->direct_io ? 0 : o->memory / 8, /* else the page cache has it */
 					 .window_max = o->prefetch_window,
-					 .range_size = (unsigned)o->range_size,
+					 .range_size = range_size(o),
 					 .max_prefetch = (unsigned)o->max_prefetch,
 					 .prefetch = o->prefetch,
 					 .stream_parallel = (unsigned)o->parallel_count,

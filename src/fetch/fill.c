@@ -132,7 +132,8 @@ static enum step step_piece_locked(struct cst_fetch_fill_state *s, unsigned most
 	if (in_hand(b))
 		return STEP_WAIT;
 	unsigned count = 1;
-	most = cst_min(most, FILL_BLOCKS - (unsigned)(s->next % FILL_BLOCKS));
+	unsigned piece = cst_min(FILL_BLOCKS, o->fetch->config.range_size / BLOCK_SIZE);
+	most = cst_min(most, piece - (unsigned)(s->next % piece));
 	for (bool there = b != NULL; count < most; count++) {
 		b = block_find_locked(o->fetch, o, s->next + count);
 		if (there != (b != NULL) || in_hand(b))

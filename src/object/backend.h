@@ -89,7 +89,8 @@ struct cst_bucket {
 	/* under the lock */
 	struct cst_limiter limiter;
 	struct cst_op_queue queues[CST_LANES], spare;
-	uint64_t order; /* of the last that queued */
+	uint64_t order;	       /* of the last that queued */
+	int64_t background_at; /* when one in the background began last */
 	struct cst_allowance requests, bandwidth;
 	unsigned heads, late_heads; /* under way: those that count, and those that have stalled */
 	int64_t pace_at;	    /* when the first of those that wait for them may go; 0: none does */

@@ -38,7 +38,7 @@ struct cst_bucket_config {
 	unsigned max_attempts; /* 0: bounded by the deadline alone */
 	bool verify_crc64;     /* check x-oss-hash-crc64ecma of whole-object reads */
 	/* What may be asked of the origin, over all operations, 0: no limit. A GET pays for its length before it starts; what goes at
-	 * once is 100 ms worth, or one range. GETs with `background` wait behind all others, but not for more than a second when
+	 * once is 100 ms worth, or one range. GETs with `background` wait behind all others, but one a second goes when
 	 * others keep coming. Waiting here uses up no deadline but one that the caller gave. */
 	uint64_t bandwidth; /* bytes of object data a second */
 	double requests;    /* a second */

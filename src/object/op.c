@@ -246,6 +246,8 @@ uint64_t cst_op_enter_locked(struct cst_object_op *op, uint64_t from)
 	uint64_t bytes = op->kind == CST_OP_GET ? op->length - from : 0;
 	op->state = CST_OP_RUNNING;
 	op->late = false;
+	if (op->background)
+		b->background_at = now;
 	b->heads += op->kind == CST_OP_HEAD;
 	b->limiter.in_flight++;
 	cst_allowance_take(&b->requests, now, 1);
@@ -370,7 +372,13 @@ void cst_op_begin(struct cst_object_op *op)
 
 #define PATIENCE (CST_NS_PER_S) /* of those that wait in the background */
 
-/* Who is next: of those that may go, who came first; in the background only when nobody else may, or after a while. */
+static bool has_patience_locked(const struct cst_object_op *op, int64_t now)
+{
+	return now - cst_max(op->queued_at, op->bucket->background_at) <= PATIENCE;
+}
+
+/* Who is next: of those that may go, who came first; in the background only when nobody else may, or one of them after a while: what a stream
+ * reads ahead may be much, and others don't wait behind all of it. */
 static struct cst_object_op *next_locked(struct cst_bucket *b, int64_t now)
 {
 	struct cst_object_op *best = NULL;
@@ -378,7 +386,7 @@ static struct cst_object_op *next_locked(struct cst_bucket *b, int64_t now)
 		struct cst_object_op *op = TAILQ_FIRST(&b->queues[i]);
 		if (!op || crowded_locked(op) || allowed_at_locked(op, now) > now)
 			continue;
-		if (!best || (op->order < best->order && (i != CST_LANE_BACKGROUND || now - op->queued_at > PATIENCE)))
+		if (!best || (op->order < best->order && (i != CST_LANE_BACKGROUND || !has_patience_locked(op, now))))
 			best = op;
 	}
 	return best;
@@ -594,14 +602,9 @@ void cst_object_hurry(struct cst_object_op *op)
 		TAILQ_REMOVE(&b->queues[CST_LANE_BACKGROUND], op, link);
 	op->background = false;
 	if (moves) {
-		struct cst_object_op *next;
-		TAILQ_FOREACH (next, &b->queues[CST_LANE_DEMAND], link)
-			if (next->order > op->order)
-				break;
-		if (next)
-			TAILQ_INSERT_BEFORE(next, op, link);
-		else
-			TAILQ_INSERT_TAIL(&b->queues[CST_LANE_DEMAND], op, link);
+		/* Behind those whom somebody waited for before: else one long file would go before all others. */
+		op->order = ++b->order;
+		TAILQ_INSERT_TAIL(&b->queues[CST_LANE_DEMAND], op, link);
 	}
 	pthread_mutex_unlock(&b->lock);
 }

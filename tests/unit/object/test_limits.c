@@ -107,10 +107,13 @@ static void hurried(void **state)
 	begin(&f, &ahead, "ahead", 100 * KIB, true, 0);
 	begin(&f, &demand, "demand", 100 * KIB, false, 0);
 	cst_object_hurry(ahead.op);
+	begin(&f, &first, "later", 100 * KIB, false, 0);
 	assert_int_equal(end(&demand), 0);
 	assert_int_equal(end(&ahead), 0);
-	assert_true(asked(&f, 1, "ahead")); /* it came first */
-	assert_true(asked(&f, 2, "demand"));
+	assert_int_equal(end(&first), 0);
+	assert_true(asked(&f, 1, "demand")); /* somebody waited for it before */
+	assert_true(asked(&f, 2, "ahead"));
+	assert_true(asked(&f, 3, "later"));
 	fixture_stop(&f);
 }
 
