@@ -5,7 +5,7 @@ Sets: lint (tests/lint), unit (tests/unit, TAP), fuzz-replay (tests/fuzz over it
 release build); then the unit tests and the integration tests marked "# sanitize" under ASan and under TSan. --long adds the tests
 marked "# long", the fuzzers for a minute each, and the fuzz corpora's coverage.
 
-Marks stand in the first lines of an integration test: "# sanitize", "# long", "# timeout: SECONDS".
+Marks stand in the first lines of an integration test: "# sanitize" ("# sanitize long": in the long set), "# long", "# timeout: SECONDS".
 The last line of the output is "N passed, N failed"; the exit status is 0 when nothing failed.
 """
 import argparse
@@ -27,7 +27,7 @@ COVERAGE_WANTED = 90.0  # per cent of a parser's lines
 
 SANITIZERS = {
     "asan": ("address", {"ASAN_OPTIONS": "detect_leaks=1:strict_string_checks=1", "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1"}),
-    "tsan": ("thread", {"TSAN_OPTIONS": "halt_on_error=1:second_deadlock_stack=1"}),
+    "tsan": ("thread", {"TSAN_OPTIONS": f"halt_on_error=1:second_deadlock_stack=1:suppressions={TOP}/tests/tsan.supp"}),
 }
 
 
@@ -151,8 +151,9 @@ def marks(path):
         head = [next(file, "") for _ in range(30)]
     text = "".join(head)
     timeout = re.search(r"^# timeout: (\d+)$", text, re.M)
+    sanitize = re.search(r"^# sanitize( long)?$", text, re.M)
     return {
-        "sanitize": re.search(r"^# sanitize$", text, re.M) is not None,
+        "sanitize": sanitize and ("long" if sanitize[1] else "short"),
         "long": re.search(r"^# long$", text, re.M) is not None,
         "timeout": int(timeout.group(1)) if timeout else 120,
     }
@@ -166,7 +167,7 @@ def integration(tally, directory, long, label="", env=None, prefix=()):
     for name in integration_scripts():
         path = os.path.join(INTEGRATION, name)
         mark = marks(path)
-        if (mark["long"] and not long) or (label and not mark["sanitize"]):
+        if (mark["long"] and not long) or (label and mark["sanitize"] not in (("short", "long") if long else ("short",))):
             continue
         wanted = {"CISTERN": os.path.join(directory, "src/cli/cistern"), "CISTERN_BUILD": directory, "CISTERN_TEST_STRICT": "1"}
         result = run([*prefix, "bash", path], mark["timeout"] * (3 if label else 1), {**wanted, **(env or {})})

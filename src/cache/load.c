@@ -204,11 +204,13 @@ static void start_fill(struct cst_load_job *job)
 	cst_object_aim(job->o, job->level, c->pin);
 	job->data = cst_fetch_object_new(c->fetch, job_key(job), job->name->etag, job->name->size);
 	cst_fetch_object_set_local(job->data, cst_cache_object_local(job->o));
+	pthread_mutex_lock(&load->lock);
+	load->progress.bytes_fetched += job->fill.bytes_fetched; /* of an earlier version */
 	job->fill = (struct cst_fetch_fill){.length = UINT64_MAX,
 					    .parallel = job->name->size > LARGE_BYTES ? ranges : 1,
 					    .done = filled,
-					    .arg = job,
-					    .bytes_fetched = job->fill.bytes_fetched};
+					    .arg = job};
+	pthread_mutex_unlock(&load->lock);
 	set_state(job, LOAD_FILLING);
 	cst_fetch_fill(job->data, &job->fill);
 }
@@ -227,7 +229,10 @@ static void job_opened(struct cst_load_job *job)
 			job_refused(job, "the store gives no ETag for it, so versions can't be told apart", "");
 		return;
 	}
-	job->had = cst_cache_object_cached(job->o);
+	uint64_t had = cst_cache_object_cached(job->o);
+	pthread_mutex_lock(&load->lock);
+	job->had = had;
+	pthread_mutex_unlock(&load->lock);
 	if (job->had > 0)
 		plan_present(load, job);
 	if (job->had == job->name->size) {

@@ -102,7 +102,7 @@ static void put_here(struct cst_volume *v, const struct cst_cache_identity *id, 
 		}
 		if (x)
 			cst_volume_index_put(v);
-		a.rc = rc;
+		a.rc = rc == -ENOENT ? -EAGAIN : rc; /* the slab went with its owner */
 	}
 	if (cst_volume_is_disk_error(a.rc)) {
 		cst_volume_give_up(v, a.rc, "keeping a small object");
@@ -123,7 +123,9 @@ static void put_here_job(void *arg)
 static void committed(struct cst_volume *v, struct cst_volume_request *r, const struct cst_volume_message *m)
 {
 	struct put *p = r->arg;
-	struct cst_volume_answer a = {.rc = m->rc, .entry = m->entry, .created = m->created};
+	/* Reserved by an owner that is none any more: the entry is not known now. */
+	struct cst_volume_answer a = {
+		.rc = m->rc == -ENOENT ? -EAGAIN : m->rc, .entry = m->entry, .created = m->created};
 	if (m->rc == 0)
 		a.handle = cst_volume_handle_new(v, &m->entry);
 	p->fn(p->arg, &a);
@@ -145,7 +147,8 @@ static void write_job(void *arg)
 	if (sent && rc == 0)
 		return;
 	free(r);
-	put_end(p, rc < 0 ? rc : cst_volume_refusal(v));
+	/* A slab that isn't there went with its owner. */
+	put_end(p, rc < 0 && rc != -ENOENT ? rc : cst_volume_refusal(v));
 }
 
 static void reserved(struct cst_volume *v, struct cst_volume_request *r, const struct cst_volume_message *m)

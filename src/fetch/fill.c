@@ -222,7 +222,8 @@ void cst_fetch_fill(struct cst_fetch_object *o, struct cst_fetch_fill *fill)
 	s->magic = FILL_MAGIC;
 	s->fill = fill;
 	s->object = cst_fetch_object_ref(o);
-	fill->bytes_fetched = fill->bytes_saved = 0;
+	__atomic_store_n(&fill->bytes_fetched, 0, __ATOMIC_RELAXED);
+	__atomic_store_n(&fill->bytes_saved, 0, __ATOMIC_RELAXED);
 
 	pthread_mutex_lock(&f->lock);
 	fill->fetch = f;

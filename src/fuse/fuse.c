@@ -314,7 +314,8 @@ int cst_fuse_start(struct cst_fuse *fuse, struct cst_fs *fs, struct cst_error *e
 		return rc;
 	}
 	cst_log_info("FUSE 7.%u on %s: %u readers, %u background requests, read-ahead %u KiB", fuse->agreed.minor,
-		     fuse->where.path, fuse->channel_count, fuse->agreed.max_background, fuse->read_ahead_kb);
+		     fuse->where.path, fuse->channel_count, fuse->agreed.max_background,
+		     __atomic_load_n(&fuse->read_ahead_kb, __ATOMIC_RELAXED));
 	return 0;
 }
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # `cistern cache` ls, stat, verify, drop, pin and unpin, while a mount uses the directory and while none does.
-# sanitize
+# sanitize long
 # timeout: 240
 . "$(dirname "$0")/lib.sh"
 requires jq curl python3

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Bytes of the cache are flipped and files cut, while it is mounted and while not: the right bytes come all the same, what was bad is counted, dropped
 # and fetched again; `cistern cache verify` finds the rest.
-# sanitize
+# sanitize long
 # timeout: 240
 . "$(dirname "$0")/lib.sh"
 requires jq curl python3

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The cache directory is deleted under a mount, wholly and in part, and made anew: reads go on with the right bytes, the mount ends well, and the
 # next one has a cache again.
-# sanitize
+# sanitize long
 # timeout: 240
 . "$(dirname "$0")/lib.sh"
 requires jq curl python3

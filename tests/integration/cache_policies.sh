@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What is admitted and kept: s3fifo, stream and pin; --cache-finish; direct_read; del_cache; objects that changed.
-# sanitize
+# sanitize long
 # timeout: 240
 . "$(dirname "$0")/lib.sh"
 requires jq curl python3

@@ -1,7 +1,7 @@
 #!/bin/bash
 # Keys change in the middle of a read of a mounted file, and the old ones stop working; the reader gets every byte.
 # Each case runs in a process of its own with its own store, four at a time (a read takes 8 s).
-# sanitize
+# sanitize long
 # timeout: 240
 . "$(dirname "$0")/lib.sh"
 requires_root

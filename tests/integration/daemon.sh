@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The mount goes to the background when it can be used, says where it logs, and ends cleanly on umount, SIGTERM and SIGINT.
-# sanitize
+# sanitize long
 . "$(dirname "$0")/lib.sh"
 requires curl jq
 requires_root

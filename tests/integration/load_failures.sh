@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A load that can't be complete exits 1 and lists what is missing: keys that aren't there or may not be read, a store that fails, a quota that is
 # too small. What could be loaded is.
-# sanitize
+# sanitize long
 # timeout: 240
 . "$(dirname "$0")/lib.sh"
 requires jq curl python3

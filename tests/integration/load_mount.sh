@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # `cistern load MOUNT/path`: the mount loads into its own cache; metadata makes listings warm; Ctrl-C cancels it there; a command that
 # has gone is noticed.
-# sanitize
+# sanitize long
 # timeout: 240
 . "$(dirname "$0")/lib.sh"
 requires jq curl python3

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # A load that was killed in the middle is run again: only what is missing is fetched, and every byte is right.
-# sanitize
+# sanitize long
 # timeout: 240
 . "$(dirname "$0")/lib.sh"
 requires jq curl python3

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # `cistern load URL`: brings a prefix, patterns and lists into a cache; running it again asks for nothing; a mount that shares the directory
 # reads what was loaded while the store is down.
-# sanitize
+# sanitize long
 # timeout: 240
 . "$(dirname "$0")/lib.sh"
 requires jq curl python3

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# sanitize
+# sanitize long
 # With attributes=object 16 concurrent lookups of distinct names in one directory go to the store at once, not one after another.
 . "$(dirname "$0")/lib.sh"
 requires curl jq python3

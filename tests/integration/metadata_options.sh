@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The options of metadata in the spellings of ossfs and JindoFuse do what they say: counted in requests, and with time that passes.
-# sanitize
+# sanitize long
 . "$(dirname "$0")/lib.sh"
 requires curl jq
 requires_root

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Starts and ends that overlap: a process that ends after its successor has begun, one that was killed, signals at any moment of the
 # start, several mounts of one directory, many mounts at once, a store that hangs.
-# sanitize
+# sanitize long
 . "$(dirname "$0")/lib.sh"
 requires curl jq python3
 requires_root

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# sanitize
+# sanitize long
 # timeout: 300
 # The object client against a sick store, without a mount between: every object is read right through 503s, resets, short bodies
 # and crawling ones; another object's ETag is never taken for the right one.

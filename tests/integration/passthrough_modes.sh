@@ -2,7 +2,7 @@
 # Opens of every kind while files become whole in the cache, are dropped from it and are replaced in the store: never an error, and what one
 # handle reads is one version.
 # timeout: 240
-# sanitize
+# sanitize long
 . "$(dirname "$0")/lib.sh"
 requires jq curl python3
 requires_root

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# sanitize
+# sanitize long
 # timeout: 600
 # 16 parallel readers find every byte right, over http and https.
 . "$(dirname "$0")/lib.sh"

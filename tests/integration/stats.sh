@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What `cistern stats` tells: JSON with all sections, a table for people, metrics that a Prometheus can read and that grow.
-# sanitize
+# sanitize long
 . "$(dirname "$0")/lib.sh"
 requires jq curl python3
 requires_root

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# sanitize
+# sanitize long
 # What the store answered with 200 is there after kill -9, bit for bit: PutObject (new and over an old object), AppendObject
 # and CompleteMultipartUpload by several writers while the store is killed again and again. What was under way when it died
 # is there whole or not at all.

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# sanitize
+# sanitize long
 # timeout: 300
 # Clients that meet: writers, readers, copiers, deleters, appenders, uploads that are completed twice, listings and buckets
 # that come and go, all on the same few keys. A reader gets one version whole, with its own length and ETag; listings are in

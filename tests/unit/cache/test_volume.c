@@ -936,8 +936,8 @@ static void a_crowd_agrees(void **state)
 
 struct churn {
 	struct cst_volume *volume;
-	int stop; /* atomic */
-	unsigned wrong;
+	int stop;  /* atomic */
+	int wrong; /* an answer that should not be */
 };
 
 static void *churn_handles(void *arg)
@@ -952,7 +952,8 @@ static void *churn_handles(void *arg)
 		*c = i % 3 ? entry_open(w->volume, key, LARGE, CST_VOLUME_CREATE) : put_small(w->volume, "s", 300, 0);
 		if (c->rc == 0 && i % 3)
 			cst_volume_charge(c->handle, i % 2 ? 100 : -100, NULL, NULL);
-		w->wrong += c->rc != 0 && c->rc != -EAGAIN;
+		if (c->rc != 0 && c->rc != -EAGAIN)
+			w->wrong = c->rc;
 	}
 	for (unsigned i = 0; i < 8; i++)
 		cst_volume_entry_close(calls[i].handle);

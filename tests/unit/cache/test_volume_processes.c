@@ -58,6 +58,23 @@ static _Noreturn void fill_for_ever(const char *prefix)
 	}
 }
 
+/* How many blocks are there; -ENOENT. -EBADE: it is said to be complete and is not. Between the death of an owner and our return to the next one
+ * the entry may be dropped and made anew, so it must be found like that three times. */
+static int64_t check_extent(const char *key)
+{
+	int64_t there = -ENOENT;
+	for (int i = 0; i < 3; i++) {
+		struct call c = entry_open(self.volume, key, LARGE, 0);
+		if (c.rc < 0)
+			return c.rc;
+		there = check(self.volume, key, LARGE);
+		cst_volume_entry_close(c.handle);
+		if (there == -EILSEQ || !c.entry.complete || there == LARGE_BLOCKS)
+			return there;
+	}
+	return -EBADE;
+}
+
 /* Everything that the owner knows by these names: how many blocks and slots are there. -EILSEQ: wrong bytes. */
 static int64_t check_everything(const char *prefix)
 {
@@ -65,19 +82,13 @@ static int64_t check_everything(const char *prefix)
 	for (unsigned i = 0; i < 40; i++) {
 		char key[64];
 		snprintf(key, sizeof(key), "%s-%u", prefix, i);
-		struct call c = entry_open(self.volume, key, LARGE, 0);
+		int64_t there = check_extent(key);
+		if (there == -EILSEQ || there == -EBADE)
+			return there;
+		sum += cst_max(there, 0);
+		struct call c = entry_open(self.volume, key, 20000, 0);
 		if (c.rc == 0) {
-			int64_t there = check(self.volume, key, LARGE);
-			cst_volume_entry_close(c.handle);
-			if (c.entry.complete && there != LARGE_BLOCKS)
-				return -EBADE;
-			if (there == -EILSEQ)
-				return there;
-			sum += cst_max(there, 0);
-		}
-		c = entry_open(self.volume, key, 20000, 0);
-		if (c.rc == 0) {
-			int there = check_slot(self.volume, &c, key, 20000);
+			there = check_slot(self.volume, &c, key, 20000);
 			cst_volume_entry_close(c.handle);
 			if (there == -EILSEQ)
 				return there;

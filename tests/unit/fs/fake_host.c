@@ -5,13 +5,18 @@
 #include <errno.h>
 #include <sys/queue.h>
 
-int64_t fake_time = 1000 * CST_NS_PER_S;
+static int64_t fake_time = 1000 * CST_NS_PER_S; /* atomic */
 uint64_t fake_invalidated;
 struct cst_buf fake_expired;
 
 static int64_t fake_clock(void)
 {
 	return __atomic_load_n(&fake_time, __ATOMIC_RELAXED);
+}
+
+void fake_pass(int64_t ns)
+{
+	__atomic_fetch_add(&fake_time, ns, __ATOMIC_RELAXED);
 }
 
 struct fake_call *call_new(void)

@@ -40,7 +40,8 @@ struct fake_mount {
 	struct cst_fs_config config;
 };
 
-extern int64_t fake_time;	    /* ns, moved by tests */
+/* Moves the clock of the file system; its first reading is 1,000 s. Any thread. */
+void fake_pass(int64_t ns);
 extern uint64_t fake_invalidated;   /* the last node id told to the kernel */
 extern struct cst_buf fake_expired; /* names told to it: "parent/name " each; to be read when nobody is at work */
 bool fake_was_expired(uint64_t parent, const char *name);

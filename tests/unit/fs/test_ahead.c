@@ -158,7 +158,7 @@ static void almost_shuffled(void **state)
 	for (unsigned i = 0; i < 40; i++) {
 		for (unsigned k = 0; k < 3; k++)
 			use(i * 50 + k, true);
-		fake_time += CST_NS_PER_S;
+		fake_pass(CST_NS_PER_S);
 	}
 	assert_true(looked_ahead() <= 40 * 8);
 }
@@ -263,7 +263,7 @@ static void a_file_replaced_meanwhile(void **state)
 	for (unsigned i = 0; i < 5; i++)
 		use(i, true);
 	fake_put(m.bucket, "d/f00005", 50, "new", 2, NULL);
-	fake_time += 100 * CST_NS_PER_S; /* the listing is old now: what was fetched is of the old version */
+	fake_pass(100 * CST_NS_PER_S); /* the listing is old now: what was fetched is of the old version */
 	assert_int_equal(do_open(&m, nodes[5], &fh), -ESTALE);
 	assert_int_equal(do_path(&m, "d/f00005", &e), 0);
 	assert_int_equal(do_open(&m, e.node, &fh), 0);
@@ -283,7 +283,7 @@ static void a_slow_reader(void **state)
 	list();
 	for (unsigned i = 0; i < 200; i++) {
 		use(i, true);
-		fake_time += 3 * CST_NS_PER_S;
+		fake_pass(3 * CST_NS_PER_S);
 	}
 	struct fake_counts counts = fake_counts(m.bucket);
 	assert_true(counts.data_gets >= 200 && counts.data_gets <= 200 + 16);
@@ -304,7 +304,7 @@ static void what_nobody_opens_is_given_up(void **state)
 		use(i, true);
 	unsigned before = fake_fetch_objects(m.fetch);
 	assert_true(before >= 20 + 8);
-	fake_time += 61 * CST_NS_PER_S;
+	fake_pass(61 * CST_NS_PER_S);
 	for (unsigned i = 0; i < 4; i++) /* the next open gives up some of them */
 		use(1000 + i * 100, true);
 	assert_int_equal(fake_fetch_objects(m.fetch), 20 + 4);

@@ -82,7 +82,7 @@ static void offsets_stay(void **state)
 	fake_delete(m.bucket, "f000");
 	fake_delete(m.bucket, "f015");
 	fake_put(m.bucket, "a", 1, "e", 1, NULL);
-	fake_time += 61 * CST_NS_PER_S;
+	fake_pass(61 * CST_NS_PER_S);
 	char *all = do_ls(&m, CST_FS_ROOT, false);
 	assert_true(strncmp(all, "a f001 ", 7) == 0);
 	free(all);
@@ -251,7 +251,7 @@ static void expired_token(void **state)
 	free(all);
 	assert_int_equal(fake_counts(m.bucket).lists, 5);
 	/* Another error stays one, and is asked for anew at the next opendir. */
-	fake_time += 61 * CST_NS_PER_S;
+	fake_pass(61 * CST_NS_PER_S);
 	fake_fail(m.bucket, -EIO, "");
 	all = do_ls(&m, CST_FS_ROOT, true);
 	assert_string_equal(all, "error -5 ");
@@ -272,7 +272,7 @@ static void page_without_keys(void **state)
 	fake_start(&m);
 	fake_empty_pages(m.bucket, true);
 	assert_int_equal(do_lookup(&m, CST_FS_ROOT, "nothing", &e), -ENOENT);
-	fake_time += 31 * CST_NS_PER_S; /* again by a request of its own */
+	fake_pass(31 * CST_NS_PER_S); /* again by a request of its own */
 	assert_int_equal(do_lookup(&m, CST_FS_ROOT, "d", &e), 0);
 	assert_true(S_ISDIR(e.attr.st.st_mode));
 	char *all = do_ls(&m, CST_FS_ROOT, true);
@@ -363,7 +363,7 @@ static void kernel_keeps_entries(void **state)
 		assert_int_equal(c->count, 5);
 		call_free(c);
 		do_releasedir(&m, CST_FS_ROOT, fh);
-		fake_time += 70 * CST_NS_PER_S;
+		fake_pass(70 * CST_NS_PER_S);
 	}
 }
 

@@ -232,7 +232,7 @@ static void objects_in_parallel(void **state)
 	/* Kept by key, ETag and Last-Modified, over the age of the listing too. */
 	struct cst_fs_entry e;
 	fake_reset_counts(m.bucket);
-	fake_time += 61 * CST_NS_PER_S;
+	fake_pass(61 * CST_NS_PER_S);
 	char *all = do_ls(&m, CST_FS_ROOT, true);
 	assert_int_equal(strlen(all), 16 * 4);
 	free(all);
@@ -251,10 +251,10 @@ static void answers_grow_old(void **state)
 	fake_reset_counts(m.bucket);
 	assert_int_equal(do_lookup(&m, CST_FS_ROOT, "b", &e), -ENOENT);
 	fake_put(m.bucket, "b", 1, "e", 1, NULL);
-	fake_time += 59 * CST_NS_PER_S;
+	fake_pass(59 * CST_NS_PER_S);
 	assert_int_equal(do_lookup(&m, CST_FS_ROOT, "b", &e), -ENOENT);
 	assert_int_equal(fake_counts(m.bucket).lists, 0);
-	fake_time += 2 * CST_NS_PER_S;
+	fake_pass(2 * CST_NS_PER_S);
 	assert_int_equal(do_lookup(&m, CST_FS_ROOT, "b", &e), 0);
 	assert_int_equal(fake_counts(m.bucket).heads, 1);
 }
@@ -285,7 +285,7 @@ static void absent_names(void **state)
 	m.config.list_ttl = 1; /* no listing answers for long */
 	fake_start(&m);
 	assert_int_equal(do_lookup(&m, CST_FS_ROOT, "one", &e), -ENOENT);
-	fake_time += CST_NS_PER_S;
+	fake_pass(CST_NS_PER_S);
 	struct fake_counts before = fake_counts(m.bucket);
 	fake_put(m.bucket, "one", 1, "e1", 1, NULL);
 	assert_int_equal(do_lookup(&m, CST_FS_ROOT, "one", &e), -ENOENT);
@@ -295,24 +295,24 @@ static void absent_names(void **state)
 	char *names = do_ls(&m, CST_FS_ROOT, true);
 	assert_string_equal(names, "one ");
 	free(names);
-	fake_time += CST_NS_PER_S;
+	fake_pass(CST_NS_PER_S);
 	assert_int_equal(do_lookup(&m, CST_FS_ROOT, "one", &e), 0);
 	/* It ends. */
-	fake_time += CST_NS_PER_S;
+	fake_pass(CST_NS_PER_S);
 	assert_int_equal(do_lookup(&m, CST_FS_ROOT, "two", &e), -ENOENT);
 	fake_put(m.bucket, "two", 1, "e2", 1, NULL);
-	fake_time += 4 * CST_NS_PER_S;
+	fake_pass(4 * CST_NS_PER_S);
 	assert_int_equal(do_lookup(&m, CST_FS_ROOT, "two", &e), -ENOENT);
-	fake_time += 2 * CST_NS_PER_S;
+	fake_pass(2 * CST_NS_PER_S);
 	assert_int_equal(do_lookup(&m, CST_FS_ROOT, "two", &e), 0);
 	/* The oldest makes room. */
-	fake_time += CST_NS_PER_S;
+	fake_pass(CST_NS_PER_S);
 	assert_int_equal(do_lookup(&m, CST_FS_ROOT, "a", &e), -ENOENT);
-	fake_time += 2;
+	fake_pass(2);
 	assert_int_equal(do_lookup(&m, CST_FS_ROOT, "b", &e), -ENOENT);
-	fake_time += 2;
+	fake_pass(2);
 	assert_int_equal(do_lookup(&m, CST_FS_ROOT, "c", &e), -ENOENT);
-	fake_time += CST_NS_PER_S;
+	fake_pass(CST_NS_PER_S);
 	before = fake_counts(m.bucket);
 	assert_int_equal(do_lookup(&m, CST_FS_ROOT, "b", &e), -ENOENT);
 	assert_int_equal(do_lookup(&m, CST_FS_ROOT, "c", &e), -ENOENT);
@@ -484,7 +484,7 @@ static void link_points_elsewhere(void **state)
 	assert_string_equal(text.data, "one");
 	assert_int_equal(do_text(&m, old.node, NULL, &text), 0);
 	assert_int_equal(fake_counts(m.bucket).symlinks + fake_counts(m.bucket).gets, before);
-	fake_time += 61 * CST_NS_PER_S;
+	fake_pass(61 * CST_NS_PER_S);
 	assert_int_equal(do_text(&m, e.node, NULL, &text), 0);
 	assert_string_equal(text.data, "two");
 	assert_int_equal(do_text(&m, old.node, NULL, &text), 0); /* this version's target does not change */

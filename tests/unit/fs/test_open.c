@@ -243,7 +243,7 @@ static void a_replaced_object(void **state)
 	fake_cache_complete(m.cache, "a", "one", file);
 	uint64_t old = node_of("a"), old_fh = open_as(old, CST_FS_PASSTHROUGH);
 	fake_put(m.bucket, "a", 2000, "two", 2, NULL);
-	fake_time += 100 * CST_NS_PER_S;
+	fake_pass(100 * CST_NS_PER_S);
 	assert_int_equal(do_open(&m, old, &fh), -ESTALE);
 	assert_int_equal(do_path(&m, "a", &e), 0);
 	assert_int_not_equal(e.node, old);
@@ -274,7 +274,7 @@ static void another_mode_takes_another_node(void **state)
 	call_free(c);
 	uint64_t fh = open_as(before.node, CST_FS_KEEP_CACHE); /* another such open may follow */
 	do_release(&m, before.node, fh);
-	fake_time += 10 * CST_NS_PER_S;
+	fake_pass(10 * CST_NS_PER_S);
 	fh = open_as(before.node, CST_FS_PASSTHROUGH);
 	c = do_open_flags(&m, before.node, O_RDONLY | O_DIRECT);
 	assert_int_equal(c->rc, -ESTALE);
@@ -292,7 +292,7 @@ static void another_mode_takes_another_node(void **state)
 		assert_int_equal(attr.st.st_ino, before.attr.st.st_ino);
 		assert_int_equal(do_getattr(&m, e.node, &attr), 0);
 		assert_int_equal(node_of("a"), e.node);
-		fake_time += 100 * CST_NS_PER_S;
+		fake_pass(100 * CST_NS_PER_S);
 	}
 	uint64_t more = open_as(before.node, CST_FS_PASSTHROUGH); /* /proc/self/fd */
 	do_release(&m, before.node, more);
@@ -321,7 +321,7 @@ static void a_file_that_the_cache_dropped(void **state)
 	uint64_t again = open_as(a, CST_FS_PASSTHROUGH); /* /proc/self/fd: no name leads elsewhere */
 	do_release(&m, a, again);
 	assert_int_equal(do_open(&m, a, &fh), -ESTALE);
-	fake_time += 30 * CST_NS_PER_S; /* much later: another open */
+	fake_pass(30 * CST_NS_PER_S); /* much later: another open */
 	assert_int_equal(do_open(&m, a, &fh), -ESTALE);
 	assert_int_equal(fake_backing.live, 1);
 	assert_int_equal(do_path(&m, "a", &e), 0);
@@ -343,7 +343,7 @@ static void refused_twice(void **state)
 	fake_cache_complete(m.cache, "b", "one", file);
 	uint64_t a = node_of("a"), b = node_of("b");
 	fake_put(m.bucket, "a", 1000, "two", 2, NULL);
-	fake_time += 100 * CST_NS_PER_S;
+	fake_pass(100 * CST_NS_PER_S);
 	for (int i = 0; i < 2; i++)
 		assert_int_equal(do_open(&m, a, &fh), -ESTALE); /* /proc/self/fd of a version that is gone */
 	assert_int_equal(do_path(&m, "b", &e), 0);

@@ -32,7 +32,7 @@ static int teardown(void **state)
 /* A moment later than what is known. */
 static int refresh(const char *path)
 {
-	__atomic_fetch_add(&fake_time, CST_NS_PER_S / 100, __ATOMIC_RELAXED);
+	fake_pass(CST_NS_PER_S / 100);
 	cst_error_clear(&err);
 	return cst_fs_refresh(m.fs, path, &result, &err);
 }
@@ -76,7 +76,7 @@ static void what_is_the_same_stays(void **state)
 	assert_int_equal(do_path(&m, "d/x", &e), 0);
 	assert_true(e.node == x.node);
 	/* It was asked for now: its time begins again. */
-	__atomic_fetch_add(&fake_time, 59 * CST_NS_PER_S + CST_NS_PER_S / 2, __ATOMIC_RELAXED);
+	fake_pass(59 * CST_NS_PER_S + CST_NS_PER_S / 2);
 	assert_int_equal(do_path(&m, "d/x", &e), 0);
 	assert_int_equal(fake_counts(m.bucket).lists, 2);
 	assert_int_equal(fake_counts(m.bucket).heads, 0);
@@ -153,7 +153,7 @@ static void known_without_a_listing(void **state)
 	fake_put(m.bucket, "d/b", 10, "one", 1, NULL);
 	fake_start(&m);
 	assert_int_equal(do_path(&m, "d/a", &a), 0);
-	__atomic_fetch_add(&fake_time, 40 * CST_NS_PER_S, __ATOMIC_RELAXED);
+	fake_pass(40 * CST_NS_PER_S);
 	assert_int_equal(do_path(&m, "d/b", &b), 0);
 	fake_put(m.bucket, "d/a", 30, "two", 2, NULL);
 	fake_delete(m.bucket, "d/b");
@@ -349,7 +349,7 @@ static void many_directories(void **state)
 	while (fake_counts(m.bucket).in_flight > 0) /* requests of lookups that needed no more */
 		cst_sleep(CST_NS_PER_MS);
 	fake_reset_counts(m.bucket);
-	__atomic_fetch_add(&fake_time, CST_NS_PER_S / 100, __ATOMIC_RELAXED);
+	fake_pass(CST_NS_PER_S / 100);
 	fake_hold(m.bucket, true);
 	assert_int_equal(cst_thread_start(&thread, "all", 0, refresh_all, &rc), 0);
 	fake_wait_held(m.bucket, 32);
@@ -394,7 +394,7 @@ static void names_the_kernel_knows_to_be_absent(void **state)
 	assert_int_equal(do_path(&m, "b", &e), 0); /* a negative answer that may be kept */
 	assert_int_equal(e.node, 0);
 	fake_put(m.bucket, "b", 10, "one", 1, NULL);
-	__atomic_fetch_add(&fake_time, 61 * CST_NS_PER_S, __ATOMIC_RELAXED);
+	fake_pass(61 * CST_NS_PER_S);
 	assert_ls(CST_FS_ROOT, "a b "); /* the listing knows it by now */
 	cst_fs_forget(m.fs, 3, 1);
 	assert_int_equal(refresh(""), 0);
@@ -492,7 +492,7 @@ static void all_at_once(void **state)
 			fake_delete(m.bucket, name);
 		else
 			fake_put(m.bucket, name, 100 + round, etag, 1, NULL);
-		__atomic_fetch_add(&fake_time, CST_NS_PER_MS, __ATOMIC_RELAXED);
+		fake_pass(CST_NS_PER_MS);
 		cst_error_clear(&err);
 		assert_int_equal(cst_fs_refresh(m.fs, round % 5 == 4 ? name : "", &result, &err),
 				 round % 5 == 4 && round % 3 == 0 ? err.code * -1 : 0);

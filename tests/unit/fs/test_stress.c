@@ -59,7 +59,7 @@ static void *writer(void *arg)
 			fake_delete(m.bucket, path);
 		else
 			put_version(path, version++);
-		__atomic_fetch_add(&fake_time, (int64_t)(next_random(&seed) % 8) * CST_NS_PER_S, __ATOMIC_RELAXED);
+		fake_pass((int64_t)(next_random(&seed) % 8) * CST_NS_PER_S);
 		cst_sleep(200 * CST_NS_PER_US);
 	}
 	return NULL;
