@@ -37,7 +37,9 @@ static int check_exists(const struct cst_cache_level *level, struct cst_error *e
 		int code = errno;
 		cst_error_set(err, code, "can't use the cache directory %s", level->paths[i].path);
 		cst_error_why(err, "%s", strerror(code));
-		cst_error_hint(err, "make it, or leave check_cache_dir_exist out");
+		cst_error_hint(
+			err,
+			"name the directory of a cache, or make it; a mount without check_cache_dir_exist makes it by itself");
 		return -code;
 	}
 	return 0;

@@ -149,6 +149,13 @@ static int run_refresh(const struct cst_option_list *args, const struct refresh_
 	CST_AUTO_BUF path = CST_BUF_INIT;
 	CST_AUTO_FREE char *mountpoint = cst_control_canonical(args->items[0]);
 	json_t *answer = NULL;
+	/* As for a load, one path that lies below a mountpoint will do. */
+	CST_AUTO_FREE char *above = args->count == 1 ? cst_control_find(mountpoint) : NULL;
+	if (above && strcmp(above, mountpoint) != 0) {
+		cst_buf_add_str(&path, mountpoint + strlen(above) + strspn(mountpoint + strlen(above), "/"));
+		free(mountpoint);
+		mountpoint = cst_steal(above);
+	}
 	if (args->count > 1 && path_below(args->items[1], mountpoint, args->items[0], &path, &err) != 0)
 		return cst_cli_fail(&err, CST_EXIT_USAGE);
 	int rc = refresh(mountpoint, cst_buf_slice(&path), &answer, &err);
@@ -173,7 +180,7 @@ static int run(int argc, char **argv)
 
 const struct cst_command cst_command_refresh = {
 	.name = "refresh",
-	.synopsis = "MOUNTPOINT [PATH] [--output json]",
+	.synopsis = "MOUNTPOINT [PATH] [--output json]\nMOUNTPOINT/PATH [--output json]",
 	.summary = "Have a mount ask the store again about what it knows",
 	.description =
 		"Programs that run on the mount see objects that were changed, made or deleted elsewhere at once, instead of when the time of "

@@ -192,6 +192,20 @@ bool cst_control_alive(const char *mountpoint)
 	return connect_to(mountpoint, &fd) == 0;
 }
 
+char *cst_control_find(const char *path)
+{
+	CST_AUTO_FREE char *at = cst_xstrdup(path);
+	while (at[0] == '/') {
+		if (cst_control_alive(at[1] ? at : "/"))
+			return cst_xstrdup(at);
+		char *slash = strrchr(at, '/');
+		if (slash == at)
+			break;
+		*slash = '\0';
+	}
+	return NULL;
+}
+
 static int read_all(int fd, struct cst_buf *out)
 {
 	for (;;) {

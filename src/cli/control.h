@@ -32,5 +32,7 @@ int cst_control_call(const char *mountpoint, const char *method, const char *tar
 		     struct cst_buf *answer, struct cst_error *err);
 /* Is a process serving the control socket of this mountpoint? */
 bool cst_control_alive(const char *mountpoint);
+/* The mountpoint at or above an absolute path that a process serves; NULL: none. The caller frees it. */
+char *cst_control_find(const char *path);
 /* The absolute path of a mountpoint, found without touching what is mounted there. Never NULL. */
 char *cst_control_canonical(const char *mountpoint);

@@ -94,21 +94,6 @@ static char *existing_part(const char *path, const char **rest)
 	}
 }
 
-/* The mountpoint among a path's parents that a mount of ours serves; NULL: none. */
-static char *find_mountpoint(const char *path)
-{
-	CST_AUTO_FREE char *at = cst_xstrdup(path);
-	while (at[0] == '/') {
-		if (cst_control_alive(at[1] ? at : "/"))
-			return cst_xstrdup(at);
-		char *slash = strrchr(at, '/');
-		if (slash == at)
-			break;
-		*slash = '\0';
-	}
-	return NULL;
-}
-
 /* Asking sockets for each line of a list would take long. */
 static char *known_mountpoint(const struct cst_load_groups *groups, const char *path)
 {
@@ -139,7 +124,7 @@ static int add_path(struct cst_load_groups *groups, const char *path, struct cst
 		return no_mount(path, errno, err);
 	CST_AUTO_FREE char *mountpoint = known_mountpoint(groups, real);
 	if (!mountpoint)
-		mountpoint = find_mountpoint(real);
+		mountpoint = cst_control_find(real);
 	if (!mountpoint)
 		return no_mount(path, 0, err);
 	struct stat st;

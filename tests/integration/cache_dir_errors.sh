@@ -40,6 +40,8 @@ both "the same directory twice" 1 "twice" --cache-level "SSD:$WORK/c:1GiB" --cac
 both "five levels" 2 "too many" --cache-level SSD:/1 --cache-level SSD:/2 --cache-level SSD:/3 --cache-level SSD:/4 --cache-level SSD:/5
 both "both spellings" 2 "exclude each other" --cache-dir "$WORK/c" --cache-level "SSD:$WORK/d:1GiB"
 check "mount: a directory that must exist" exits 1 "No such file" "$CISTERN" mount oss://demo "$mnt" "${store[@]}" --cache-dir "$WORK/missing" -o check_cache_dir_exist
+check "cache: a directory that is none" exits 1 "name the directory of a cache" "$CISTERN" cache ls --cache-dir "$WORK/missing"
+check "which is not made" test ! -e "$WORK/missing"
 mkdir "$WORK/theirs"
 chown 12345:12345 "$WORK/theirs"
 chmod 755 "$WORK/theirs"

@@ -90,6 +90,7 @@ check "a file that was deleted" equal "$(refresh "$mnt" ./other//file)" "0 direc
 check "both show" equal "$(ls "$mnt/other") $(cat "$mnt/other/made") $(test -e "$mnt/other/file" || echo gone)" "made made gone"
 
 # Mistakes.
+check "a path below the mountpoint alone" equal "$(refresh "$mnt/d/deep")" "2 directories listed: 0 changed, 0 new, 0 gone"
 check "a name that is nowhere" has <(refresh "$mnt" nowhere 2>&1; echo "status $?") 'neither the mount nor the store knows it'
 check "status 1" has <(refresh "$mnt" nowhere 2>&1; echo "status $?") '^status 1'
 check "a path elsewhere is a mistake" has <(refresh "$mnt" /etc/passwd 2>&1; echo "status $?") '^status 2'
