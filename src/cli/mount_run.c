@@ -170,7 +170,6 @@ static int make_file_system(struct mount *m, struct cst_error *err)
 		.kernel_list_ttl = o->kernel_readdir_cache_timeout,
 		.readdirplus = o->readdirplus,
 		.symlinks = o->symlinks,
-		.read_only = true,
 	};
 	m->fs = cst_fs_new(&config, cst_fuse_host(m->fuse), err);
 	return m->fs ? cst_fuse_start(m->fuse, m->fs, err) : -1;

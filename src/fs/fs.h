@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "cache/cache.h"
 #include "fetch/fetch.h"
+#include "publish/publish.h"
 
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -41,7 +42,26 @@ enum { /* open flags to the host */
        CST_FS_KEEP_CACHE = 1,
        CST_FS_DIRECT_IO = 2,
        CST_FS_CACHE_DIR = 4,
-       CST_FS_PASSTHROUGH = 8, /* reads go to the backing file */
+       CST_FS_PASSTHROUGH = 8,	    /* reads go to the backing file */
+       CST_FS_PARALLEL_WRITES = 16, /* writes of several threads may come at once */
+};
+enum { /* cst_fs_setattr.valid */
+       CST_FS_SET_MODE = 1,
+       CST_FS_SET_UID = 2,
+       CST_FS_SET_GID = 4,
+       CST_FS_SET_SIZE = 8,
+       CST_FS_SET_ATIME = 16,
+       CST_FS_SET_MTIME = 32,
+       CST_FS_SET_CTIME = 64,
+       CST_FS_SET_KILL_SUIDGID = 128, /* with a size: as a write by someone without CAP_FSETID */
+};
+#define CST_FS_NOW INT64_MIN
+struct cst_fs_setattr {
+	unsigned valid;
+	uint32_t mode, uid, gid;
+	uint64_t size;
+	int64_t atime, mtime, ctime; /* ns since 1970; CST_FS_NOW: the time of the call */
+	uint64_t fh;		     /* of an ftruncate; 0: none */
 };
 
 /* One request. Embedded in the host's own; the host fills uid, gid, pid, umask. */
@@ -65,6 +85,10 @@ struct cst_fs_host {
 	void (*attr)(struct cst_fs_call *call, const struct cst_fs_attr *attr);
 	/* As entry: undo on -ENOENT. backing: an id of backing_open with CST_FS_PASSTHROUGH, else 0. */
 	int (*opened)(struct cst_fs_call *call, uint64_t fh, unsigned flags, int backing);
+	/* CREATE: entry and open in one; as both. */
+	int (*created)(struct cst_fs_call *call, const struct cst_fs_entry *entry, uint64_t fh, unsigned flags,
+		       int backing);
+	void (*written)(struct cst_fs_call *call, uint32_t size);
 	void (*data)(struct cst_fs_call *call, const struct iovec *iov, int count);
 	void (*text)(struct cst_fs_call *call, struct cst_slice text); /* readlink */
 	void (*statfs)(struct cst_fs_call *call, const struct statvfs *st);
@@ -90,6 +114,8 @@ struct cst_fs_host {
 	void *host;
 };
 
+/* NONE: a read-only mount. APPEND: files are written from front to end; they may be replaced, appended to, removed and renamed. */
+enum cst_fs_write { CST_FS_WRITE_NONE, CST_FS_WRITE_APPEND };
 enum cst_fs_attributes { CST_FS_ATTRIBUTES_LIST, CST_FS_ATTRIBUTES_OBJECT };
 
 struct cst_fs_config {
@@ -117,8 +143,13 @@ struct cst_fs_config {
 	bool direct_io;
 	int64_t kernel_list_ttl; /* ns the kernel may answer readdir by itself; 0: it never does */
 	bool readdirplus;
-	bool symlinks;		/* OSS symlink objects appear as symbolic links; off: as the file they point to */
-	bool read_only;		/* always true in this version */
+	bool symlinks; /* OSS symlink objects appear as symbolic links; off: as the file they point to */
+	enum cst_fs_write write;
+	struct cst_publish *publish; /* borrowed; of a mount that writes */
+	bool appendable;	     /* new files are appendable objects (OSS) */
+	bool ignore_fsync;	     /* fsync succeeds at once; what counts is close */
+	uint64_t
+		rename_dir_limit; /* objects that renaming a directory may move at most; more: -EXDEV, so that mv(1) copies and tells; 0: 2,000,000 */
 	int64_t (*clock)(void); /* NULL: cst_now */
 };
 struct cst_fs *cst_fs_new(const struct cst_fs_config *config, const struct cst_fs_host *host, struct cst_error *err);
@@ -141,7 +172,31 @@ void cst_fs_statfs(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node);
 void cst_fs_access(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node, uint32_t mask);
 void cst_fs_getxattr(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node, const char *name);
 void cst_fs_listxattr(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node);
-/* Everything that would write: -EROFS, logged once with the option that would allow it (none yet). `what` is the operation's name. */
+/* What follows changes the bucket. Where the mount's write mode doesn't serve it the answer is -EROFS (mode NONE), -EINVAL, -EPERM or -ENOTSUP, logged
+ * once a kind with the option that would allow it. */
+void cst_fs_create(struct cst_fs *fs, struct cst_fs_call *call, uint64_t parent, const char *name, uint32_t mode,
+		   uint32_t flags);
+void cst_fs_mknod(struct cst_fs *fs, struct cst_fs_call *call, uint64_t parent, const char *name, uint32_t mode);
+void cst_fs_mkdir(struct cst_fs *fs, struct cst_fs_call *call, uint64_t parent, const char *name, uint32_t mode);
+void cst_fs_symlink(struct cst_fs *fs, struct cst_fs_call *call, uint64_t parent, const char *name, const char *target);
+void cst_fs_unlink(struct cst_fs *fs, struct cst_fs_call *call, uint64_t parent, const char *name);
+void cst_fs_rmdir(struct cst_fs *fs, struct cst_fs_call *call, uint64_t parent, const char *name);
+/* flags: RENAME_NOREPLACE, RENAME_EXCHANGE (-EINVAL) of rename(2). */
+void cst_fs_rename(struct cst_fs *fs, struct cst_fs_call *call, uint64_t parent, const char *name, uint64_t new_parent,
+		   const char *new_name, uint32_t flags);
+void cst_fs_setattr(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node, const struct cst_fs_setattr *set);
+void cst_fs_setxattr(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node, const char *name,
+		     struct cst_slice value, uint32_t flags);
+void cst_fs_removexattr(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node, const char *name);
+/* The data stays valid until the reply. */
+void cst_fs_write(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node, uint64_t fh, uint64_t offset,
+		  struct cst_slice data);
+/* Every close of a descriptor; the reply is what close() returns. */
+void cst_fs_flush(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node, uint64_t fh);
+void cst_fs_fsync(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node, uint64_t fh, bool data_only);
+/* Blocks until what was written is published or `deadline` (cst_now(); 0: none) has passed: before an unmount. 0, -ETIMEDOUT. */
+int cst_fs_settle_writes(struct cst_fs *fs, int64_t deadline, struct cst_error *err);
+/* Everything else that would write: -EROFS, logged once with the option that would allow it (none yet). `what` is the operation's name. */
 void cst_fs_refuse_write(struct cst_fs *fs, struct cst_fs_call *call, const char *what);
 
 void cst_fs_call_lock(struct cst_fs_call *call);
@@ -169,5 +224,6 @@ struct cst_fs_stats {
 	uint64_t opens_passthrough, opens_cached, opens_direct; /* by mode: backing file; page cache; FOPEN_DIRECT_IO */
 	uint64_t looked_ahead;					/* small files fetched ahead */
 	int passthrough_error; /* -errno of the last backing_open that failed; 0: none did */
+	uint64_t writes, bytes_written, open_writers;
 };
 void cst_fs_stats(struct cst_fs *fs, struct cst_fs_stats *stats);

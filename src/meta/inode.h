@@ -72,6 +72,15 @@ static inline bool cst_inode_is_dir(const struct cst_inode *inode)
 	return inode->id->kind == CST_KIND_DIR;
 }
 
+/* Where identities lie: NULL: the heap. Else memory that outlives the process (the supervisor's), from which a successor restores the table. alloc: room
+ * for `size` bytes, aligned to 8, never NULL; commit: the record is whole, a successor may see it from now on; free. Any thread. */
+struct cst_identity_memory {
+	void *(*alloc)(void *arg, size_t size);
+	void (*commit)(void *arg, struct cst_identity *id);
+	void (*free)(void *arg, struct cst_identity *id, size_t size);
+	void *arg;
+};
+
 /* `drop` releases what hangs on an inode when it is freed (dir, data); called without locks. */
 struct cst_inode_table *cst_inode_table_new(void (*drop)(struct cst_inode *inode));
 /* Frees every inode, whatever its counts. */
@@ -97,6 +106,14 @@ struct cst_inode *cst_inode_enter(struct cst_inode_table *table, struct cst_inod
 				  const struct cst_entry *entry, unsigned lookups, uint64_t *replaced);
 /* News of `at` say that the name is gone. Returns the node id that became stale, or 0. */
 uint64_t cst_inode_remove(struct cst_inode_table *table, struct cst_inode *parent, const char *name, int64_t at);
+
+/* What this mount does itself; the node id and st_ino stay. The directory's overlay (meta/dir.h) is the caller's, as is telling the kernel: it did it. */
+/* The file's own writer published it (or wrote on: the size alone): it is this version now. */
+void cst_inode_publish(struct cst_inode_table *table, struct cst_inode *inode, const struct cst_entry *entry);
+/* The inode has another name. What had that name before becomes stale; returns its node id, or 0. -ESTALE as INT64_C(-ESTALE): it has no place by
+ * name any more. */
+int64_t cst_inode_rename(struct cst_inode_table *table, struct cst_inode *inode, struct cst_inode *new_parent,
+			 const char *new_name);
 
 /* Puts another inode of the same version and st_ino, with a new node id, in the inode's place by name: the next lookup finds that. The inode
  * stays what it is for whoever has its node id. Nothing happens to one that has no place. */

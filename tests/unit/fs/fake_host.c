@@ -258,7 +258,6 @@ void fake_config(struct fake_mount *m)
 		.entry_ttl = CST_NS_PER_S,
 		.list_ttl = 60 * CST_NS_PER_S,
 		.symlinks = true,
-		.read_only = true,
 		.clock = fake_clock,
 	};
 }
