@@ -17,18 +17,22 @@ static int remove_one(const char *path, const struct stat *st, int type, struct 
 	return remove(path);
 }
 
-void fixture_begin(void)
+int fixture_begin(void **state)
 {
+	(void)state;
 	strcpy(fixture_dir, "/dev/shm/cistern-test-XXXXXX");
 	if (!mkdtemp(fixture_dir)) {
 		strcpy(fixture_dir, "/tmp/cistern-test-XXXXXX");
 		assert_non_null(mkdtemp(fixture_dir));
 	}
+	return 0;
 }
 
-void fixture_end(void)
+int fixture_end(void **state)
 {
+	(void)state;
 	nftw(fixture_dir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+	return 0;
 }
 
 static void level_make(const char *text, struct cst_cache_level *level)

@@ -15,10 +15,10 @@
 #define MIB (KIB * KIB)
 #define BLOCK ((uint64_t)CST_CACHE_BLOCK)
 
-/* A private directory that cache_fixture_end() removes. */
+/* A private directory that fixture_end() removes; both are a setup and a teardown of cmocka, which look at no state. */
 extern char fixture_dir[64];
-void fixture_begin(void);
-void fixture_end(void);
+int fixture_begin(void **state);
+int fixture_end(void **state);
 
 /* "%s" stands for fixture_dir. */
 struct cst_cache *cache_make(enum cst_cache_policy policy, const char *level0, const char *level1);

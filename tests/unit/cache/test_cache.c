@@ -7,20 +7,6 @@
 
 #define LEVEL "SSD:%s/a:64MiB:0.95:0.9"
 
-static int setup(void **state)
-{
-	(void)state;
-	fixture_begin();
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	(void)state;
-	fixture_end();
-	return 0;
-}
-
 static void what_was_saved_is_read_back(void **state)
 {
 	(void)state;
@@ -538,26 +524,30 @@ static void two_caches_share_a_directory(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(what_was_saved_is_read_back, setup, teardown),
-		cmocka_unit_test_setup_teardown(a_complete_object_has_a_file_of_exactly_its_bytes, setup, teardown),
-		cmocka_unit_test_setup_teardown(files_that_others_made_anew_are_not_taken_for_complete, setup,
-						teardown),
-		cmocka_unit_test_setup_teardown(a_new_start_finds_what_was_there, setup, teardown),
-		cmocka_unit_test_setup_teardown(a_small_object_is_taken_whole_or_not_at_all, setup, teardown),
-		cmocka_unit_test_setup_teardown(versions_are_told_apart, setup, teardown),
-		cmocka_unit_test_setup_teardown(stream_reads_what_is_there_and_admits_nothing, setup, teardown),
-		cmocka_unit_test_setup_teardown(pinned_objects_fill_it_and_stay, setup, teardown),
-		cmocka_unit_test_setup_teardown(it_never_takes_more_than_its_quota, setup, teardown),
-		cmocka_unit_test_setup_teardown(what_fits_of_a_too_large_object_is_kept, setup, teardown),
-		cmocka_unit_test_setup_teardown(a_damaged_block_is_forgotten_and_the_rest_stays, setup, teardown),
-		cmocka_unit_test_setup_teardown(a_dropped_file_is_lent_no_more, setup, teardown),
-		cmocka_unit_test_setup_teardown(a_damaged_complete_object_goes_as_a_whole, setup, teardown),
-		cmocka_unit_test_setup_teardown(truncated_and_wiped_files_are_dropped, setup, teardown),
-		cmocka_unit_test_setup_teardown(a_sick_disk_takes_out_its_directory_alone, setup, teardown),
-		cmocka_unit_test_setup_teardown(without_any_level_nothing_is_cached, setup, teardown),
-		cmocka_unit_test_setup_teardown(the_directory_may_be_deleted_under_us, setup, teardown),
-		cmocka_unit_test_setup_teardown(a_full_disk_refuses_and_reads_on, setup, teardown),
-		cmocka_unit_test_setup_teardown(two_caches_share_a_directory, setup, teardown),
+		cmocka_unit_test_setup_teardown(what_was_saved_is_read_back, fixture_begin, fixture_end),
+		cmocka_unit_test_setup_teardown(a_complete_object_has_a_file_of_exactly_its_bytes, fixture_begin,
+						fixture_end),
+		cmocka_unit_test_setup_teardown(files_that_others_made_anew_are_not_taken_for_complete, fixture_begin,
+						fixture_end),
+		cmocka_unit_test_setup_teardown(a_new_start_finds_what_was_there, fixture_begin, fixture_end),
+		cmocka_unit_test_setup_teardown(a_small_object_is_taken_whole_or_not_at_all, fixture_begin,
+						fixture_end),
+		cmocka_unit_test_setup_teardown(versions_are_told_apart, fixture_begin, fixture_end),
+		cmocka_unit_test_setup_teardown(stream_reads_what_is_there_and_admits_nothing, fixture_begin,
+						fixture_end),
+		cmocka_unit_test_setup_teardown(pinned_objects_fill_it_and_stay, fixture_begin, fixture_end),
+		cmocka_unit_test_setup_teardown(it_never_takes_more_than_its_quota, fixture_begin, fixture_end),
+		cmocka_unit_test_setup_teardown(what_fits_of_a_too_large_object_is_kept, fixture_begin, fixture_end),
+		cmocka_unit_test_setup_teardown(a_damaged_block_is_forgotten_and_the_rest_stays, fixture_begin,
+						fixture_end),
+		cmocka_unit_test_setup_teardown(a_dropped_file_is_lent_no_more, fixture_begin, fixture_end),
+		cmocka_unit_test_setup_teardown(a_damaged_complete_object_goes_as_a_whole, fixture_begin, fixture_end),
+		cmocka_unit_test_setup_teardown(truncated_and_wiped_files_are_dropped, fixture_begin, fixture_end),
+		cmocka_unit_test_setup_teardown(a_sick_disk_takes_out_its_directory_alone, fixture_begin, fixture_end),
+		cmocka_unit_test_setup_teardown(without_any_level_nothing_is_cached, fixture_begin, fixture_end),
+		cmocka_unit_test_setup_teardown(the_directory_may_be_deleted_under_us, fixture_begin, fixture_end),
+		cmocka_unit_test_setup_teardown(a_full_disk_refuses_and_reads_on, fixture_begin, fixture_end),
+		cmocka_unit_test_setup_teardown(two_caches_share_a_directory, fixture_begin, fixture_end),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

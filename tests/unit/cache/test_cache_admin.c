@@ -11,20 +11,6 @@
 #define LEVEL0 "MEM:%s/m:32MiB:0.95:0.9"
 #define LEVEL1 "HDD:%s/h:64MiB:0.95:0.9"
 
-static int setup(void **state)
-{
-	(void)state;
-	fixture_begin();
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	(void)state;
-	fixture_end();
-	return 0;
-}
-
 static void put(struct cst_cache *cache, const char *key, uint64_t size, unsigned level, uint64_t blocks)
 {
 	struct cst_cache_object *o = object_open(cache, key, "e", size);
@@ -375,17 +361,21 @@ static void many_threads_and_two_caches_never_read_a_wrong_byte(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(a_list_tells_names_and_what_is_there, setup, teardown),
-		cmocka_unit_test_setup_teardown(many_are_listed_once_each, setup, teardown),
-		cmocka_unit_test_setup_teardown(what_is_dropped_is_gone_and_what_is_in_use_stays_readable, setup,
-						teardown),
-		cmocka_unit_test_setup_teardown(pins_hold_for_what_is_there_and_what_comes, setup, teardown),
-		cmocka_unit_test_setup_teardown(verifying_finds_what_is_damaged_and_drops_it, setup, teardown),
-		cmocka_unit_test_setup_teardown(verifying_keeps_its_rate, setup, teardown),
-		cmocka_unit_test_setup_teardown(objects_spread_over_the_paths_of_a_level, setup, teardown),
-		cmocka_unit_test_setup_teardown(thousands_of_objects_are_open_without_a_file_each, setup, teardown),
-		cmocka_unit_test_setup_teardown(without_descriptors_reads_fail_and_the_level_stays, setup, teardown),
-		cmocka_unit_test_setup_teardown(many_threads_and_two_caches_never_read_a_wrong_byte, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_list_tells_names_and_what_is_there, fixture_begin, fixture_end),
+		cmocka_unit_test_setup_teardown(many_are_listed_once_each, fixture_begin, fixture_end),
+		cmocka_unit_test_setup_teardown(what_is_dropped_is_gone_and_what_is_in_use_stays_readable,
+						fixture_begin, fixture_end),
+		cmocka_unit_test_setup_teardown(pins_hold_for_what_is_there_and_what_comes, fixture_begin, fixture_end),
+		cmocka_unit_test_setup_teardown(verifying_finds_what_is_damaged_and_drops_it, fixture_begin,
+						fixture_end),
+		cmocka_unit_test_setup_teardown(verifying_keeps_its_rate, fixture_begin, fixture_end),
+		cmocka_unit_test_setup_teardown(objects_spread_over_the_paths_of_a_level, fixture_begin, fixture_end),
+		cmocka_unit_test_setup_teardown(thousands_of_objects_are_open_without_a_file_each, fixture_begin,
+						fixture_end),
+		cmocka_unit_test_setup_teardown(without_descriptors_reads_fail_and_the_level_stays, fixture_begin,
+						fixture_end),
+		cmocka_unit_test_setup_teardown(many_threads_and_two_caches_never_read_a_wrong_byte, fixture_begin,
+						fixture_end),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

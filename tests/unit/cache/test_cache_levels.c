@@ -4,20 +4,6 @@
 #include <stdio.h>
 #include <sys/stat.h>
 
-static int setup(void **state)
-{
-	(void)state;
-	fixture_begin();
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	(void)state;
-	fixture_end();
-	return 0;
-}
-
 static void levels_are_read_as_jindo_writes_them(void **state)
 {
 	struct cst_cache_level l;
@@ -276,15 +262,16 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(levels_are_read_as_jindo_writes_them),
 		cmocka_unit_test(what_is_no_level_is_refused_with_reasons),
-		cmocka_unit_test_setup_teardown(a_directory_tells_its_medium, setup, teardown),
-		cmocka_unit_test_setup_teardown(a_shared_directory_is_used_through_a_private_one_in_it, setup,
-						teardown),
+		cmocka_unit_test_setup_teardown(a_directory_tells_its_medium, fixture_begin, fixture_end),
+		cmocka_unit_test_setup_teardown(a_shared_directory_is_used_through_a_private_one_in_it, fixture_begin,
+						fixture_end),
 		cmocka_unit_test_setup_teardown(an_empty_directory_becomes_private_and_one_with_other_things_stays,
-						setup, teardown),
-		cmocka_unit_test_setup_teardown(one_directory_twice_is_a_mistake, setup, teardown),
-		cmocka_unit_test_setup_teardown(a_directory_of_somebody_else_is_refused, setup, teardown),
-		cmocka_unit_test_setup_teardown(a_link_in_a_shared_directory_is_not_followed, setup, teardown),
-		cmocka_unit_test_setup_teardown(a_file_is_no_directory, setup, teardown),
+						fixture_begin, fixture_end),
+		cmocka_unit_test_setup_teardown(one_directory_twice_is_a_mistake, fixture_begin, fixture_end),
+		cmocka_unit_test_setup_teardown(a_directory_of_somebody_else_is_refused, fixture_begin, fixture_end),
+		cmocka_unit_test_setup_teardown(a_link_in_a_shared_directory_is_not_followed, fixture_begin,
+						fixture_end),
+		cmocka_unit_test_setup_teardown(a_file_is_no_directory, fixture_begin, fixture_end),
 		cmocka_unit_test(names_spread_over_the_paths_by_weight_and_stay),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -4,20 +4,6 @@
 #include <math.h>
 #include <stdio.h>
 
-static int setup(void **state)
-{
-	(void)state;
-	fixture_begin();
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	(void)state;
-	fixture_end();
-	return 0;
-}
-
 static bool no_promotion_runs(void *arg)
 {
 	struct cst_cache *cache = arg;
@@ -116,8 +102,8 @@ static void what_is_read_again_soon_comes_up_and_leaves_its_place_below(void **s
 		assert_int_equal(level_stats_of(cache, 0).hits, hits + all);
 		assert_int_equal(level_stats_of(cache, 1).entries, 0);
 		cst_cache_free(cache);
-		fixture_end();
-		fixture_begin();
+		fixture_end(NULL);
+		fixture_begin(NULL);
 	}
 }
 
@@ -343,17 +329,21 @@ static void the_end_does_not_wait_for_what_goes_down(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(the_end_does_not_wait_for_what_goes_down, setup, teardown),
-		cmocka_unit_test_setup_teardown(what_lay_below_is_verified_before_it_is_complete, setup, teardown),
-		cmocka_unit_test_setup_teardown(what_the_upper_level_has_no_room_for_goes_down, setup, teardown),
-		cmocka_unit_test_setup_teardown(what_is_read_again_soon_comes_up_and_leaves_its_place_below, setup,
-						teardown),
-		cmocka_unit_test_setup_teardown(rounds_longer_than_the_upper_level_turn_nothing_over, setup, teardown),
-		cmocka_unit_test_setup_teardown(a_skewed_use_is_served_from_memory, setup, teardown),
-		cmocka_unit_test_setup_teardown(a_failing_level_below_stops_nothing, setup, teardown),
-		cmocka_unit_test_setup_teardown(what_no_upper_level_can_hold_goes_below_at_once, setup, teardown),
-		cmocka_unit_test_setup_teardown(what_is_in_use_above_leaves_the_rest_to_the_level_below, setup,
-						teardown),
+		cmocka_unit_test_setup_teardown(the_end_does_not_wait_for_what_goes_down, fixture_begin, fixture_end),
+		cmocka_unit_test_setup_teardown(what_lay_below_is_verified_before_it_is_complete, fixture_begin,
+						fixture_end),
+		cmocka_unit_test_setup_teardown(what_the_upper_level_has_no_room_for_goes_down, fixture_begin,
+						fixture_end),
+		cmocka_unit_test_setup_teardown(what_is_read_again_soon_comes_up_and_leaves_its_place_below,
+						fixture_begin, fixture_end),
+		cmocka_unit_test_setup_teardown(rounds_longer_than_the_upper_level_turn_nothing_over, fixture_begin,
+						fixture_end),
+		cmocka_unit_test_setup_teardown(a_skewed_use_is_served_from_memory, fixture_begin, fixture_end),
+		cmocka_unit_test_setup_teardown(a_failing_level_below_stops_nothing, fixture_begin, fixture_end),
+		cmocka_unit_test_setup_teardown(what_no_upper_level_can_hold_goes_below_at_once, fixture_begin,
+						fixture_end),
+		cmocka_unit_test_setup_teardown(what_is_in_use_above_leaves_the_rest_to_the_level_below, fixture_begin,
+						fixture_end),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

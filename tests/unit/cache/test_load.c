@@ -9,7 +9,7 @@
 static int setup(void **state)
 {
 	(void)state;
-	fixture_begin();
+	fixture_begin(NULL);
 	origin_begin();
 	return 0;
 }
@@ -18,7 +18,7 @@ static int teardown(void **state)
 {
 	(void)state;
 	origin_end();
-	fixture_end();
+	fixture_end(NULL);
 	return 0;
 }
 
@@ -138,8 +138,8 @@ static void targets_are_prefixes_patterns_and_keys(void **state)
 		if (i != 2)
 			assert_cached(cache, cases[i].keys, keys);
 		cst_cache_free(cache);
-		fixture_end();
-		fixture_begin();
+		fixture_end(NULL);
+		fixture_begin(NULL);
 	}
 }
 
