@@ -577,3 +577,20 @@ uint64_t cst_inode_list_ino(struct cst_inode_table *t, const struct cst_inode *p
 	}
 	return ino ? ino : cst_inode_first_ino(parent, name);
 }
+
+void cst_inode_publish(struct cst_inode_table *t, struct cst_inode *inode, const struct cst_entry *entry)
+{
+	(void)t;
+	(void)inode;
+	(void)entry;
+}
+
+int64_t cst_inode_rename(struct cst_inode_table *t, struct cst_inode *inode, struct cst_inode *new_parent,
+			 const char *new_name)
+{
+	(void)t;
+	(void)inode;
+	(void)new_parent;
+	(void)new_name;
+	return -ENOTSUP;
+}
