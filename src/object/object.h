@@ -40,8 +40,10 @@ struct cst_bucket_config {
 	/* What may be asked of the origin, over all operations, 0: no limit. A GET pays for its length before it starts; what goes at
 	 * once is 100 ms worth, or one range. GETs with `background` wait behind all others, but one a second goes when
 	 * others keep coming. Waiting here uses up no deadline but one that the caller gave. */
-	uint64_t bandwidth; /* bytes of object data a second */
-	double requests;    /* a second */
+	uint64_t bandwidth; /* bytes of object data a second, downloads */
+	uint64_t
+		upload_bandwidth; /* the same of uploads: lines are as wide in both directions, and neither waits for the other */
+	double requests; /* a second */
 	/* Hedging: a GET whose head comes later than 95 of 100 do, or whose body is far slower than others, is sent a second time,
 	 * for what is still missing; the first whole answer counts. At most one GET in twenty, none while the store throttles or
 	 * operations wait for its limits. Needs if_match (so that both answers are the same bytes). */
@@ -151,5 +153,8 @@ struct cst_bucket_stats {
 	uint64_t get, head, list, symlink, retries, throttled, bytes_in;
 	uint64_t hedges, hedge_wins; /* second GETs sent; those that answered first */
 	uint64_t limited;	     /* operations that waited for bandwidth or requests */
+	/* Writing: PUTs of objects and symlinks, of parts, appends; copies of objects and parts; DELETEs (one may hold many keys);
+	 * beginning, completing, aborting and listing uploads. bytes_out: of bodies, failed attempts included. */
+	uint64_t put, part, append, copy, remove, upload, bytes_out;
 };
 void cst_bucket_stats(const struct cst_bucket *b, struct cst_bucket_stats *stats);

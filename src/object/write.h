@@ -24,7 +24,8 @@ enum cst_object_condition {
 };
 /* Can the store itself check IF_MATCH? */
 bool cst_bucket_has_if_match(const struct cst_bucket *b);
-/* Limits of the cloud, bytes: the smallest part but the last, the largest part, PUT or copy; how many parts; the largest source that a part copy takes. */
+/* Limits of the cloud, bytes: the smallest part but the last, the largest part, the largest PUT, the most that one copy takes (a whole object or the range
+ * of a part); how many parts. */
 struct cst_object_limits {
 	uint64_t part_min, part_max, put_max, copy_max;
 	unsigned parts_max;
@@ -43,11 +44,23 @@ struct cst_object_properties {
 		extra; /* further header lines, "Name: value\r\n"… (x-oss-server-side-encryption and its like) */
 };
 
+/* A part of an upload; complete wants it as the outcome (or a listing) gave it. */
+struct cst_object_part {
+	unsigned number; /* from 1 */
+	uint64_t size;
+	char etag[CST_ETAG_MAX];
+	uint64_t crc64;
+	bool has_crc64;
+	char crc32c[12]; /* S3, base64: what the store has verified; "" else */
+};
+
 /* The outcome. `info` has what the answer tells (etag, crc64; size is what was sent). Valid inside the callback only. */
 struct cst_object_written {
 	int rc;
-	bool repeated;			    /* an attempt before this one may have taken effect */
+	/* An attempt before the one that was answered may have taken effect; with no answer at last (-ETIMEDOUT, -ECANCELED, -EIO): any of them. */
+	bool repeated;
 	const struct cst_object_info *info; /* never NULL */
+	const struct cst_object_part *part; /* of part_put and part_copy */
 	struct cst_slice upload_id;	    /* of multipart_begin */
 	uint64_t next_position;		    /* of append */
 	const struct cst_error *err;
@@ -81,13 +94,6 @@ struct cst_object_op *cst_object_put(struct cst_bucket *b, const struct cst_obje
 struct cst_object_op *cst_object_multipart_begin(struct cst_bucket *b, struct cst_slice key,
 						 const struct cst_object_properties *properties,
 						 cst_object_written_fn fn, void *arg);
-struct cst_object_part {
-	unsigned number; /* from 1 */
-	uint64_t size;
-	char etag[CST_ETAG_MAX];
-	uint64_t crc64;
-	bool has_crc64;
-};
 struct cst_object_part_put {
 	struct cst_slice key, upload_id;
 	unsigned number;
