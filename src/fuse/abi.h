@@ -121,8 +121,9 @@ enum cst_kfuse_opcode {
 #define CST_KFUSE_FOPEN_DIRECT_IO (1u << 0)
 #define CST_KFUSE_FOPEN_KEEP_CACHE (1u << 1)
 #define CST_KFUSE_FOPEN_CACHE_DIR (1u << 3)
-#define CST_KFUSE_FOPEN_NOFLUSH (1u << 5)     /* 7.35 */
-#define CST_KFUSE_FOPEN_PASSTHROUGH (1u << 7) /* 7.40, with backing_id */
+#define CST_KFUSE_FOPEN_NOFLUSH (1u << 5)		 /* 7.35 */
+#define CST_KFUSE_FOPEN_PARALLEL_DIRECT_WRITES (1u << 6) /* 7.36 */
+#define CST_KFUSE_FOPEN_PASSTHROUGH (1u << 7)		 /* 7.40, with backing_id */
 
 struct cst_kfuse_in_header {
 	uint32_t len;
@@ -211,6 +212,60 @@ struct cst_kfuse_write_in {
 	uint32_t size, write_flags;
 	uint64_t lock_owner;
 	uint32_t flags, padding;
+};
+struct cst_kfuse_write_out {
+	uint32_t size, padding;
+};
+struct cst_kfuse_flush_in {
+	uint64_t fh;
+	uint32_t unused, padding;
+	uint64_t lock_owner;
+};
+#define CST_KFUSE_FSYNC_FDATASYNC (1u << 0)
+struct cst_kfuse_fsync_in {
+	uint64_t fh;
+	uint32_t fsync_flags, padding;
+};
+struct cst_kfuse_mknod_in { /* followed by the name */
+	uint32_t mode, rdev, umask, padding;
+};
+struct cst_kfuse_mkdir_in { /* followed by the name */
+	uint32_t mode, umask;
+};
+struct cst_kfuse_rename_in { /* followed by the old and the new name */
+	uint64_t newdir;
+};
+struct cst_kfuse_rename2_in { /* likewise */
+	uint64_t newdir;
+	uint32_t flags, padding;
+};
+struct cst_kfuse_link_in { /* followed by the name */
+	uint64_t oldnodeid;
+};
+struct cst_kfuse_create_in { /* followed by the name; TMPFILE too */
+	uint32_t flags, mode, umask, open_flags;
+};
+/* setattr_in.valid */
+#define CST_KFUSE_FATTR_MODE (1u << 0)
+#define CST_KFUSE_FATTR_UID (1u << 1)
+#define CST_KFUSE_FATTR_GID (1u << 2)
+#define CST_KFUSE_FATTR_SIZE (1u << 3)
+#define CST_KFUSE_FATTR_ATIME (1u << 4)
+#define CST_KFUSE_FATTR_MTIME (1u << 5)
+#define CST_KFUSE_FATTR_FH (1u << 6)
+#define CST_KFUSE_FATTR_ATIME_NOW (1u << 7)
+#define CST_KFUSE_FATTR_MTIME_NOW (1u << 8)
+#define CST_KFUSE_FATTR_CTIME (1u << 10)
+#define CST_KFUSE_FATTR_KILL_SUIDGID (1u << 11)
+struct cst_kfuse_setattr_in {
+	uint32_t valid, padding;
+	uint64_t fh, size, lock_owner;
+	uint64_t atime, mtime, ctime;
+	uint32_t atimensec, mtimensec, ctimensec;
+	uint32_t mode, unused4, uid, gid, unused5;
+};
+struct cst_kfuse_setxattr_in { /* without SETXATTR_EXT; followed by the name and the value */
+	uint32_t size, flags;
 };
 struct cst_kfuse_getxattr_in { /* also LISTXATTR */
 	uint32_t size, padding;
@@ -301,6 +356,9 @@ _Static_assert(sizeof(struct cst_kfuse_open_out) == 16, "open_out");
 _Static_assert(sizeof(struct cst_kfuse_backing_map) == 16, "backing_map");
 _Static_assert(sizeof(struct cst_kfuse_read_in) == 40, "read_in");
 _Static_assert(sizeof(struct cst_kfuse_release_in) == 24, "release_in");
+_Static_assert(sizeof(struct cst_kfuse_write_in) == 40, "write_in");
+_Static_assert(sizeof(struct cst_kfuse_setattr_in) == 88, "setattr_in");
+_Static_assert(sizeof(struct cst_kfuse_create_in) == 16, "create_in");
 _Static_assert(sizeof(struct cst_kfuse_kstatfs) == 80, "kstatfs");
 _Static_assert(sizeof(struct cst_kfuse_dirent) == 24, "dirent");
 _Static_assert(sizeof(struct cst_kfuse_statx) == 256, "statx");

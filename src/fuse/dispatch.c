@@ -13,6 +13,9 @@ static bool refused_for_user(const struct cst_fuse *fuse, const struct cst_fuse_
 		return false;
 	switch (in->opcode) {
 	case CST_KFUSE_READ:
+	case CST_KFUSE_WRITE:
+	case CST_KFUSE_FLUSH:
+	case CST_KFUSE_FSYNC:
 	case CST_KFUSE_RELEASE:
 	case CST_KFUSE_READDIR:
 	case CST_KFUSE_READDIRPLUS:
@@ -70,6 +73,10 @@ static bool handled_at_once(struct cst_fuse_channel *channel, const struct cst_f
 	case CST_FUSE_SERVED:
 	case CST_FUSE_WRITES:
 		return false;
+	case CST_FUSE_SAVES: /* ENOSYS ends them for the whole mount */
+		if (channel->fuse->wish.max_write)
+			return false;
+		break;
 	case CST_FUSE_IS_OK:
 		(void)cst_fuse_reply_raw(channel, in->unique, 0, NULL, 0);
 		return true;
@@ -82,6 +89,93 @@ static bool handled_at_once(struct cst_fuse_channel *channel, const struct cst_f
 	}
 	(void)cst_fuse_reply_raw(channel, in->unique, -ENOSYS, NULL, 0);
 	return true;
+}
+
+/* The kernel sends the times it wants now as well; the file system's clock decides. */
+static int64_t setattr_time(uint32_t valid, uint32_t now, uint64_t s, uint32_t ns)
+{
+	int64_t seconds = (int64_t)s, time;
+
+	if (valid & now)
+		return CST_FS_NOW;
+	if (__builtin_mul_overflow(seconds, CST_NS_PER_S, &time) || __builtin_add_overflow(time, (int64_t)ns, &time))
+		return seconds < 0 ? INT64_MIN + 1 : INT64_MAX;
+	return time;
+}
+
+static void serve_setattr(struct cst_fs *fs, struct cst_fs_call *call, const struct cst_fuse_in *in)
+{
+	static const struct {
+		uint32_t theirs;
+		unsigned ours;
+	} bits[] = {
+		{CST_KFUSE_FATTR_MODE, CST_FS_SET_MODE},   {CST_KFUSE_FATTR_UID, CST_FS_SET_UID},
+		{CST_KFUSE_FATTR_GID, CST_FS_SET_GID},	   {CST_KFUSE_FATTR_SIZE, CST_FS_SET_SIZE},
+		{CST_KFUSE_FATTR_ATIME, CST_FS_SET_ATIME}, {CST_KFUSE_FATTR_MTIME, CST_FS_SET_MTIME},
+		{CST_KFUSE_FATTR_CTIME, CST_FS_SET_CTIME}, {CST_KFUSE_FATTR_KILL_SUIDGID, CST_FS_SET_KILL_SUIDGID},
+	};
+	const struct cst_kfuse_setattr_in *k = &in->setattr;
+	struct cst_fs_setattr set = {.mode = k->mode, .uid = k->uid, .gid = k->gid, .size = k->size, .fh = in->fh};
+
+	for (size_t i = 0; i < CST_ARRAY_LEN(bits); i++)
+		if (k->valid & bits[i].theirs)
+			set.valid |= bits[i].ours;
+	set.atime = setattr_time(k->valid, CST_KFUSE_FATTR_ATIME_NOW, k->atime, k->atimensec);
+	set.mtime = setattr_time(k->valid, CST_KFUSE_FATTR_MTIME_NOW, k->mtime, k->mtimensec);
+	set.ctime = setattr_time(k->valid, 0, k->ctime, k->ctimensec);
+	cst_fs_setattr(fs, call, in->node, &set);
+}
+
+static void serve_write(struct cst_fs *fs, struct cst_fuse_request *r, const struct cst_fuse_in *in)
+{
+	struct cst_fs_call *call = &r->call;
+	struct cst_slice value = {r->value, in->size};
+
+	switch (in->opcode) {
+	case CST_KFUSE_CREATE:
+		cst_fs_create(fs, call, in->node, r->name, in->mode, in->flags);
+		break;
+	case CST_KFUSE_WRITE:
+		cst_fs_write(fs, call, in->node, in->fh, in->offset, value);
+		break;
+	case CST_KFUSE_FLUSH:
+		cst_fs_flush(fs, call, in->node, in->fh);
+		break;
+	case CST_KFUSE_FSYNC:
+		cst_fs_fsync(fs, call, in->node, in->fh, in->flags != 0);
+		break;
+	case CST_KFUSE_SETATTR:
+		serve_setattr(fs, call, in);
+		break;
+	case CST_KFUSE_MKNOD:
+		cst_fs_mknod(fs, call, in->node, r->name, in->mode);
+		break;
+	case CST_KFUSE_MKDIR:
+		cst_fs_mkdir(fs, call, in->node, r->name, in->mode);
+		break;
+	case CST_KFUSE_SYMLINK:
+		cst_fs_symlink(fs, call, in->node, r->name, r->name2);
+		break;
+	case CST_KFUSE_UNLINK:
+		cst_fs_unlink(fs, call, in->node, r->name);
+		break;
+	case CST_KFUSE_RMDIR:
+		cst_fs_rmdir(fs, call, in->node, r->name);
+		break;
+	case CST_KFUSE_RENAME:
+	case CST_KFUSE_RENAME2:
+		cst_fs_rename(fs, call, in->node, r->name, in->node2, r->name2, in->flags);
+		break;
+	case CST_KFUSE_SETXATTR:
+		cst_fs_setxattr(fs, call, in->node, r->name, value, in->flags);
+		break;
+	case CST_KFUSE_REMOVEXATTR:
+		cst_fs_removexattr(fs, call, in->node, r->name);
+		break;
+	default:
+		cst_fs_refuse_write(fs, call, in->op_name);
+		break;
+	}
 }
 
 static void serve(struct cst_fs *fs, struct cst_fuse_request *r, const struct cst_fuse_in *in)
@@ -131,7 +225,7 @@ static void serve(struct cst_fs *fs, struct cst_fuse_request *r, const struct cs
 		cst_fs_listxattr(fs, call, in->node);
 		break;
 	default:
-		cst_fs_refuse_write(fs, call, in->op_name);
+		serve_write(fs, r, in);
 		break;
 	}
 }

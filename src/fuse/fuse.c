@@ -32,6 +32,7 @@
 
 #define MAX_READ_DEFAULT (1u << 20)
 #define MAX_READAHEAD (64u << 20)
+#define MAX_WRITE (1u << 20)
 
 static void kicked(int sig)
 {
@@ -41,11 +42,12 @@ static void kicked(int sig)
 /* True when the connection has ended. */
 static bool read_one(struct cst_fuse_channel *c)
 {
-	ssize_t n = read(c->fd, c->buffer, CST_KFUSE_READ_MIN);
+	char *data;
+	ssize_t n = cst_fuse_buffer_read(c, &data);
 	static struct cst_log_limit limit;
 
 	if (n >= 0) {
-		cst_fuse_dispatch(c, c->buffer, (size_t)n);
+		cst_fuse_dispatch(c, data, (size_t)n);
 		return false;
 	}
 	switch (errno) {
@@ -124,6 +126,7 @@ static struct cst_fuse *fuse_new(const struct cst_fuse_config *config)
 		.read_ahead_kb = config->read_ahead_kb,
 		.max_read = fuse->max_read,
 		.max_readahead = MAX_READAHEAD,
+		.max_write = cst_min(config->max_write, MAX_WRITE),
 	};
 	fuse->threads = config->threads;
 	fuse->read_ahead_most = config->read_ahead_kb;
@@ -142,6 +145,7 @@ static struct cst_fuse *fuse_new(const struct cst_fuse_config *config)
 		pthread_mutex_init(&fuse->shards[i].lock, NULL);
 		TAILQ_INIT(&fuse->shards[i].list);
 	}
+	cst_fuse_buffers_init(fuse);
 	cst_fuse_reply_init(fuse);
 	return fuse;
 }
@@ -153,6 +157,7 @@ static void fuse_destroy(struct cst_fuse *fuse)
 			close(fuse->channels[i].fd);
 		free(fuse->channels[i].buffer);
 	}
+	cst_fuse_buffers_fini(fuse);
 	if (fuse->dead_fd >= 0)
 		close(fuse->dead_fd);
 	for (unsigned i = 0; i < CST_FUSE_SHARDS; i++)
@@ -172,7 +177,7 @@ static struct cst_fuse_channel *add_channel(struct cst_fuse *fuse, int fd, bool 
 	struct cst_fuse_channel *c = &fuse->channels[fuse->channel_count];
 
 	*c = (struct cst_fuse_channel){.fuse = fuse, .fd = fd, .shares_fd = shares, .index = fuse->channel_count};
-	c->buffer = cst_xmalloc(CST_KFUSE_READ_MIN);
+	c->buffer = cst_fuse_buffer_get(fuse);
 	fuse->channel_count++;
 	return c;
 }
@@ -235,20 +240,21 @@ static int negotiate_once(struct cst_fuse *fuse, struct cst_error *err)
 	struct pollfd p = {.fd = c->fd, .events = POLLIN};
 	struct cst_kfuse_init_out out;
 	struct cst_fuse_in in;
+	char *data;
 	ssize_t n;
 	int rc, ready;
 
 	do {
 		ready = poll(&p, 1, INIT_TIMEOUT_MS);
 	} while (ready < 0 && errno == EINTR);
-	n = ready > 0 ? read(c->fd, c->buffer, CST_KFUSE_READ_MIN) : -1;
+	n = ready > 0 ? cst_fuse_buffer_read(c, &data) : -1;
 	if (n < 0) {
 		rc = cst_error_set(err, ready == 0 ? ETIMEDOUT : errno, "can't start the file system on %s",
 				   fuse->where.path);
 		cst_error_why(err, "the kernel sent no INIT: %s", strerror(-rc));
 		return rc == -EAGAIN ? -EIO : rc;
 	}
-	if (cst_fuse_parse(c->buffer, (size_t)n, &in) < 0 || in.opcode != CST_KFUSE_INIT) {
+	if (cst_fuse_parse(data, (size_t)n, &in) < 0 || in.opcode != CST_KFUSE_INIT) {
 		rc = cst_error_set(err, EPROTO, "can't start the file system on %s", fuse->where.path);
 		cst_error_why(err, "the kernel's first request is %s, not init", cst_fuse_op_name(in.opcode));
 		return rc;
@@ -296,6 +302,7 @@ int cst_fuse_start(struct cst_fuse *fuse, struct cst_fs *fs, struct cst_error *e
 	fuse->read_ahead_kb = cst_fuse_mountpoint_read_ahead(&fuse->where, fuse->read_ahead_most);
 	fuse->read_ahead_wanted = fuse->read_ahead_kb;
 	cst_fuse_backing_start(fuse);
+	cst_fuse_buffers_grow(fuse, fuse->agreed.max_write);
 	add_clones(fuse);
 	rc = cst_fuse_notify_start(fuse);
 	pthread_mutex_lock(&fuse->lock);
@@ -329,8 +336,8 @@ static bool is_unmounted(const struct cst_fuse *fuse)
 
 	if (poll(&p, 1, 0) <= 0 || !(p.revents & POLLERR))
 		return false;
-	buffer = cst_xmalloc(CST_KFUSE_READ_MIN);
-	gone = read(p.fd, buffer, CST_KFUSE_READ_MIN) < 0 && errno == ENODEV;
+	buffer = cst_xmalloc(fuse->buffers.size); /* a smaller one is refused before anything else is looked at */
+	gone = read(p.fd, buffer, fuse->buffers.size) < 0 && errno == ENODEV;
 	free(buffer);
 	return gone;
 }
@@ -351,11 +358,12 @@ static void turn_away_queued(struct cst_fuse_channel *c)
 
 	while (poll(&p, 1, 0) > 0 && (p.revents & POLLIN)) {
 		struct cst_fuse_in in;
-		ssize_t n = read(c->fd, c->buffer, CST_KFUSE_READ_MIN);
+		char *data;
+		ssize_t n = cst_fuse_buffer_read(c, &data);
 
 		if (n < 0)
 			break;
-		(void)cst_fuse_parse(c->buffer, (size_t)n, &in);
+		(void)cst_fuse_parse(data, (size_t)n, &in);
 		if (in.opcode != CST_KFUSE_FORGET && in.opcode != CST_KFUSE_BATCH_FORGET &&
 		    in.opcode != CST_KFUSE_INTERRUPT)
 			(void)cst_fuse_reply_raw(c, in.unique, -ENOTCONN, NULL, 0);

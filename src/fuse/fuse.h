@@ -26,6 +26,7 @@ struct cst_fuse_config {
 	const char *
 		backing_dir; /* a directory on the file system of the files to pass through to, to try it at the start; NULL: not known */
 	uint32_t max_read;	/* bytes; 0: 1 MiB */
+	uint32_t max_write;	/* bytes of one write, up to 1 MiB; 0: a read-only mount */
 	uint32_t read_ahead_kb; /* written to the mount's bdi; 0: leave */
 	bool readdirplus;
 	bool auto_cache; /* the kernel drops a file's pages when its mtime or size change */

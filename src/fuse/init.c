@@ -7,7 +7,7 @@
 /* The largest READ a kernel without a raised fs.fuse.max_pages_limit accepts: 256 pages. */
 #define PAGES_MAX 256u
 /* The smallest the kernel allows; nothing is written on a read-only mount, and a reader's buffer must hold a whole WRITE. */
-#define MAX_WRITE 4096u
+#define WRITE_MIN 4096u
 #define BACKGROUND_MAX 256u
 /* A file that opens are passed through to lies on no stacked file system, so that ours may be stacked upon. */
 #define STACK_DEPTH 1u
@@ -51,7 +51,7 @@ int cst_fuse_init_answer(const struct cst_kfuse_init_in *in, const struct cst_fu
 			 struct cst_kfuse_init_out *out, struct cst_fuse_init_result *result, struct cst_error *err)
 {
 	uint64_t offered = in->flags;
-	uint32_t pages = wish->max_read / READ_PAGE;
+	uint32_t pages = cst_max(wish->max_read, wish->max_write) / READ_PAGE;
 
 	memset(out, 0, sizeof(*out));
 	memset(result, 0, sizeof(*result));
@@ -72,7 +72,8 @@ int cst_fuse_init_answer(const struct cst_kfuse_init_in *in, const struct cst_fu
 	result->minor = in->minor < CST_KFUSE_MINOR ? in->minor : CST_KFUSE_MINOR;
 	result->flags = offered & wanted_flags(wish);
 	result->max_background = cst_fuse_init_background(wish->max_background, wish->memory, wish->read_ahead_kb);
-	result->max_write = MAX_WRITE;
+	/* Without MAX_PAGES the kernel sends 32 pages at most. */
+	result->max_write = cst_max(wish->max_write & ~(READ_PAGE - 1), WRITE_MIN);
 
 	out->minor = result->minor;
 	out->flags = (uint32_t)result->flags;

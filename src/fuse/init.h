@@ -13,6 +13,7 @@ struct cst_fuse_init_wish {
 	uint32_t max_read;	 /* bytes of one READ */
 	uint32_t read_ahead_kb;	 /* that the mount will have; 0: the kernel's default */
 	uint32_t max_readahead;	 /* bytes; the kernel takes the smaller of this and its own */
+	uint32_t max_write;	 /* bytes of one WRITE; 0: nothing is written */
 };
 struct cst_fuse_init_result {
 	uint32_t minor; /* the smaller of the kernel's and ours */

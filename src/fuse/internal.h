@@ -32,7 +32,16 @@ struct cst_fuse_channel {
 	unsigned index;
 	unsigned long thread;
 	bool started, left; /* under fuse->lock */
-	char *buffer;	    /* CST_KFUSE_READ_MIN bytes */
+	char *buffer;	    /* of the pool; the reader's alone */
+};
+
+/* What readers read into. A WRITE that the file system does not answer at once keeps the buffer of its reader, which gets another one. */
+struct cst_fuse_buffers {
+	pthread_mutex_t lock; /* a leaf */
+	size_t size;	      /* bytes of one; grows once, before the readers start */
+	size_t lead;	      /* where a request begins, so that the data of a WRITE begins with a page */
+	unsigned count;	      /* under lock: in `spare` */
+	char *spare[16];
 };
 
 struct cst_fuse_request {
@@ -43,12 +52,21 @@ struct cst_fuse_request {
 	bool dispatched; /* the file system has returned from the first call: `cancel` is in place */
 	uint64_t unique;
 	uint32_t size;
+	bool writes;	   /* OPEN, CREATE: for writing; its close is to be told */
+	int buffer_state;  /* atomic: CST_FUSE_BUFFER_* */
+	char *buffer;	   /* WRITE: the reader's, taken along */
+	const char *name2; /* as name */
+	const char *value; /* SETXATTR, a short WRITE: its bytes, copied */
 	struct cst_fuse_channel *channel;
 	TAILQ_ENTRY(cst_fuse_request) link;
 	char *dirents;
 	uint32_t dirents_len, dirents_cap;
-	char name[]; /* the name of LOOKUP and GETXATTR: valid until the reply */
+	char name[]; /* the names and the value that came along: valid until the reply */
 };
+/* Whose the buffer is that the bytes of a WRITE lie in. */
+enum { CST_FUSE_BUFFER_READERS, CST_FUSE_BUFFER_TAKEN, CST_FUSE_BUFFER_DONE /* answered */ };
+/* A WRITE up to this size is copied rather than a whole buffer kept from its reader. */
+#define CST_FUSE_WRITE_COPY 16384u
 TAILQ_HEAD(cst_fuse_request_list, cst_fuse_request);
 
 struct cst_fuse_shard {
@@ -94,6 +112,7 @@ struct cst_fuse {
 	bool gone;		/* under lock: descriptors replaced, readers joined */
 	int stopping;		/* atomic */
 
+	struct cst_fuse_buffers buffers;
 	struct cst_fuse_shard shards[CST_FUSE_SHARDS];
 	uint64_t requests, interrupts; /* atomic */
 	uint64_t in_flight;	       /* atomic */
@@ -102,9 +121,10 @@ struct cst_fuse {
 		pthread_mutex_t lock;
 		pthread_cond_t wake;
 		struct cst_fuse_notice_list queue;
-		unsigned count;	     /* under lock: in the queue */
-		bool epoch_queued;   /* under lock: an INC_EPOCH waits in the queue */
-		uint64_t taken, told; /* under lock: messages that came into the queue, and that the kernel has been given */
+		unsigned count;	   /* under lock: in the queue */
+		bool epoch_queued; /* under lock: an INC_EPOCH waits in the queue */
+		uint64_t taken,
+			told; /* under lock: messages that came into the queue, and that the kernel has been given */
 		bool read_ahead_due; /* under lock: read_ahead_wanted is to be written */
 		uint64_t lost;	     /* under lock: messages that found the queue full, since it was empty last */
 		unsigned long thread;
@@ -113,9 +133,20 @@ struct cst_fuse {
 	} notify;
 };
 
+/* buffer.c */
+void cst_fuse_buffers_init(struct cst_fuse *fuse);
+void cst_fuse_buffers_fini(struct cst_fuse *fuse);
+/* After INIT, before the readers start: those that the channels have are exchanged for such that hold a WRITE of max_write bytes. */
+void cst_fuse_buffers_grow(struct cst_fuse *fuse, uint32_t max_write);
+char *cst_fuse_buffer_get(struct cst_fuse *fuse);
+void cst_fuse_buffer_put(struct cst_fuse *fuse, char *buffer);
+/* read(2) of one request; *data: where it begins in the channel's buffer. */
+ssize_t cst_fuse_buffer_read(const struct cst_fuse_channel *c, char **data);
+
 /* request.c */
 struct cst_fuse_request *cst_fuse_request_new(struct cst_fuse_channel *channel, const struct cst_fuse_in *in);
-void cst_fuse_request_dispatched(struct cst_fuse_request *r); /* the reader's reference */
+/* The reader's reference. A WRITE that waits takes the channel's buffer along. */
+void cst_fuse_request_dispatched(struct cst_fuse_request *r);
 /* Takes the request out of the table, writes header and iov[0..count) and drops the reply's reference. iov has room for one more at
  * the front: iov[-1] is not touched, the caller passes iov[0] free for the header and its data from iov[1] on; count includes it.
  * 0, or -errno of the write: -ENOENT when nobody waits any more. */

@@ -13,7 +13,8 @@
 enum cst_fuse_class {
 	CST_FUSE_UNKNOWN, /* ENOSYS */
 	CST_FUSE_SERVED,  /* handled by its own code */
-	CST_FUSE_WRITES,  /* would change something: refused by the file system */
+	CST_FUSE_WRITES,  /* changes something: the file system decides */
+	CST_FUSE_SAVES,	  /* FLUSH and FSYNC: the file system's on a mount that writes, else as NOSYS */
 	CST_FUSE_IS_OK,	  /* nothing to do: success */
 	CST_FUSE_NOSYS,	  /* the kernel has a default of its own for ENOSYS, which is what we want */
 	CST_FUSE_NOTTY,
@@ -27,12 +28,18 @@ struct cst_fuse_in {
 	bool resent;
 	uint64_t node;
 	uint32_t uid, gid, pid;
-	const char *name; /* LOOKUP, GETXATTR */
+	const char *name;  /* LOOKUP, GETXATTR, and what makes, removes or renames a name */
+	const char *name2; /* RENAME(2): the new name; SYMLINK: what it points to */
+	uint64_t node2;	   /* RENAME(2): the new parent */
+	const char *data;  /* WRITE: the bytes; SETXATTR: the value; `size` of them */
 	uint64_t fh;
 	uint64_t offset;
-	uint32_t size;	/* READ, READDIR(PLUS), GETXATTR, LISTXATTR */
-	uint32_t flags; /* OPEN, OPENDIR: open(2) flags; ACCESS: the mask; LSEEK: whence; STATX: the wanted fields */
-	uint64_t count; /* FORGET: lookups; BATCH_FORGET: entries in `forgets` */
+	uint32_t size; /* READ, WRITE, READDIR(PLUS), GETXATTR, SETXATTR, LISTXATTR */
+	uint32_t
+		flags; /* OPEN, CREATE, OPENDIR: open(2) flags; ACCESS: the mask; STATX: the wanted fields; FSYNC: 1, data alone; SETXATTR and RENAME2: theirs */
+	uint32_t mode; /* CREATE, MKNOD, MKDIR; the kernel has taken the umask away */
+	struct cst_kfuse_setattr_in setattr;
+	uint64_t count;		       /* FORGET: lookups; BATCH_FORGET: entries in `forgets` */
 	const char *forgets;	       /* struct cst_kfuse_forget_one, not aligned */
 	uint64_t target;	       /* INTERRUPT: the request meant */
 	struct cst_kfuse_init_in init; /* zeroes where an older kernel sent less */

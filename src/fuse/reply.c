@@ -121,25 +121,54 @@ static void reply_attr(struct cst_fs_call *call, const struct cst_fs_attr *attr)
 	}
 }
 
+static void fill_open(const struct cst_fuse_request *r, uint64_t fh, unsigned flags, int backing,
+		      struct cst_kfuse_open_out *out)
+{
+	*out = (struct cst_kfuse_open_out){.fh = fh};
+	/* Where nothing is written, close(2) has nothing to tell us. */
+	if (r->opcode == CST_KFUSE_OPEN && !r->writes)
+		out->open_flags |= CST_KFUSE_FOPEN_NOFLUSH;
+	if (flags & CST_FS_PASSTHROUGH) {
+		out->open_flags |= CST_KFUSE_FOPEN_PASSTHROUGH;
+		out->backing_id = backing;
+	}
+	if (flags & CST_FS_KEEP_CACHE)
+		out->open_flags |= CST_KFUSE_FOPEN_KEEP_CACHE;
+	if (flags & CST_FS_DIRECT_IO)
+		out->open_flags |= CST_KFUSE_FOPEN_DIRECT_IO;
+	if (flags & CST_FS_CACHE_DIR)
+		out->open_flags |= CST_KFUSE_FOPEN_CACHE_DIR;
+	if (flags & CST_FS_PARALLEL_WRITES)
+		out->open_flags |= CST_KFUSE_FOPEN_PARALLEL_DIRECT_WRITES;
+}
+
 static int reply_opened(struct cst_fs_call *call, uint64_t fh, unsigned flags, int backing)
 {
 	const struct cst_fuse_request *r = request_of(call);
-	struct cst_kfuse_open_out out = {.fh = fh};
+	struct cst_kfuse_open_out out;
 
-	/* Nothing is written, so close(2) has nothing to tell us. */
-	if (r->opcode == CST_KFUSE_OPEN)
-		out.open_flags |= CST_KFUSE_FOPEN_NOFLUSH;
-	if (flags & CST_FS_PASSTHROUGH) {
-		out.open_flags |= CST_KFUSE_FOPEN_PASSTHROUGH;
-		out.backing_id = backing;
-	}
-	if (flags & CST_FS_KEEP_CACHE)
-		out.open_flags |= CST_KFUSE_FOPEN_KEEP_CACHE;
-	if (flags & CST_FS_DIRECT_IO)
-		out.open_flags |= CST_KFUSE_FOPEN_DIRECT_IO;
-	if (flags & CST_FS_CACHE_DIR)
-		out.open_flags |= CST_KFUSE_FOPEN_CACHE_DIR;
+	fill_open(r, fh, flags, backing, &out);
 	return taken(reply(call, &out, sizeof(out)));
+}
+
+static int reply_created(struct cst_fs_call *call, const struct cst_fs_entry *entry, uint64_t fh, unsigned flags,
+			 int backing)
+{
+	struct {
+		struct cst_kfuse_entry_out entry;
+		struct cst_kfuse_open_out open;
+	} out;
+
+	fill_entry(entry, &out.entry);
+	fill_open(request_of(call), fh, flags, backing, &out.open);
+	return taken(reply(call, &out, sizeof(out)));
+}
+
+static void reply_written(struct cst_fs_call *call, uint32_t size)
+{
+	struct cst_kfuse_write_out out = {.size = size};
+
+	(void)reply(call, &out, sizeof(out));
 }
 
 /* Data goes from the file system's blocks to the kernel in one writev. */
@@ -260,6 +289,8 @@ void cst_fuse_reply_init(struct cst_fuse *fuse)
 		.entry = reply_entry,
 		.attr = reply_attr,
 		.opened = reply_opened,
+		.created = reply_created,
+		.written = reply_written,
 		.data = reply_data,
 		.text = reply_text,
 		.statfs = reply_statfs,

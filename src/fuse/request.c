@@ -4,6 +4,7 @@
 #include "base/log.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/uio.h>
 
@@ -24,8 +25,10 @@ static void request_unref(struct cst_fuse_request *r)
 
 struct cst_fuse_request *cst_fuse_request_new(struct cst_fuse_channel *channel, const struct cst_fuse_in *in)
 {
-	size_t name_size = in->name ? strlen(in->name) + 1 : 0;
-	struct cst_fuse_request *r = cst_xmalloc(sizeof(*r) + name_size);
+	size_t name_size = in->name ? strlen(in->name) + 1 : 0, name2_size = in->name2 ? strlen(in->name2) + 1 : 0;
+	bool copy = in->data && (in->opcode != CST_KFUSE_WRITE || in->size <= CST_FUSE_WRITE_COPY);
+	size_t value_size = copy ? in->size : 0;
+	struct cst_fuse_request *r = cst_xmalloc(sizeof(*r) + name_size + name2_size + value_size);
 	struct cst_fuse_shard *shard = shard_of(channel->fuse, in->unique);
 
 	memset(r, 0, sizeof(*r));
@@ -38,8 +41,17 @@ struct cst_fuse_request *cst_fuse_request_new(struct cst_fuse_channel *channel, 
 	r->unique = in->unique;
 	r->size = in->size;
 	r->channel = channel;
+	r->writes =
+		(in->opcode == CST_KFUSE_OPEN || in->opcode == CST_KFUSE_CREATE) && (in->flags & O_ACCMODE) != O_RDONLY;
 	if (name_size)
 		memcpy(r->name, in->name, name_size);
+	if (name2_size)
+		r->name2 = memcpy(r->name + name_size, in->name2, name2_size);
+	if (copy)
+		r->value = memcpy(r->name + name_size + name2_size, in->data, value_size);
+	else
+		r->value = in->data;
+	r->buffer_state = copy || !in->data ? CST_FUSE_BUFFER_DONE : CST_FUSE_BUFFER_READERS;
 	__atomic_fetch_add(&channel->fuse->in_flight, 1, __ATOMIC_RELAXED);
 	pthread_mutex_lock(&shard->lock);
 	TAILQ_INSERT_TAIL(&shard->list, r, link);
@@ -47,8 +59,23 @@ struct cst_fuse_request *cst_fuse_request_new(struct cst_fuse_channel *channel, 
 	return r;
 }
 
+/* The file system may answer at any moment: who comes second, it or the reader, gives the buffer away. */
+static void take_buffer_along(struct cst_fuse_request *r)
+{
+	struct cst_fuse_channel *channel = r->channel;
+	int expected = CST_FUSE_BUFFER_READERS;
+
+	if (__atomic_load_n(&r->buffer_state, __ATOMIC_ACQUIRE) == CST_FUSE_BUFFER_DONE)
+		return;
+	r->buffer = channel->buffer;
+	if (__atomic_compare_exchange_n(&r->buffer_state, &expected, CST_FUSE_BUFFER_TAKEN, false, __ATOMIC_ACQ_REL,
+					__ATOMIC_ACQUIRE))
+		channel->buffer = cst_fuse_buffer_get(channel->fuse);
+}
+
 void cst_fuse_request_dispatched(struct cst_fuse_request *r)
 {
+	take_buffer_along(r);
 	__atomic_store_n(&r->dispatched, true, __ATOMIC_RELEASE);
 	request_unref(r);
 }
@@ -109,6 +136,8 @@ int cst_fuse_request_reply(struct cst_fuse_request *r, int error, struct iovec *
 	TAILQ_REMOVE(&shard->list, r, link);
 	pthread_mutex_unlock(&shard->lock);
 	rc = write_reply(r, error, iov, count);
+	if (__atomic_exchange_n(&r->buffer_state, CST_FUSE_BUFFER_DONE, __ATOMIC_ACQ_REL) == CST_FUSE_BUFFER_TAKEN)
+		cst_fuse_buffer_put(fuse, r->buffer);
 	request_unref(r);
 	request_finished(fuse);
 	return rc;

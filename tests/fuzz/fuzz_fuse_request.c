@@ -16,6 +16,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		return 0;
 	if (in.name)
 		sink += strlen(in.name);
+	if (in.name2)
+		sink += strlen(in.name2);
+	for (uint32_t i = 0; in.data && i < in.size; i++)
+		sink += (unsigned char)in.data[i];
+	sink += in.node2 + in.mode + in.setattr.size;
 	for (size_t i = 0; in.forgets && i < in.count; i++)
 		sink += cst_fuse_parse_forget(&in, i).nodeid;
 	sink += strlen(cst_fuse_op_name(in.opcode)) + in.fh + in.size + in.init.flags2;

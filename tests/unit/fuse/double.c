@@ -1,4 +1,5 @@
 #include "double.h"
+#include "double_write.h"
 
 #include "fuse/internal.h"
 
@@ -116,9 +117,9 @@ static void park(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node, boo
 
 static mode_t mode_of(uint64_t node)
 {
-	if (node == CST_FS_ROOT || node == MANY || node == SLOW)
+	if (node == CST_FS_ROOT || node == MANY || node == SLOW || node == DOUBLE_NEW_DIR)
 		return S_IFDIR | 0755;
-	return node == LINK ? S_IFLNK | 0777 : S_IFREG | 0644;
+	return node == LINK || node == DOUBLE_NEW_LINK ? S_IFLNK | 0777 : S_IFREG | 0644;
 }
 
 static uint64_t size_of(const struct cst_fs *fs, uint64_t node)
@@ -129,6 +130,8 @@ static uint64_t size_of(const struct cst_fs *fs, uint64_t node)
 		return fs->board->big_size ? fs->board->big_size : DOUBLE_BIG;
 	if (node == LINK)
 		return 5;
+	if (node >= DOUBLE_OUT)
+		return fs->board->out_size;
 	if (node >= THROUGH_BASE)
 		return DOUBLE_THROUGH;
 	return node >= STALL_BASE ? 1 << 30 : node == HANG ? 1 << 20 : 0;
@@ -170,6 +173,8 @@ static uint64_t find(uint64_t parent, const char *name)
 		return SLOW_BASE + (uint64_t)n;
 	if (parent != CST_FS_ROOT)
 		return 0;
+	if (strcmp(name, "out") == 0)
+		return DOUBLE_OUT;
 	if (strcmp(name, "through") == 0)
 		return THROUGH_BASE + __atomic_load_n(&the_fs.through_version, __ATOMIC_SEQ_CST);
 	if (sscanf(name, "stall-%d", &n) == 1 && n >= 0 && n < 64)
@@ -297,7 +302,12 @@ static void release_through(struct cst_fs *fs, uint64_t node, uint64_t fh)
 void cst_fs_open(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node, uint32_t flags)
 {
 	add(&fs->board->opens);
-	(void)flags;
+	if (node == DOUBLE_OUT) {
+		double_log(fs, "open %s%s", (flags & O_ACCMODE) == O_RDONLY ? "r" : "w",
+			   flags & O_TRUNC ? " trunc" : "");
+		(void)fs->host->opened(call, 77, (unsigned)fs->board->open_flags, 0);
+		return;
+	}
 	if (node >= THROUGH_BASE && node < THROUGH_BASE + 64) {
 		open_through(fs, call, node);
 		return;
@@ -347,7 +357,12 @@ void cst_fs_read(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node, uin
 							  __ATOMIC_SEQ_CST))
 		;
 	(void)fh;
-	if (node >= THROUGH_BASE) {
+	if (node >= DOUBLE_OUT) {
+		uint64_t all = fs->board->out_size;
+		struct iovec iov = {fs->board->out + offset, offset < all ? cst_min((uint64_t)size, all - offset) : 0};
+
+		fs->host->data(call, &iov, 1);
+	} else if (node >= THROUGH_BASE) {
 		static char bytes[1 << 20];
 		struct iovec iov = {bytes,
 				    offset < DOUBLE_THROUGH ? cst_min((uint64_t)size, DOUBLE_THROUGH - offset) : 0};
@@ -371,7 +386,7 @@ void cst_fs_read(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node, uin
 }
 void cst_fs_release(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node, uint64_t fh)
 {
-	if (node >= THROUGH_BASE)
+	if (node >= THROUGH_BASE && node < DOUBLE_OUT)
 		release_through(fs, node, fh);
 	fs->host->error(call, 0);
 }
@@ -433,9 +448,21 @@ void cst_fs_listxattr(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node
 	(void)node;
 	fs->host->xattr(call, (struct cst_slice){"user.color", 11});
 }
+const struct cst_fs_host *double_host(const struct cst_fs *fs)
+{
+	return fs->host;
+}
+struct double_board *double_board_of(const struct cst_fs *fs)
+{
+	return fs->board;
+}
+void double_fill_entry(const struct cst_fs *fs, uint64_t node, struct cst_fs_entry *e)
+{
+	fill_entry(fs, node, e);
+}
 void cst_fs_refuse_write(struct cst_fs *fs, struct cst_fs_call *call, const char *what)
 {
-	(void)what;
+	double_log(fs, "refused %s", what);
 	add(&fs->board->refused);
 	fs->host->error(call, -EROFS);
 }
@@ -482,6 +509,9 @@ static void obey(struct cst_fuse *fuse, struct cst_fs *fs)
 	}
 	cst_fuse_stats(fuse, &fs->board->stats);
 	snprintf(fs->board->passthrough, sizeof(fs->board->passthrough), "%s", fs->board->stats.passthrough);
+	pthread_mutex_lock(&fuse->buffers.lock);
+	fs->board->buffers = fuse->buffers.count;
+	pthread_mutex_unlock(&fuse->buffers.lock);
 	pthread_mutex_lock(&fuse->notify.lock);
 	__atomic_store_n(&fs->board->notices, fuse->notify.count, __ATOMIC_SEQ_CST);
 	pthread_mutex_unlock(&fuse->notify.lock);

@@ -9,6 +9,8 @@
  *   /slow/name-N       lookups are answered when `lookup_gate` of them have arrived
  *   /hang              reads wait until they are cancelled
  *   /through           DOUBLE_THROUGH bytes 'r', or what lies at `through_path` when opened with `through` set
+ *   /out               made by CREATE, whatever the name: what is written lies in board->out; each operation that changes something is a
+ *                      line in board->log (double_write.c)
  *   /stall-N           1 GiB of zeroes, N < 64; reads from `stall_from` on wait until `stall_open` is set */
 #pragma once
 
@@ -20,6 +22,8 @@
 #define DOUBLE_MANY 10000
 #define DOUBLE_THROUGH (1 << 20)
 #define DOUBLE_MANY_INO 100000 /* st_ino of file-0 */
+#define DOUBLE_OUT 500000      /* its node */
+#define DOUBLE_OUT_MAX (16 << 20)
 
 struct double_board {
 	uint64_t lookups, reads, getattrs, readdirs, forgets, cancels, opens, refused;
@@ -48,6 +52,16 @@ struct double_board {
 	int order;
 	uint64_t orders_done;
 	uint64_t notices; /* messages to the kernel that wait, after an order */
+	/* Writing. */
+	int write_gate; /* so many WRITEs are answered together */
+	uint64_t writes, write_max, writes_waiting;
+	uint64_t buffers; /* in the reader's pool, after an order */
+	int open_flags;	  /* CST_FS_* that CREATE and OPEN of /out are answered with */
+	int flush_rc, fsync_rc;
+	uint64_t out_size;
+	uint32_t log_len;
+	char log[8192];
+	unsigned char out[DOUBLE_OUT_MAX];
 };
 enum {
 	ORDER_EXPIRE_HELLO = 1,

@@ -135,6 +135,95 @@ static void test_fixed_parts(void **state)
 	assert_int_equal(in.flags, 4);
 }
 
+/* Fixed part and names of each writing operation; every shorter request is refused. */
+static void parse_all_lengths(uint32_t opcode, const void *fixed, size_t fixed_len, const char *rest, size_t rest_len,
+			      struct cst_fuse_in *in)
+{
+	char body[256];
+
+	memcpy(body, fixed, fixed_len);
+	memcpy(body + fixed_len, rest, rest_len);
+	for (size_t len = 0; len < fixed_len + rest_len; len++)
+		assert_int_equal(parse(opcode, body, len, in), -EINVAL);
+	assert_int_equal(parse(opcode, body, fixed_len + rest_len, in), 0);
+}
+
+static void test_names_that_are_changed(void **state)
+{
+	struct cst_kfuse_create_in create = {.flags = 0x8241, .mode = 0100644, .umask = 022};
+	struct cst_kfuse_mknod_in mknod = {.mode = 0100600};
+	struct cst_kfuse_mkdir_in mkdir = {.mode = 0755};
+	struct cst_kfuse_rename_in rename = {.newdir = 9};
+	struct cst_kfuse_rename2_in rename2 = {.newdir = 10, .flags = 1};
+	struct cst_kfuse_link_in link = {.oldnodeid = 11};
+	struct cst_fuse_in in;
+
+	(void)state;
+	parse_all_lengths(CST_KFUSE_CREATE, &create, sizeof(create), "new", 4, &in);
+	assert_string_equal(in.name, "new");
+	assert_int_equal(in.mode, 0100644);
+	assert_int_equal(in.flags, 0x8241);
+	parse_all_lengths(CST_KFUSE_MKNOD, &mknod, sizeof(mknod), "n", 2, &in);
+	assert_int_equal(in.mode, 0100600);
+	parse_all_lengths(CST_KFUSE_MKDIR, &mkdir, sizeof(mkdir), "d", 2, &in);
+	assert_int_equal(in.mode, 0755);
+	parse_all_lengths(CST_KFUSE_UNLINK, "", 0, "gone", 5, &in);
+	parse_all_lengths(CST_KFUSE_RMDIR, "", 0, "gone", 5, &in);
+	parse_all_lengths(CST_KFUSE_REMOVEXATTR, "", 0, "user.x", 7, &in);
+	assert_string_equal(in.name, "user.x");
+	parse_all_lengths(CST_KFUSE_SYMLINK, "", 0, "name\0target", 12, &in);
+	assert_string_equal(in.name, "name");
+	assert_string_equal(in.name2, "target");
+	parse_all_lengths(CST_KFUSE_RENAME, &rename, sizeof(rename), "old\0new", 8, &in);
+	assert_int_equal(in.node2, 9);
+	assert_string_equal(in.name, "old");
+	assert_string_equal(in.name2, "new");
+	assert_int_equal(in.flags, 0);
+	parse_all_lengths(CST_KFUSE_RENAME2, &rename2, sizeof(rename2), "a\0b", 4, &in);
+	assert_int_equal(in.node2, 10);
+	assert_int_equal(in.flags, 1);
+	assert_string_equal(in.name2, "b");
+	parse_all_lengths(CST_KFUSE_LINK, &link, sizeof(link), "l", 2, &in);
+	assert_int_equal(in.node2, 11);
+}
+
+static void test_data_that_is_written(void **state)
+{
+	struct cst_kfuse_write_in write = {.fh = 3, .offset = UINT64_C(5) << 40, .size = 6};
+	struct cst_kfuse_setxattr_in set = {.size = 5, .flags = 2};
+	struct cst_kfuse_flush_in flush = {.fh = 4};
+	struct cst_kfuse_fsync_in fsync = {.fh = 5, .fsync_flags = 3};
+	struct cst_kfuse_setattr_in setattr = {.valid = CST_KFUSE_FATTR_SIZE, .fh = 6, .size = 12345};
+	char body[sizeof(write) + 6];
+	struct cst_fuse_in in;
+
+	(void)state;
+	parse_all_lengths(CST_KFUSE_WRITE, &write, sizeof(write), "abcdef", 6, &in);
+	assert_int_equal(in.fh, 3);
+	assert_true(in.offset == UINT64_C(5) << 40);
+	assert_int_equal(in.size, 6);
+	assert_memory_equal(in.data, "abcdef", 6);
+	write.size = UINT32_MAX;
+	memcpy(body, &write, sizeof(write));
+	assert_int_equal(parse(CST_KFUSE_WRITE, body, sizeof(body), &in), -EINVAL);
+	parse_all_lengths(CST_KFUSE_SETXATTR, &set, sizeof(set), "user.k\0value", 12, &in);
+	assert_string_equal(in.name, "user.k");
+	assert_int_equal(in.size, 5);
+	assert_memory_equal(in.data, "value", 5);
+	assert_int_equal(in.flags, 2);
+	parse_all_lengths(CST_KFUSE_FLUSH, &flush, sizeof(flush), "", 0, &in);
+	assert_int_equal(in.fh, 4);
+	parse_all_lengths(CST_KFUSE_FSYNC, &fsync, sizeof(fsync), "", 0, &in);
+	assert_int_equal(in.fh, 5);
+	assert_int_equal(in.flags, 1);
+	parse_all_lengths(CST_KFUSE_SETATTR, &setattr, sizeof(setattr), "", 0, &in);
+	assert_int_equal(in.fh, 0); /* not said to be one */
+	assert_int_equal(in.setattr.size, 12345);
+	setattr.valid |= CST_KFUSE_FATTR_FH;
+	assert_int_equal(parse(CST_KFUSE_SETATTR, &setattr, sizeof(setattr), &in), 0);
+	assert_int_equal(in.fh, 6);
+}
+
 static void test_batch_forget(void **state)
 {
 	struct {
@@ -173,31 +262,23 @@ static void test_init_short_and_long(void **state)
 static void test_classes(void **state)
 {
 	static const uint32_t writes[] = {
-		CST_KFUSE_SETATTR,
-		CST_KFUSE_SYMLINK,
-		CST_KFUSE_MKNOD,
-		CST_KFUSE_MKDIR,
-		CST_KFUSE_UNLINK,
-		CST_KFUSE_RMDIR,
-		CST_KFUSE_RENAME,
-		CST_KFUSE_LINK,
-		CST_KFUSE_WRITE,
-		CST_KFUSE_SETXATTR,
-		CST_KFUSE_CREATE,
-		CST_KFUSE_REMOVEXATTR,
-		CST_KFUSE_FALLOCATE,
-		CST_KFUSE_RENAME2,
-		CST_KFUSE_COPY_FILE_RANGE,
-		CST_KFUSE_TMPFILE,
-		CST_KFUSE_COPY_FILE_RANGE_64,
+		CST_KFUSE_SETATTR, CST_KFUSE_SYMLINK,	  CST_KFUSE_MKNOD,   CST_KFUSE_MKDIR, CST_KFUSE_UNLINK,
+		CST_KFUSE_RMDIR,   CST_KFUSE_RENAME,	  CST_KFUSE_LINK,    CST_KFUSE_WRITE, CST_KFUSE_SETXATTR,
+		CST_KFUSE_CREATE,  CST_KFUSE_REMOVEXATTR, CST_KFUSE_RENAME2,
 	};
+	static const uint32_t left_to_the_kernel[] = {CST_KFUSE_FALLOCATE, CST_KFUSE_COPY_FILE_RANGE, CST_KFUSE_TMPFILE,
+						      CST_KFUSE_COPY_FILE_RANGE_64, CST_KFUSE_LSEEK};
 	struct cst_fuse_in in;
 	size_t count = 0;
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(writes) / sizeof(writes[0]); i++) {
-		assert_int_equal(parse(writes[i], "", 0, &in), 0);
+		assert_int_equal(parse(writes[i], "", 0, &in), -EINVAL); /* none is without arguments */
 		assert_int_equal(in.class, CST_FUSE_WRITES);
+	}
+	for (size_t i = 0; i < sizeof(left_to_the_kernel) / sizeof(left_to_the_kernel[0]); i++) {
+		assert_int_equal(parse(left_to_the_kernel[i], "", 0, &in), 0);
+		assert_int_equal(in.class, CST_FUSE_NOSYS);
 	}
 	for (uint32_t op = 0; op < CST_KFUSE_OPCODES; op++) {
 		(void)parse(op, "", 0, &in);
@@ -244,6 +325,26 @@ static void test_abi_layouts(void **state)
 	SAME_SIZE(read_in, read_in);
 	SAME_FIELD(read_in, size, read_in, size);
 	SAME_SIZE(write_in, write_in);
+	SAME_FIELD(write_in, size, write_in, size);
+	SAME_SIZE(write_out, write_out);
+	SAME_SIZE(flush_in, flush_in);
+	SAME_SIZE(fsync_in, fsync_in);
+	SAME_FIELD(fsync_in, fsync_flags, fsync_in, fsync_flags);
+	SAME_SIZE(mknod_in, mknod_in);
+	SAME_SIZE(mkdir_in, mkdir_in);
+	SAME_SIZE(rename_in, rename_in);
+	SAME_SIZE(rename2_in, rename2_in);
+	SAME_FIELD(rename2_in, flags, rename2_in, flags);
+	SAME_SIZE(link_in, link_in);
+	SAME_SIZE(create_in, create_in);
+	SAME_FIELD(create_in, mode, create_in, mode);
+	SAME_SIZE(setattr_in, setattr_in);
+	SAME_FIELD(setattr_in, size, setattr_in, size);
+	SAME_FIELD(setattr_in, mtime, setattr_in, mtime);
+	SAME_FIELD(setattr_in, mtimensec, setattr_in, mtimensec);
+	SAME_FIELD(setattr_in, mode, setattr_in, mode);
+	SAME_FIELD(setattr_in, gid, setattr_in, gid);
+	assert_int_equal(sizeof(struct cst_kfuse_setxattr_in), FUSE_COMPAT_SETXATTR_IN_SIZE);
 	SAME_SIZE(getxattr_in, getxattr_in);
 	SAME_SIZE(getxattr_out, getxattr_out);
 	SAME_SIZE(access_in, access_in);
@@ -298,6 +399,21 @@ static void test_abi_numbers(void **state)
 	assert_int_equal(CST_KFUSE_FOPEN_KEEP_CACHE, FOPEN_KEEP_CACHE);
 	assert_int_equal(CST_KFUSE_FOPEN_CACHE_DIR, FOPEN_CACHE_DIR);
 	assert_int_equal(CST_KFUSE_FOPEN_NOFLUSH, FOPEN_NOFLUSH);
+#ifdef FOPEN_PARALLEL_DIRECT_WRITES
+	assert_int_equal(CST_KFUSE_FOPEN_PARALLEL_DIRECT_WRITES, FOPEN_PARALLEL_DIRECT_WRITES);
+#endif
+	assert_int_equal(CST_KFUSE_FATTR_MODE, FATTR_MODE);
+	assert_int_equal(CST_KFUSE_FATTR_UID, FATTR_UID);
+	assert_int_equal(CST_KFUSE_FATTR_GID, FATTR_GID);
+	assert_int_equal(CST_KFUSE_FATTR_SIZE, FATTR_SIZE);
+	assert_int_equal(CST_KFUSE_FATTR_ATIME, FATTR_ATIME);
+	assert_int_equal(CST_KFUSE_FATTR_MTIME, FATTR_MTIME);
+	assert_int_equal(CST_KFUSE_FATTR_FH, FATTR_FH);
+	assert_int_equal(CST_KFUSE_FATTR_ATIME_NOW, FATTR_ATIME_NOW);
+	assert_int_equal(CST_KFUSE_FATTR_MTIME_NOW, FATTR_MTIME_NOW);
+	assert_int_equal(CST_KFUSE_FATTR_CTIME, FATTR_CTIME);
+	assert_int_equal(CST_KFUSE_FATTR_KILL_SUIDGID, FATTR_KILL_SUIDGID);
+	assert_int_equal(CST_KFUSE_FSYNC_FDATASYNC, FUSE_FSYNC_FDATASYNC);
 }
 
 int main(void)
@@ -307,6 +423,8 @@ int main(void)
 		cmocka_unit_test(test_names),
 		cmocka_unit_test(test_extensions_are_not_the_name),
 		cmocka_unit_test(test_fixed_parts),
+		cmocka_unit_test(test_names_that_are_changed),
+		cmocka_unit_test(test_data_that_is_written),
 		cmocka_unit_test(test_batch_forget),
 		cmocka_unit_test(test_init_short_and_long),
 		cmocka_unit_test(test_classes),
