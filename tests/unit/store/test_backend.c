@@ -1,6 +1,7 @@
 /* Objects on disk without HTTP: colliding keys, listings against a naive model, what a crash leaves. */
+#include "backend_fixture.h"
+
 #include "store/append.h"
-#include "store/backend.h"
 #include "store/list.h"
 #include "store/upload.h"
 
@@ -14,51 +15,6 @@
 #include <sys/xattr.h>
 
 #include <cmocka.h>
-
-struct fixture {
-	char dir[64];
-	struct cst_store_backend *b;
-	int bucket;
-};
-
-static void reopen(struct fixture *f)
-{
-	struct cst_error err = CST_ERROR_INIT;
-
-	if (f->b) {
-		close(f->bucket);
-		cst_backend_free(f->b);
-	}
-	assert_int_equal(cst_backend_new(f->dir, &f->b, &err), 0);
-	cst_backend_make_bucket(f->b, "bucket");
-	f->bucket = cst_backend_bucket(f->b, CST_SLICE("bucket"));
-	assert_true(f->bucket >= 0);
-}
-
-static int setup(void **state)
-{
-	struct fixture *f = CST_NEW(struct fixture);
-	const char *base = getenv("TMPDIR");
-
-	snprintf(f->dir, sizeof(f->dir), "%.40s/cst-store-XXXXXX", base ? base : "/tmp");
-	assert_non_null(mkdtemp(f->dir));
-	reopen(f);
-	*state = f;
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	struct fixture *f = *state;
-	char command[96];
-
-	close(f->bucket);
-	cst_backend_free(f->b);
-	snprintf(command, sizeof(command), "rm -rf '%s'", f->dir);
-	assert_int_equal(system(command), 0);
-	free(f);
-	return 0;
-}
 
 static void put_as(struct fixture *f, struct cst_slice key, struct cst_slice data, enum cst_record_type type)
 {
@@ -500,7 +456,7 @@ static void test_colliding_writers(void **state)
 	}
 }
 
-#define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
+#define TEST(fn) cmocka_unit_test_setup_teardown(fn, backend_setup, backend_teardown)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
