@@ -279,7 +279,9 @@ static struct cst_fetch_object *known_data(struct collect *c, const struct cst_n
 {
 	struct cst_inode_table *table = c->a->fs->table;
 	struct cst_fetch_object *data = NULL;
+	struct cst_entry listed = {.kind = view->kind, .type = view->type, .size = view->size};
 	char name[CST_NAME_MAX + 1];
+	memcpy(listed.etag, view->etag, sizeof(listed.etag));
 	memcpy(name, view->name.data, view->name.len);
 	name[view->name.len] = 0;
 	struct cst_inode *inode = cst_inode_find(table, c->parent, name);
@@ -288,11 +290,12 @@ static struct cst_fetch_object *known_data(struct collect *c, const struct cst_n
 		return NULL;
 	c->inodes[c->known++] = inode;
 	cst_inode_lock(table, inode);
-	bool known = inode->data != NULL;
-	*skip = inode->opens > 0 || inode->id->size != view->size || strcmp(cst_inode_etag(inode), view->etag) != 0 ||
+	const struct cst_inode_more *more = cst_inode_peek(inode);
+	bool known = more->data != NULL;
+	*skip = more->opens > 0 || !cst_inode_is_version_locked(inode, &listed) ||
 		(known && (!c->rereads || c->a->fs->config.cache));
 	if (known && !*skip)
-		data = cst_fetch_object_ref(inode->data);
+		data = cst_fetch_object_ref(more->data);
 	cst_inode_unlock(table, inode);
 	return data;
 }
@@ -306,7 +309,7 @@ static struct entry *entry_new_locked(struct collect *c, const struct cst_name_v
 	cst_ref_init(&e->ref);
 	cst_ref_get(&e->ref); /* of who starts it */
 	e->ahead = a;
-	e->parent = c->parent->id->node;
+	e->parent = c->parent->node;
 	e->at = a->fs->config.clock();
 	e->size = view->size;
 	memcpy(e->etag, view->etag, sizeof(e->etag));
@@ -340,7 +343,7 @@ static bool collect(void *arg, size_t i, const struct cst_name_view *view, struc
 	bool skip = false;
 	if (i > s->front + s->window || c->count == BATCH || c->known == FILES_AHEAD)
 		return false;
-	if (is_small_file(view, attr) && !find_locked(c->a, c->parent->id->node, view->name)) {
+	if (is_small_file(view, attr) && !find_locked(c->a, c->parent->node, view->name)) {
 		if (!has_room_locked(c, view->size))
 			return false;
 		struct cst_fetch_object *data = known_data(c, view, &skip);
@@ -429,20 +432,22 @@ static void start(struct fs_ahead *a, struct entry *e)
 /* ---- opens ---- */
 
 /* What was fetched ahead of this open becomes the inode's. Returns how long it has waited, 0: there is nothing. */
-static int64_t take_locked(struct fs_ahead *a, struct cst_inode *inode, struct entry_list *old)
+static int64_t take_locked(struct fs_ahead *a, struct cst_inode *inode, const struct cst_inode *parent,
+			   const char *name, struct entry_list *old)
 {
-	struct cst_slice name = {cst_inode_name(inode), inode->id->name_len};
-	struct entry *e = find_locked(a, inode->id->parent, name);
+	struct entry *e = find_locked(a, parent->node, cst_slice_of(name));
+	CST_AUTO_ENTRY version = CST_ENTRY_INIT;
 	if (!e)
 		return 0;
 	int64_t lead = a->fs->config.clock() - e->at;
-	if (e->size == inode->id->size && strcmp(e->etag, cst_inode_etag(inode)) == 0) {
+	cst_inode_entry(a->fs->table, inode, &version);
+	if (e->size == version.size && strcmp(e->etag, version.etag) == 0) {
 		struct ahead_dir *d = find_dir_locked(a, e->parent);
 		if (d)
 			score(&d->taken, &d->wasted);
 		cst_inode_lock(a->fs->table, inode);
-		if (!inode->data) {
-			inode->data = e->data;
+		if (!cst_inode_peek(inode)->data) {
+			cst_inode_more(inode)->data = e->data;
 			e->data = NULL;
 		}
 		cst_inode_unlock(a->fs->table, inode);
@@ -452,13 +457,12 @@ static int64_t take_locked(struct fs_ahead *a, struct cst_inode *inode, struct e
 	return lead;
 }
 
-static void look_locked(struct fs_ahead *a, struct cst_inode *inode, struct cst_dir *dir, int64_t lead,
-			struct collect *c)
+static void look_locked(struct fs_ahead *a, const char *name, struct cst_dir *dir, int64_t lead, struct collect *c)
 {
 	struct cst_dir_place place;
-	if (cst_dir_place(dir, cst_inode_name(inode), &place) < 0)
+	if (cst_dir_place(dir, name, &place) < 0)
 		return;
-	struct ahead_dir *d = dir_locked(a, inode->id->parent);
+	struct ahead_dir *d = dir_locked(a, c->parent->node);
 	if (d->listing != place.listing) {
 		d->stream_count = 0;
 		d->listing = place.listing;
@@ -480,25 +484,33 @@ static void look_locked(struct fs_ahead *a, struct cst_inode *inode, struct cst_
 void fs_ahead_open(struct fs_ahead *a, struct cst_inode *inode)
 {
 	struct entry_list old = TAILQ_HEAD_INITIALIZER(old);
-	struct cst_dir *dir = fs_dir_of(a->fs, inode->parent);
-	struct collect c = {.a = a, .parent = inode->parent, .prefix = cst_dir_prefix(dir), .old = &old};
+	char name[CST_INODE_NAME_MAX + 1];
+	CST_AUTO_BUF prefix = CST_BUF_INIT;
+	struct cst_inode *parent = cst_inode_place(a->fs->table, inode, name);
+	struct cst_dir *dir = fs_dir_of(a->fs, parent);
+	cst_dir_add_prefix(dir, &prefix);
+	struct collect c = {.a = a, .parent = parent, .prefix = cst_buf_slice(&prefix), .old = &old};
 	pthread_mutex_lock(&a->lock);
 	a->now++;
-	int64_t lead = take_locked(a, inode, &old);
+	int64_t lead = take_locked(a, inode, parent, name, &old);
 	give_up_locked(a, AGE, BATCH, &old);
-	look_locked(a, inode, dir, lead, &c);
+	look_locked(a, name, dir, lead, &c);
 	pthread_mutex_unlock(&a->lock);
 	put_all(&old);
 	for (unsigned i = 0; i < c.known; i++)
 		cst_inode_unref(a->fs->table, c.inodes[i]);
 	for (unsigned i = 0; i < c.count; i++)
 		start(a, c.entries[i]);
+	cst_inode_unref(a->fs->table, parent);
 }
 
 void fs_ahead_read(struct fs_ahead *a, struct cst_inode *inode)
 {
+	cst_inode_lock(a->fs->table, inode);
+	uint64_t parent = cst_inode_parent_locked(inode);
+	cst_inode_unlock(a->fs->table, inode);
 	pthread_mutex_lock(&a->lock);
-	struct ahead_dir *d = find_dir_locked(a, inode->id->parent);
+	struct ahead_dir *d = find_dir_locked(a, parent);
 	if (d) {
 		d->reads++;
 		d->unread = 0;

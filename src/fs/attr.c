@@ -6,9 +6,9 @@ static uint32_t permissions(const struct cst_fs_config *c, const struct cst_inod
 {
 	bool is_dir = cst_inode_is_dir(inode);
 	uint32_t mode = is_dir ? c->dir_mode : c->file_mode;
-	if (inode->id->node == CST_NODE_ROOT) /* `umask` is for what is in the mount */
+	if (inode->node == CST_NODE_ROOT) /* `umask` is for what is in the mount */
 		return c->mountpoint_umask_given ? 0777 & ~c->mountpoint_umask : mode;
-	if (inode->id->kind == CST_KIND_SYMLINK)
+	if (inode->kind == CST_KIND_SYMLINK)
 		return 0777;
 	if (attr && attr->has & CST_ATTR_MODE && !(is_dir ? c->dir_mode_given : c->file_mode_given))
 		mode = attr->mode;
@@ -34,16 +34,16 @@ void fs_fill_stat(const struct cst_fs *fs, struct cst_inode *inode, struct stat 
 							: fs->mounted;
 	int64_t mtime = has & CST_ATTR_MTIME ? attr->mtime : changed;
 	*st = (struct stat){
-		.st_ino = inode->id->ino,
-		.st_mode = types[inode->id->kind] | permissions(c, inode, attr),
+		.st_ino = inode->ino,
+		.st_mode = types[inode->kind] | permissions(c, inode, attr),
 		.st_nlink = 1, /* of a directory: the number of subdirectories is not told */
 		.st_uid = has & CST_ATTR_UID && !c->uid_given ? attr->uid : c->uid,
 		.st_gid = has & CST_ATTR_GID && !c->gid_given ? attr->gid : c->gid,
 		.st_blksize = 4096,
 	};
-	if (inode->id->kind != CST_KIND_DIR) {
-		st->st_size = (off_t)inode->id->size;
-		st->st_blocks = (blkcnt_t)((inode->id->size + 511) / 512);
+	if (inode->kind != CST_KIND_DIR) {
+		st->st_size = (off_t)known.size;
+		st->st_blocks = (blkcnt_t)((known.size + 511) / 512);
 	}
 	set_time(&st->st_mtim, mtime);
 	set_time(&st->st_ctim, has & CST_ATTR_CTIME ? attr->ctime : mtime);
@@ -54,7 +54,7 @@ void fs_fill_stat(const struct cst_fs *fs, struct cst_inode *inode, struct stat 
 void fs_fill_entry(const struct cst_fs *fs, struct cst_inode *inode, struct cst_fs_entry *entry)
 {
 	*entry = (struct cst_fs_entry){
-		.node = inode->id->node,
+		.node = inode->node,
 		.generation = cst_inode_table_generation(fs->table),
 		.entry_ttl = fs->config.entry_ttl,
 		.attr.ttl = fs->config.attr_ttl,

@@ -99,8 +99,8 @@ void cst_fs_read(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node, uin
 		fs->host->error(call, -ESTALE);
 		return;
 	}
-	uint64_t end = inode->id->size;
-	if (inode->id->kind != CST_KIND_FILE) {
+	uint64_t end = cst_inode_size(fs->table, inode);
+	if (inode->kind != CST_KIND_FILE) {
 		fs->host->error(call, cst_inode_is_dir(inode) ? -EISDIR : -EINVAL);
 	} else if (offset >= end || size == 0) {
 		fs->host->data(call, NULL, 0);

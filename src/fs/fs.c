@@ -11,9 +11,10 @@
 
 static void drop_inode(struct cst_inode *inode)
 {
-	if (inode->data)
-		cst_fetch_object_unref(inode->data);
-	cst_dir_unref(inode->dir);
+	const struct cst_inode_more *more = cst_inode_peek(inode);
+	if (more->data)
+		cst_fetch_object_unref(more->data);
+	cst_dir_unref(more->dir);
 }
 
 static char *printable(struct cst_slice dir, struct cst_slice name)
@@ -72,7 +73,7 @@ struct cst_fs *cst_fs_new(const struct cst_fs_config *config, const struct cst_f
 	pthread_mutex_init(&fs->refused_lock, NULL);
 	pthread_mutex_init(&fs->refresh_lock, NULL);
 	pthread_cond_init(&fs->refresh_wake, NULL);
-	fs->table = cst_inode_table_new(drop_inode);
+	fs->table = cst_inode_table_new(drop_inode, NULL);
 	fs->absent = cst_absent_new(config->absent_ttl, config->absent_max);
 	fs->pool = cst_pool_new("cst-fs", POOL_THREADS);
 	for (unsigned i = 0; i < HANDLE_SHARDS; i++)
@@ -140,38 +141,54 @@ void cst_fs_free(struct cst_fs *fs)
 	free(fs);
 }
 
-struct cst_dir *fs_dir_of(struct cst_fs *fs, struct cst_inode *inode)
+static struct cst_dir *dir_of(struct cst_fs *fs, struct cst_inode *inode)
 {
 	cst_inode_lock(fs->table, inode);
-	struct cst_dir *dir = inode->dir;
-	cst_inode_unlock(fs->table, inode);
-	if (dir)
-		return dir;
-	CST_AUTO_BUF prefix = CST_BUF_INIT;
-	fs_key(fs, inode, &prefix);
-	if (inode->parent)
-		cst_buf_add_char(&prefix, '/');
-	struct cst_dir *made = cst_dir_new(fs->meta, cst_buf_slice(&prefix));
-	fs_adopt_dir(fs, inode, made);
-	cst_dir_unref(made);
-	cst_inode_lock(fs->table, inode);
-	dir = inode->dir;
+	struct cst_dir *dir = cst_inode_peek(inode)->dir;
 	cst_inode_unlock(fs->table, inode);
 	return dir;
 }
 
+static void dir_prefix(const struct cst_fs *fs, const struct cst_inode *inode, struct cst_buf *prefix)
+{
+	fs_key(fs, inode, prefix);
+	if (inode->node != CST_NODE_ROOT)
+		cst_buf_add_char(prefix, '/');
+}
+
+struct cst_dir *fs_dir_of(struct cst_fs *fs, struct cst_inode *inode)
+{
+	struct cst_dir *dir = dir_of(fs, inode);
+	if (dir)
+		return dir;
+	CST_AUTO_BUF prefix = CST_BUF_INIT;
+	dir_prefix(fs, inode, &prefix);
+	struct cst_dir *made = cst_dir_new(fs->meta, cst_buf_slice(&prefix));
+	fs_adopt_dir(fs, inode, made);
+	cst_dir_unref(made);
+	return dir_of(fs, inode);
+}
+
 void fs_adopt_dir(struct cst_fs *fs, struct cst_inode *inode, struct cst_dir *dir)
 {
+	CST_AUTO_BUF prefix = CST_BUF_INIT;
 	cst_inode_lock(fs->table, inode);
-	if (!inode->dir)
-		inode->dir = cst_dir_ref(dir);
+	bool adopt = !cst_inode_peek(inode)->dir;
+	if (adopt)
+		cst_inode_more(inode)->dir = cst_dir_ref(dir);
 	cst_inode_unlock(fs->table, inode);
+	if (!adopt)
+		return;
+	/* A rename moves what it finds: not this one, if it came a moment before. */
+	dir_prefix(fs, inode, &prefix);
+	if (!cst_dir_has_prefix(dir, cst_buf_slice(&prefix)))
+		cst_dir_move(dir, cst_buf_slice(&prefix));
 }
 
 void fs_key(const struct cst_fs *fs, const struct cst_inode *inode, struct cst_buf *key)
 {
 	cst_buf_add_str(key, fs->prefix);
-	cst_inode_path(inode, key);
+	cst_inode_path(fs->table, inode, key);
 }
 
 bool fs_is_fresh(const struct cst_fs *fs, int64_t checked)
@@ -193,8 +210,11 @@ struct cst_inode *fs_enter(struct cst_fs *fs, struct cst_inode *parent, const ch
 	uint64_t replaced;
 	struct cst_inode *inode = cst_inode_enter(fs->table, parent, name, entry, lookups, &replaced);
 	notify_stale(fs, replaced);
-	if (fs->absent)
-		cst_absent_drop(fs->absent, cst_dir_prefix(fs_dir_of(fs, parent)), name);
+	if (fs->absent) {
+		CST_AUTO_BUF prefix = CST_BUF_INIT;
+		dir_prefix(fs, parent, &prefix);
+		cst_absent_drop(fs->absent, cst_buf_slice(&prefix), name);
+	}
 	return inode;
 }
 
@@ -205,12 +225,15 @@ void fs_gone(struct cst_fs *fs, struct cst_inode *parent, const char *name, int6
 
 void fs_doubt(struct cst_fs *fs, struct cst_inode *inode)
 {
-	if (!inode->parent)
+	char name[CST_INODE_NAME_MAX + 1];
+	struct cst_inode *parent = cst_inode_place(fs->table, inode, name);
+	if (!parent)
 		return;
 	cst_inode_lock(fs->table, inode);
 	inode->checked = 0;
 	cst_inode_unlock(fs->table, inode);
-	cst_dir_doubt(fs_dir_of(fs, inode->parent), cst_inode_name(inode));
+	cst_dir_doubt(fs_dir_of(fs, parent), name);
+	cst_inode_unref(fs->table, parent);
 }
 
 static struct cst_log_limit *failure_limit(struct cst_fs *fs, int rc, const struct cst_error *err)

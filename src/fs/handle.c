@@ -19,10 +19,11 @@ static void count_open(struct cst_fs *fs, struct cst_inode *inode, bool passthro
 	bool is_dir = cst_inode_is_dir(inode);
 	struct cst_fetch_object *unused = NULL;
 	cst_inode_lock(fs->table, inode);
-	inode->opens += (uint32_t)change;
-	if (inode->opens == 0 && (inode->stale || inode->aside)) { /* nobody can open it again */
-		unused = inode->data;
-		inode->data = NULL;
+	struct cst_inode_more *more = cst_inode_more(inode);
+	more->opens += (uint32_t)change;
+	if (more->opens == 0 && (inode->stale || inode->aside)) { /* nobody can open it again */
+		unused = more->data;
+		more->data = NULL;
 	}
 	cst_inode_unlock(fs->table, inode);
 	if (unused)
@@ -43,7 +44,7 @@ static struct cst_fetch_object *data_of(struct cst_fs *fs, struct cst_inode *ino
 {
 	struct cst_fetch_object *made = NULL, *old = NULL, *data;
 	cst_inode_lock(fs->table, inode);
-	data = inode->data;
+	data = cst_inode_peek(inode)->data;
 	if (data && (inode->stale || !cst_fetch_object_is_stale(data)))
 		cst_fetch_object_ref(data);
 	else
@@ -55,16 +56,19 @@ static struct cst_fetch_object *data_of(struct cst_fs *fs, struct cst_inode *ino
 		return data;
 	}
 	CST_AUTO_BUF key = CST_BUF_INIT;
+	CST_AUTO_ENTRY version = CST_ENTRY_INIT;
 	fs_key(fs, inode, &key);
-	made = cst_fetch_object_new(fs->config.fetch, cst_buf_slice(&key), cst_inode_etag(inode), inode->id->size);
+	cst_inode_entry(fs->table, inode, &version);
+	made = cst_fetch_object_new(fs->config.fetch, cst_buf_slice(&key), version.etag, version.size);
 	cst_inode_lock(fs->table, inode);
-	if (inode->data && !cst_fetch_object_is_stale(inode->data)) { /* another thread was quicker */
+	struct cst_inode_more *more = cst_inode_more(inode);
+	if (more->data && !cst_fetch_object_is_stale(more->data)) { /* another thread was quicker */
 		old = made;
 	} else {
-		old = inode->data;
-		inode->data = made;
+		old = more->data;
+		more->data = made;
 	}
-	data = cst_fetch_object_ref(inode->data);
+	data = cst_fetch_object_ref(more->data);
 	cst_inode_unlock(fs->table, inode);
 	if (file && old && old != made)
 		fs_file_unbound(fs, inode, file);
@@ -113,7 +117,7 @@ static struct fs_handle *handle_new(struct cst_fs *fs, struct cst_inode *inode, 
 	pthread_mutex_init(&h->lock, NULL);
 	if (cst_inode_is_dir(inode)) {
 		h->dir = cst_dir_ref(fs_dir_of(fs, inode));
-	} else if (inode->id->size > 0 && !passthrough) {
+	} else if (!passthrough && cst_inode_size(fs->table, inode) > 0) {
 		h->stream = stream_new(fs, inode, file);
 	}
 	count_open(fs, inode, passthrough, 1);
@@ -157,7 +161,7 @@ struct fs_handle *fs_handle_get(struct cst_fs *fs, struct cst_inode *inode, uint
 		return h;
 	h = fs_handle_new(fs, inode, known ? 0 : fh);
 	if (known)
-		fs_handle_release(fs, inode->id->node, h->fh);
+		fs_handle_release(fs, inode->node, h->fh);
 	return h;
 }
 
@@ -186,7 +190,7 @@ void fs_handle_release(struct cst_fs *fs, uint64_t node, uint64_t fh)
 	struct fs_handle_shard *s = shard_of(fs, fh);
 	pthread_mutex_lock(&s->lock);
 	struct fs_handle **at = find_locked(s, fh), *h = *at;
-	if (h && h->inode->id->node == node)
+	if (h && h->inode->node == node)
 		*at = h->next;
 	else
 		h = NULL;

@@ -94,10 +94,11 @@ static void keep_target(struct object_call *o, struct cst_slice target)
 	struct cst_inode_table *table = o->w.fs->table;
 	char *made = cst_xstrndup(target.data, target.len), *unused = made;
 	cst_inode_lock(table, o->inode);
-	if (!o->inode->link || o->started >= o->inode->link_at) {
-		unused = o->inode->link;
-		o->inode->link = made;
-		o->inode->link_at = o->started;
+	struct cst_inode_more *more = cst_inode_more(o->inode);
+	if (!more->link || o->started >= more->link_at) {
+		unused = more->link;
+		more->link = made;
+		more->link_at = o->started;
 	}
 	cst_inode_unlock(table, o->inode);
 	free(unused);
@@ -105,12 +106,13 @@ static void keep_target(struct object_call *o, struct cst_slice target)
 
 /* The target as it is known, or NULL when the store must be asked. The kernel doesn't keep targets: it would for ever, and a symlink object
  * that points elsewhere now is still the same node. One whose target is its content has versions. */
-static char *known_target(struct cst_fs *fs, struct cst_inode *inode)
+static char *known_target(struct cst_fs *fs, struct cst_inode *inode, const struct cst_entry *version)
 {
 	char *target = NULL;
 	cst_inode_lock(fs->table, inode);
-	if (inode->link && (inode->id->etag_len > 0 || fs_is_fresh(fs, inode->link_at)))
-		target = cst_xstrdup(inode->link);
+	const struct cst_inode_more *more = cst_inode_peek(inode);
+	if (more->link && (version->etag[0] || fs_is_fresh(fs, more->link_at)))
+		target = cst_xstrdup(more->link);
 	cst_inode_unlock(fs->table, inode);
 	return target;
 }
@@ -153,12 +155,14 @@ void cst_fs_readlink(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node)
 {
 	CST_CHECK(fs, FS_MAGIC);
 	struct cst_inode *inode = cst_inode_get(fs->table, node);
-	if (!inode || inode->id->kind != CST_KIND_SYMLINK) {
+	if (!inode || inode->kind != CST_KIND_SYMLINK) {
 		cst_inode_unref(fs->table, inode);
 		fs->host->error(call, inode ? -EINVAL : -ESTALE);
 		return;
 	}
-	CST_AUTO_FREE char *known = known_target(fs, inode);
+	CST_AUTO_ENTRY version = CST_ENTRY_INIT;
+	cst_inode_entry(fs->table, inode, &version);
+	CST_AUTO_FREE char *known = known_target(fs, inode, &version);
 	if (known) {
 		fs->host->text(call, cst_slice_of(known));
 		cst_inode_unref(fs->table, inode);
@@ -166,14 +170,14 @@ void cst_fs_readlink(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node)
 	}
 	struct object_call *o = object_call_new(fs, call, inode);
 	o->started = fs->config.clock();
-	if (inode->id->type == CST_OBJECT_SYMLINK) {
+	if (version.type == CST_OBJECT_SYMLINK) {
 		o->op = cst_object_get_symlink(fs->config.bucket, cst_buf_slice(&o->key), symlink_done, o);
 	} else {
 		o->into = (struct iovec){o->target, sizeof(o->target)};
 		struct cst_object_get get = {
 			.key = cst_buf_slice(&o->key),
 			.length = sizeof(o->target),
-			.if_match = inode->id->etag_len ? cst_inode_etag(inode) : NULL,
+			.if_match = version.etag[0] ? version.etag : NULL,
 			.into = &o->into,
 			.into_count = 1,
 		};
@@ -274,7 +278,9 @@ static void xattr_done(void *arg, int rc, const struct cst_object_info *info, co
 	struct object_call *o = arg;
 	struct cst_fs *fs = o->w.fs;
 	struct wanted wanted = {.name = o->name};
-	if (rc == 0 && o->inode->id->etag_len > 0 && strcmp(info->etag, cst_inode_etag(o->inode)) != 0)
+	CST_AUTO_ENTRY version = CST_ENTRY_INIT;
+	cst_inode_entry(fs->table, o->inode, &version);
+	if (rc == 0 && version.etag[0] && strcmp(info->etag, version.etag) != 0)
 		rc = -ESTALE;
 	if (rc < 0) {
 		object_call_fail(o, rc, "can't get the extended attributes of", err);
@@ -316,12 +322,15 @@ void cst_fs_getxattr(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node,
 {
 	CST_CHECK(fs, FS_MAGIC);
 	struct cst_inode *inode = cst_inode_get(fs->table, node);
+	CST_AUTO_ENTRY version = CST_ENTRY_INIT;
+	if (inode)
+		cst_inode_entry(fs->table, inode, &version);
 	if (!inode)
 		fs->host->error(call, -ESTALE);
 	else if (!may_have(fs, inode, name))
 		fs->host->error(call, -ENODATA);
-	else if (strcmp(name, PREFIX "etag") == 0 && inode->id->etag_len > 0)
-		fs->host->xattr(call, cst_slice_of(cst_inode_etag(inode)));
+	else if (strcmp(name, PREFIX "etag") == 0 && version.etag[0])
+		fs->host->xattr(call, cst_slice_of(version.etag));
 	else
 		ask_xattrs(fs, call, inode, name);
 	cst_inode_unref(fs->table, inode);

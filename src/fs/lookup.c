@@ -15,7 +15,7 @@ static int known_of(struct cst_fs *fs, struct cst_inode *parent, struct cst_dir 
 	if (inode) {
 		cst_inode_entry(fs->table, inode, &own);
 		bool usable = fs_is_fresh(fs, own.at) && (!need_attr || own.attr);
-		bool same = rc == -EAGAIN && entry->kind == own.kind && cst_inode_is_version(inode, entry);
+		bool same = rc == -EAGAIN && entry->kind == own.kind && cst_inode_is_version(fs->table, inode, entry);
 		if (usable && (rc == -EAGAIN || own.at > listed_at)) {
 			cst_entry_fini(entry);
 			*entry = own;
@@ -38,7 +38,7 @@ static void reply_entry(struct cst_fs *fs, struct cst_fs_call *call, struct cst_
 {
 	struct cst_fs_entry out;
 	struct cst_inode *inode = fs_enter(fs, parent, name, entry, 1);
-	uint64_t node = inode->id->node;
+	uint64_t node = inode->node;
 	if (below && cst_inode_is_dir(inode))
 		fs_adopt_dir(fs, inode, below);
 	fs_fill_entry(fs, inode, &out);
@@ -98,7 +98,11 @@ static struct ask *ask_new(struct cst_fs *fs, struct cst_fs_call *call, struct c
 static void answer_absent(struct ask *ask, struct cst_fs_call *call, int64_t at)
 {
 	struct cst_fs *fs = ask->w.fs;
-	cst_absent_add(fs->absent, cst_dir_prefix(ask->dir), ask->name, at);
+	if (fs->absent) {
+		CST_AUTO_BUF prefix = CST_BUF_INIT;
+		cst_dir_add_prefix(ask->dir, &prefix);
+		cst_absent_add(fs->absent, cst_buf_slice(&prefix), ask->name, at);
+	}
 	reply_negative(fs, call, ask->parent, ask->name, at);
 }
 
@@ -135,6 +139,15 @@ static void lookup_ask(struct cst_fs *fs, struct cst_fs_call *call, struct cst_i
 	cst_inode_unref(fs->table, child);
 }
 
+static bool is_absent(struct cst_fs *fs, struct cst_dir *dir, const char *name, int64_t *at)
+{
+	CST_AUTO_BUF prefix = CST_BUF_INIT;
+	if (!fs->absent)
+		return false;
+	cst_dir_add_prefix(dir, &prefix);
+	return cst_absent_find(fs->absent, cst_buf_slice(&prefix), name, fs->config.clock(), at);
+}
+
 void cst_fs_lookup(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node, const char *name)
 {
 	CST_CHECK(fs, FS_MAGIC);
@@ -157,8 +170,7 @@ void cst_fs_lookup(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node, c
 	}
 	struct cst_dir *dir = fs_dir_of(fs, parent);
 	rc = known_of(fs, parent, dir, name, &entry);
-	if (rc == -EAGAIN && entry.kind == CST_KIND_NONE &&
-	    cst_absent_find(fs->absent, cst_dir_prefix(dir), name, fs->config.clock(), &entry.at))
+	if (rc == -EAGAIN && entry.kind == CST_KIND_NONE && is_absent(fs, dir, name, &entry.at))
 		rc = -ENOENT;
 	if (rc != -EAGAIN)
 		__atomic_fetch_add(&fs->lookups_local, 1, __ATOMIC_RELAXED);
@@ -172,17 +184,18 @@ void cst_fs_lookup(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node, c
 }
 
 /* News of the inode's name: is the inode still what they tell of? */
-static int apply_news(struct cst_fs *fs, struct cst_inode *inode, int rc, const struct cst_entry *entry)
+static int apply_news(struct cst_fs *fs, struct cst_inode *inode, struct cst_inode *parent, const char *name, int rc,
+		      const struct cst_entry *entry)
 {
 	if (rc == -ENOENT) {
-		fs_gone(fs, inode->parent, cst_inode_name(inode), entry->at);
+		fs_gone(fs, parent, name, entry->at);
 		return -ESTALE;
 	}
-	struct cst_inode *current = fs_enter(fs, inode->parent, cst_inode_name(inode), entry, 0);
+	struct cst_inode *current = fs_enter(fs, parent, name, entry, 0);
 	/* One that was set aside has its place by name taken by another, which is told of the same version. */
 	bool same = current == inode;
 	cst_inode_lock(fs->table, inode);
-	if (!same && inode->aside && cst_inode_is_version(inode, entry)) {
+	if (!same && inode->aside && cst_inode_is_version_locked(inode, entry)) {
 		inode->checked = cst_max(inode->checked, entry->at);
 		same = true;
 	}
@@ -199,7 +212,7 @@ static void check_done(struct cst_dir_wait *wait, int rc, const struct cst_entry
 	(void)below;
 	struct cst_fs_call *call = fs_wait_end(&ask->w);
 	if (rc == 0 || rc == -ENOENT)
-		rc = apply_news(fs, ask->inode, rc, entry);
+		rc = apply_news(fs, ask->inode, ask->parent, ask->name, rc, entry);
 	else
 		rc = fs_errno(fs, rc, "can't check", cst_slice_of(ask->name), err);
 	ask->then(fs, call, ask->inode, rc);
@@ -215,6 +228,24 @@ static bool is_stale(struct cst_fs *fs, struct cst_inode *inode, int64_t *checke
 	return stale;
 }
 
+static void check_ask(struct cst_fs *fs, struct cst_fs_call *call, struct cst_inode *inode, struct cst_inode *parent,
+		      const char *name, bool strict, fs_checked_fn then)
+{
+	CST_AUTO_ENTRY known = CST_ENTRY_INIT;
+	struct ask *ask = ask_new(fs, call, parent, name);
+	cst_inode_entry(fs->table, inode, &known);
+	ask->inode = cst_inode_ref(fs->table, inode);
+	ask->then = then;
+	ask->wait.done = check_done;
+	bool full = known.kind == CST_KIND_SYMLINK || known.type == CST_OBJECT_SYMLINK;
+	cst_dir_probe(ask->dir, ask->name,
+		      full     ? CST_DIR_ASK_NAME
+		      : strict ? CST_DIR_ASK_STRICT
+			       : CST_DIR_ASK_FILE,
+		      NULL, &ask->wait);
+	fs_wait_started(&ask->w);
+}
+
 void fs_check_version(struct cst_fs *fs, struct cst_fs_call *call, struct cst_inode *inode, bool strict,
 		      fs_checked_fn then)
 {
@@ -227,27 +258,23 @@ void fs_check_version(struct cst_fs *fs, struct cst_fs_call *call, struct cst_in
 	}
 	if (!strict && fs_is_fresh(fs, checked))
 		rc = 0;
-	if (!strict && rc == -EAGAIN) {
-		rc = cst_dir_find(fs_dir_of(fs, inode->parent), cst_inode_name(inode), &listed, &listed_at);
-		listed.at = listed_at;
-		if (rc != -EAGAIN)
-			rc = listed_at > checked ? apply_news(fs, inode, rc, &listed) : -EAGAIN;
-	}
 	if (rc != -EAGAIN) {
 		then(fs, call, inode, rc);
 		return;
 	}
-	struct ask *ask = ask_new(fs, call, inode->parent, cst_inode_name(inode));
-	ask->inode = cst_inode_ref(fs->table, inode);
-	ask->then = then;
-	ask->wait.done = check_done;
-	bool full = inode->id->kind == CST_KIND_SYMLINK || inode->id->type == CST_OBJECT_SYMLINK;
-	cst_dir_probe(ask->dir, ask->name,
-		      full     ? CST_DIR_ASK_NAME
-		      : strict ? CST_DIR_ASK_STRICT
-			       : CST_DIR_ASK_FILE,
-		      NULL, &ask->wait);
-	fs_wait_started(&ask->w);
+	char name[CST_INODE_NAME_MAX + 1];
+	struct cst_inode *parent = cst_inode_place(fs->table, inode, name);
+	if (!strict) {
+		rc = cst_dir_find(fs_dir_of(fs, parent), name, &listed, &listed_at);
+		listed.at = listed_at;
+		if (rc != -EAGAIN)
+			rc = listed_at > checked ? apply_news(fs, inode, parent, name, rc, &listed) : -EAGAIN;
+	}
+	if (rc == -EAGAIN)
+		check_ask(fs, call, inode, parent, name, strict, then);
+	else
+		then(fs, call, inode, rc);
+	cst_inode_unref(fs->table, parent);
 }
 
 static void getattr_checked(struct cst_fs *fs, struct cst_fs_call *call, struct cst_inode *inode, int rc)
@@ -256,7 +283,7 @@ static void getattr_checked(struct cst_fs *fs, struct cst_fs_call *call, struct 
 	if (rc == -ESTALE) {
 		/* Who has the old version open may ask about it; a path is looked up again. */
 		cst_inode_lock(fs->table, inode);
-		if (inode->opens > 0)
+		if (cst_inode_peek(inode)->opens > 0)
 			rc = 0;
 		cst_inode_unlock(fs->table, inode);
 		attr.ttl = 0;
@@ -278,7 +305,7 @@ void cst_fs_getattr(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node)
 		return;
 	}
 	/* A directory keeps its node id, and a lookup brings its attributes up to date. */
-	if (inode->id->kind == CST_KIND_FILE)
+	if (inode->kind == CST_KIND_FILE)
 		fs_check_version(fs, call, inode, false, getattr_checked);
 	else
 		getattr_checked(fs, call, inode, 0);

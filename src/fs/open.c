@@ -34,15 +34,15 @@ struct fs_file {
 
 static pthread_mutex_t *binding_lock(struct cst_fs *fs, const struct cst_inode *inode)
 {
-	return &fs->bindings[inode->id->node % FS_BINDINGS];
+	return &fs->bindings[inode->node % FS_BINDINGS];
 }
 
 static struct fs_file *file_get(struct cst_fs *fs, struct cst_inode *inode)
 {
 	cst_inode_lock(fs->table, inode);
-	struct fs_file *file = inode->file;
+	struct fs_file *file = cst_inode_peek(inode)->file;
 	if (!file) {
-		file = inode->file = CST_NEW(struct fs_file);
+		file = cst_inode_more(inode)->file = CST_NEW(struct fs_file);
 		file->magic = FILE_MAGIC;
 		pthread_mutex_init(&file->lock, NULL);
 		TAILQ_INIT(&file->waits);
@@ -62,8 +62,9 @@ static void file_end(struct cst_fs *fs, struct cst_inode *inode, struct fs_file 
 	CST_ASSERT(file->handles == 0 && TAILQ_EMPTY(&file->waits));
 	pthread_mutex_lock(lock);
 	cst_inode_lock(fs->table, inode);
-	if (!inode->file && inode->data && file->cached)
-		data = cst_fetch_object_ref(inode->data);
+	const struct cst_inode_more *more = cst_inode_peek(inode);
+	if (!more->file && more->data && file->cached)
+		data = cst_fetch_object_ref(more->data);
 	stale = inode->stale;
 	cst_inode_unlock(fs->table, inode);
 	if (data)
@@ -87,7 +88,7 @@ static void file_put(struct cst_fs *fs, struct cst_inode *inode, struct fs_file 
 	cst_inode_lock(fs->table, inode);
 	bool last = --file->users == 0;
 	if (last)
-		inode->file = NULL;
+		cst_inode_more(inode)->file = NULL;
 	cst_inode_unlock(fs->table, inode);
 	if (last)
 		file_end(fs, inode, file);
@@ -140,8 +141,9 @@ static bool was_direct(struct cst_fs *fs, struct cst_inode *inode, uint32_t flag
 	int64_t now = fs->config.clock();
 	cst_inode_lock(fs->table, inode);
 	if (flags & O_DIRECT)
-		inode->direct_at = now;
-	bool was = inode->direct_at != 0 && now - inode->direct_at < AFTER_DIRECT;
+		cst_inode_more(inode)->direct_at = now;
+	int64_t direct_at = cst_inode_peek(inode)->direct_at;
+	bool was = direct_at != 0 && now - direct_at < AFTER_DIRECT;
 	cst_inode_unlock(fs->table, inode);
 	return was;
 }
@@ -224,7 +226,7 @@ static bool enter_mode(struct cst_fs *fs, struct cst_inode *inode, struct fs_fil
 static void reply_opened(struct cst_fs *fs, struct cst_fs_call *call, struct cst_inode *inode, struct fs_file *file,
 			 enum mode mode)
 {
-	uint64_t node = inode->id->node;
+	uint64_t node = inode->node;
 	/* One inode is one version, so what the kernel has of it is right whatever kernel_cache and auto_cache say. */
 	static const unsigned flags[] = {[MODE_CACHED] = CST_FS_KEEP_CACHE,
 					 [MODE_DIRECT] = CST_FS_DIRECT_IO,
@@ -313,11 +315,13 @@ static void cache_came(void *arg, struct cst_cache_object *cached)
 static void ask_cache(struct cst_fs *fs, struct cst_inode *inode, struct fs_file *file)
 {
 	CST_AUTO_BUF key = CST_BUF_INIT;
+	CST_AUTO_ENTRY version = CST_ENTRY_INIT;
 	struct question *q = CST_NEW(struct question);
 	*q = (struct question){fs, cst_inode_ref(fs->table, inode), file};
 	fs_key(fs, inode, &key);
+	cst_inode_entry(fs->table, inode, &version);
 	fs_live_begin(fs);
-	cst_cache_open(fs->config.cache, cst_buf_slice(&key), cst_inode_etag(inode), inode->id->size, cache_came, q);
+	cst_cache_open(fs->config.cache, cst_buf_slice(&key), version.etag, version.size, cache_came, q);
 }
 
 static void open_with_cache(struct cst_fs *fs, struct cst_fs_call *call, struct cst_inode *inode)
@@ -348,11 +352,13 @@ static void open_with_cache(struct cst_fs *fs, struct cst_fs_call *call, struct 
 
 static void open_checked(struct cst_fs *fs, struct cst_fs_call *call, struct cst_inode *inode, int rc)
 {
+	CST_AUTO_ENTRY version = CST_ENTRY_INIT;
+	cst_inode_entry(fs->table, inode, &version);
 	if (rc == -ESTALE)
 		refuse(fs, call);
 	else if (rc < 0)
 		fs->host->error(call, rc);
-	else if (fs->config.cache && inode->id->size > 0 && inode->id->etag_len > 0)
+	else if (fs->config.cache && version.size > 0 && version.etag[0])
 		open_with_cache(fs, call, inode);
 	else
 		reply_opened(fs, call, inode, NULL, fs->config.direct_io ? MODE_DIRECT : MODE_CACHED);
@@ -365,7 +371,7 @@ void cst_fs_open(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node, uin
 	int rc = 0;
 	if (!inode)
 		rc = -ESTALE;
-	else if (inode->id->kind != CST_KIND_FILE)
+	else if (inode->kind != CST_KIND_FILE)
 		rc = cst_inode_is_dir(inode) ? -EISDIR : -ELOOP;
 	if (rc < 0) {
 		fs->host->error(call, rc);
@@ -376,7 +382,8 @@ void cst_fs_open(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node, uin
 		if (fs->ahead)
 			fs_ahead_open(fs->ahead, inode);
 		cst_inode_lock(fs->table, inode);
-		bool doubtful = inode->data && cst_fetch_object_is_stale(inode->data);
+		struct cst_fetch_object *data = cst_inode_peek(inode)->data;
+		bool doubtful = data && cst_fetch_object_is_stale(data);
 		cst_inode_unlock(fs->table, inode);
 		fs_check_version(fs, call, inode, doubtful || fs->config.list_ttl <= 0, open_checked);
 	}

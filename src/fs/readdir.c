@@ -179,7 +179,7 @@ static bool add_entry(void *arg, size_t i, const struct cst_name_view *view, str
 		fs_fill_entry(fs, child, &entry);
 	}
 	struct cst_fs_dirent out = {
-		.ino = child ? child->id->ino : cst_inode_list_ino(fs->table, dir, view->name),
+		.ino = child ? child->ino : cst_inode_list_ino(fs->table, dir, view->name),
 		.next = offset_after(i, view->name),
 		.type = child ? IFTODT(entry.attr.st.st_mode) : type_of(fs, view, attr),
 		.name = view->name,
@@ -324,7 +324,12 @@ static void run(struct dir_call *d)
 		return;
 	if (rc == -ENOENT || d->any || d->full)
 		rc = 0;
-	finish(d, rc < 0 ? fs_errno(fs, rc, "can't list", cst_dir_prefix(d->handle->dir), &err) : 0);
+	if (rc < 0) {
+		CST_AUTO_BUF prefix = CST_BUF_INIT;
+		cst_dir_add_prefix(d->handle->dir, &prefix);
+		rc = fs_errno(fs, rc, "can't list", cst_buf_slice(&prefix), &err);
+	}
+	finish(d, rc);
 }
 
 static void page_came(struct cst_listing_wait *wait)
@@ -370,11 +375,14 @@ void cst_fs_readdir(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node, 
 	pthread_mutex_init(&d->lock, NULL);
 	find_place(d);
 	fs_wait_arm(&d->w, fs, call, dir_call_leave, dir_call_free);
-	const struct cst_inode *up = inode->parent ? inode->parent : inode;
 	if (offset == 0)
-		add_dot(d, CST_SLICE("."), inode->id->ino, 1);
-	if (d->offset == 1 && !d->full)
-		add_dot(d, CST_SLICE(".."), up->id->ino, 2);
+		add_dot(d, CST_SLICE("."), inode->ino, 1);
+	if (d->offset == 1 && !d->full) {
+		char name[CST_INODE_NAME_MAX + 1];
+		struct cst_inode *up = cst_inode_place(fs->table, inode, name);
+		add_dot(d, CST_SLICE(".."), up ? up->ino : inode->ino, 2);
+		cst_inode_unref(fs->table, up);
+	}
 	/* "." alone is an answer too, but programs that look for the first name would come back at once. */
 	if (d->full)
 		finish(d, 0);
@@ -391,9 +399,10 @@ static unsigned kernel_flags(struct cst_fs *fs, struct cst_inode *inode)
 	if (fs->config.kernel_list_ttl <= 0)
 		return 0;
 	cst_inode_lock(fs->table, inode);
-	bool keep = inode->kernel_listed > 0 && now - inode->kernel_listed < fs->config.kernel_list_ttl;
+	struct cst_inode_more *more = cst_inode_more(inode);
+	bool keep = more->kernel_listed > 0 && now - more->kernel_listed < fs->config.kernel_list_ttl;
 	if (!keep)
-		inode->kernel_listed = now;
+		more->kernel_listed = now;
 	cst_inode_unlock(fs->table, inode);
 	return CST_FS_CACHE_DIR | (keep ? CST_FS_KEEP_CACHE : 0);
 }

@@ -108,13 +108,8 @@ static void add_item(struct refresh *r, struct cst_inode *inode)
 static void collect_dir(void *arg, struct cst_inode *inode)
 {
 	struct refresh *r = arg;
-	const struct cst_inode *up = inode;
-	if (!cst_inode_is_dir(inode) || inode->stale || (!inode->dir && inode != r->base))
+	if (!cst_inode_is_dir(inode) || inode->stale || !cst_inode_peek(inode)->dir)
 		return; /* one without a cst_dir was never asked about anything in it */
-	while (up && up != r->base)
-		up = up->parent;
-	if (!up)
-		return;
 	inode->refs++;
 	add_item(r, inode);
 }
@@ -143,10 +138,12 @@ static void item_news(void *arg, enum cst_news news, struct cst_slice name)
 	}
 }
 
-static bool is_touched(const struct cst_inode *inode, const struct cst_entry *entry)
+static bool is_touched(struct cst_fs *fs, const struct cst_inode *inode, const struct cst_entry *entry)
 {
-	return entry->kind != CST_KIND_DIR && entry->mtime &&
-	       entry->mtime != __atomic_load_n(&inode->mtime, __ATOMIC_RELAXED);
+	cst_inode_lock(fs->table, inode);
+	bool same = entry->mtime == inode->mtime;
+	cst_inode_unlock(fs->table, inode);
+	return entry->kind != CST_KIND_DIR && entry->mtime && !same;
 }
 
 /* The next use finds out: from the new listing where that tells all, else from the store. */
@@ -154,9 +151,10 @@ static void doubt(struct cst_fs *fs, struct cst_inode *inode)
 {
 	cst_inode_lock(fs->table, inode);
 	inode->checked = 0;
-	inode->link_at = 0;
+	if (inode->more)
+		inode->more->link_at = 0;
 	cst_inode_unlock(fs->table, inode);
-	drop_attributes(fs, inode->id->node);
+	drop_attributes(fs, inode->node);
 }
 
 /* A changed object's inode becomes stale when the name is looked up, which is when the new version needs its own: there may be more of them than
@@ -170,25 +168,25 @@ static void apply_entry(void *arg, const char *name, const struct cst_entry *ent
 	if (!inode) {
 		/* The kernel may remember that there is no such name. */
 		if (fs->config.negative_ttl > 0)
-			note_name(r, item->inode->id->node, cst_slice_of(name));
+			note_name(r, item->inode->node, cst_slice_of(name));
 		return;
 	}
-	bool same = cst_inode_is_version(inode, entry), touched = is_touched(inode, entry);
+	bool same = cst_inode_is_version(fs->table, inode, entry), touched = is_touched(fs, inode, entry);
 	/* What a listing says of a symlink object is not what it points to; a directory's marker, and whether an object is a link of ossfs 1.0,
 	 * only a HEAD tells. */
 	bool untold = !known && (entry->type == CST_OBJECT_SYMLINK || entry->kind == CST_KIND_DIR ||
-				 inode->id->kind == CST_KIND_SYMLINK);
+				 inode->kind == CST_KIND_SYMLINK);
 	if (same && !untold)
 		cst_inode_unref(fs->table, fs_enter(fs, item->inode, name, entry, 0));
 	if (!same || untold || (touched && !known))
 		doubt(fs, inode);
 	else if (touched)
-		drop_attributes(fs, inode->id->node);
+		drop_attributes(fs, inode->node);
 	if (!same || untold || touched)
 		pace(r);
 	if (!untold && (!same || touched)) {
 		r->result->changed += !cst_relist_covered(item->relist, cst_slice_of(name));
-		note_name(r, item->inode->id->node, cst_slice_of(name));
+		note_name(r, item->inode->node, cst_slice_of(name));
 	}
 	cst_inode_unref(fs->table, inode);
 }
@@ -201,7 +199,7 @@ static void apply_gone(struct item *item)
 		cst_slice_cut(&rest, '\0');
 		fs_gone(item->r->fs, item->inode, name, item->started);
 		pace(item->r);
-		note_name(item->r, item->inode->id->node, cst_slice_of(name));
+		note_name(item->r, item->inode->node, cst_slice_of(name));
 	}
 	cst_buf_fini(&item->gone);
 }
@@ -210,10 +208,11 @@ static void apply_gone(struct item *item)
 static void drop_entries(struct cst_fs *fs, struct cst_inode *dir)
 {
 	cst_inode_lock(fs->table, dir);
-	dir->kernel_listed = 0;
+	if (dir->more)
+		dir->more->kernel_listed = 0;
 	cst_inode_unlock(fs->table, dir);
 	if (fs->host->invalidate_node)
-		fs->host->invalidate_node(fs->host->host, dir->id->node, 0, 0);
+		fs->host->invalidate_node(fs->host->host, dir->node, 0, 0);
 }
 
 static void item_end(struct item *item)
@@ -347,7 +346,7 @@ static void list_all(struct refresh *r)
 
 static int by_node(const void *a, const void *b)
 {
-	uint64_t x = ((const struct item *)a)->inode->id->node, y = ((const struct item *)b)->inode->id->node;
+	uint64_t x = ((const struct item *)a)->inode->node, y = ((const struct item *)b)->inode->node;
 	return x < y ? -1 : x > y;
 }
 
@@ -356,25 +355,25 @@ static const struct item *item_of(const struct refresh *r, uint64_t node)
 	size_t low = 0, high = r->count;
 	while (low < high) {
 		size_t middle = low + (high - low) / 2;
-		if (r->items[middle].inode->id->node < node)
+		if (r->items[middle].inode->node < node)
 			low = middle + 1;
 		else
 			high = middle;
 	}
-	return low < r->count && r->items[low].inode->id->node == node ? &r->items[low] : NULL;
+	return low < r->count && r->items[low].inode->node == node ? &r->items[low] : NULL;
 }
 
 static void collect_left(void *arg, struct cst_inode *inode)
 {
 	struct refresh *r = arg;
-	if (!inode->parent || (inode->aside && !inode->stale))
+	if (inode->node == CST_NODE_ROOT || (inode->aside && !inode->stale))
 		return;
-	const struct item *item = item_of(r, inode->id->parent);
+	const struct item *item = item_of(r, cst_inode_parent_locked(inode));
 	if (!item || item->started == 0 || (!inode->stale && inode->checked >= item->started))
 		return;
 	/* Of a stale one the kernel may not have heard. */
 	if (inode->stale) {
-		note_name(r, inode->id->parent, (struct cst_slice){inode->id->text, inode->id->name_len});
+		note_name(r, cst_inode_parent_locked(inode), cst_inode_name_locked(inode));
 		return;
 	}
 	inode->refs++;
@@ -388,19 +387,21 @@ static void drop_left(struct refresh *r)
 	cst_inode_each(table, collect_left, r);
 	for (size_t i = 0; i < r->left_count; i++) {
 		struct cst_inode *inode = r->left[i];
-		const char *name = cst_inode_name(inode);
+		char name[CST_INODE_NAME_MAX + 1];
+		struct cst_inode *parent = cst_inode_place(table, inode, name);
 		struct cst_entry listed;
-		int rc = cst_dir_peek(fs_dir_of(r->fs, inode->parent), name, &listed);
+		int rc = cst_dir_peek(fs_dir_of(r->fs, parent), name, &listed);
 		cst_inode_lock(table, inode);
 		bool doubted = inode->checked == 0;
 		cst_inode_unlock(table, inode);
-		const struct item *dir = item_of(r, inode->id->parent);
+		const struct item *dir = item_of(r, parent->node);
 		if (dir && (rc == -ENOENT || (rc == -EAGAIN && !doubted))) {
-			fs_gone(r->fs, inode->parent, name, dir->started);
+			fs_gone(r->fs, parent, name, dir->started);
 			pace(r);
 			r->result->gone++;
-			note_name(r, inode->id->parent, cst_slice_of(name));
+			note_name(r, parent->node, cst_slice_of(name));
 		}
+		cst_inode_unref(table, parent);
 		cst_inode_unref(table, inode);
 	}
 	free(r->left);
@@ -467,18 +468,19 @@ static bool differs(const struct cst_entry *a, const struct cst_entry *b)
 }
 
 /* Is it another object, or only its Last-Modified another? */
-static bool enter_version(struct cst_fs *fs, struct cst_inode *parent, struct cst_inode *inode,
+static bool enter_version(struct cst_fs *fs, struct cst_inode *parent, const char *name, struct cst_inode *inode,
 			  const struct cst_entry *entry)
 {
-	bool touched = is_touched(inode, entry);
-	struct cst_inode *now = fs_enter(fs, parent, cst_inode_name(inode), entry, 0);
+	bool touched = is_touched(fs, inode, entry);
+	struct cst_inode *now = fs_enter(fs, parent, name, entry, 0);
 	bool same = now == inode;
 	cst_inode_unref(fs->table, now);
 	if (same && touched) {
 		cst_inode_lock(fs->table, inode);
-		inode->link_at = 0;
+		if (inode->more)
+			inode->more->link_at = 0;
 		cst_inode_unlock(fs->table, inode);
-		drop_attributes(fs, inode->id->node);
+		drop_attributes(fs, inode->node);
 	}
 	return !same || touched;
 }
@@ -490,7 +492,7 @@ static void name_present(struct refresh *r, struct cst_inode *parent, const char
 	struct cst_dir *dir = fs_dir_of(r->fs, parent);
 	struct cst_entry listed;
 	int rc = cst_dir_peek(dir, name, &listed);
-	if (inode && enter_version(r->fs, parent, inode, entry))
+	if (inode && enter_version(r->fs, parent, name, inode, entry))
 		r->result->changed++;
 	else if (!inode && rc == 0 && differs(&listed, entry))
 		r->result->changed++;
@@ -519,12 +521,21 @@ static int name_absent(struct refresh *r, struct cst_inode *parent, const char *
 	return 0;
 }
 
+static void forget_absent(struct cst_fs *fs, struct cst_inode *base)
+{
+	CST_AUTO_BUF prefix = CST_BUF_INIT;
+	if (!base || !fs->absent)
+		return;
+	cst_dir_add_prefix(fs_dir_of(fs, base), &prefix);
+	cst_absent_clear(fs->absent, cst_buf_slice(&prefix));
+}
+
 /* 0: *dir is set when it is a directory of which something is known, with a reference. */
 static int refresh_name(struct refresh *r, struct cst_inode *parent, const char *name, struct cst_inode **dir)
 {
 	struct cst_fs *fs = r->fs;
 	CST_AUTO_ENTRY entry = CST_ENTRY_INIT;
-	cst_absent_clear(fs->absent, cst_dir_prefix(fs_dir_of(fs, parent)));
+	forget_absent(fs, parent);
 	int rc = ask_name(fs, parent, name, &entry, r->err);
 	struct cst_inode *inode = cst_inode_find(fs->table, parent, name);
 	if (rc == 0)
@@ -533,7 +544,7 @@ static int refresh_name(struct refresh *r, struct cst_inode *parent, const char 
 		rc = name_absent(r, parent, name, inode, entry.at);
 	bool same_dir = rc == 0 && entry.kind == CST_KIND_DIR && inode && cst_inode_is_dir(inode);
 	if (rc == 0 && !same_dir) {
-		note_name(r, parent->id->node, cst_slice_of(name));
+		note_name(r, parent->node, cst_slice_of(name));
 		drop_entries(fs, parent);
 		/* Their answers may take long, and the kernel must be able to take the directory's lock. */
 		if (cst_dir_is_asking(fs_dir_of(fs, parent)))
@@ -589,12 +600,6 @@ static struct cst_inode *find_base(struct refresh *r, const char *path)
 	return dir;
 }
 
-static void forget_absent(struct cst_fs *fs, struct cst_inode *base)
-{
-	if (base)
-		cst_absent_clear(fs->absent, cst_dir_prefix(fs_dir_of(fs, base)));
-}
-
 int cst_fs_refresh(struct cst_fs *fs, const char *path, struct cst_fs_refresh_result *result, struct cst_error *err)
 {
 	CST_CHECK(fs, FS_MAGIC);
@@ -607,8 +612,10 @@ int cst_fs_refresh(struct cst_fs *fs, const char *path, struct cst_fs_refresh_re
 	struct cst_inode *base = find_base(&r, path);
 	r.base = base;
 	forget_absent(fs, base);
-	if (base)
-		cst_inode_each(fs->table, collect_dir, &r);
+	if (base) {
+		add_item(&r, cst_inode_ref(fs->table, base));
+		cst_inode_each_below(fs->table, base, collect_dir, &r);
+	}
 	list_all(&r);
 	forget_absent(fs, base); /* what was learnt meanwhile may be older */
 	if (r.count > 0)

@@ -7,6 +7,7 @@
 struct page_op {
 	struct cst_meta_op op;
 	struct cst_listing *listing; /* counted, and so is its directory */
+	struct cst_prefix *prefix;   /* counted: the directory's when it was asked */
 	struct cst_buf token;
 	struct cst_buf after; /* in place of a token: the key to go on after */
 	bool resumed;
@@ -16,12 +17,24 @@ static void page_op_free(struct page_op *page)
 {
 	cst_buf_fini(&page->token);
 	cst_buf_fini(&page->after);
+	cst_prefix_unref(page->prefix);
 	free(page);
+}
+
+static struct cst_prefix *prefix_new(struct cst_slice text)
+{
+	struct cst_prefix *prefix = cst_xmalloc(sizeof(*prefix) + text.len + 1);
+	cst_ref_init(&prefix->ref);
+	prefix->len = text.len;
+	if (text.len > 0)
+		memcpy(prefix->text, text.data, text.len);
+	prefix->text[text.len] = 0;
+	return prefix;
 }
 
 struct cst_dir *cst_dir_new(struct cst_meta *meta, struct cst_slice prefix)
 {
-	struct cst_dir *dir = cst_xcalloc(1, sizeof(*dir) + prefix.len + 1);
+	struct cst_dir *dir = CST_NEW(struct cst_dir);
 	dir->magic = CST_DIR_MAGIC;
 	cst_ref_init(&dir->ref);
 	dir->meta = meta;
@@ -29,9 +42,7 @@ struct cst_dir *cst_dir_new(struct cst_meta *meta, struct cst_slice prefix)
 	TAILQ_INIT(&dir->probes);
 	LIST_INIT(&dir->relists);
 	dir->last_miss = INT64_MIN / 2;
-	dir->prefix_len = prefix.len;
-	if (prefix.len > 0)
-		memcpy(dir->prefix, prefix.data, prefix.len);
+	dir->prefix = prefix_new(prefix);
 	return dir;
 }
 
@@ -84,13 +95,29 @@ void cst_dir_unref(struct cst_dir *dir)
 	pthread_mutex_lock(&dir->meta->lock);
 	pthread_mutex_unlock(&dir->meta->lock);
 	pthread_mutex_destroy(&dir->lock);
+	cst_prefix_unref(dir->prefix);
 	dir->magic = 0;
 	free(dir);
 }
 
 struct cst_slice cst_dir_prefix(const struct cst_dir *dir)
 {
-	return (struct cst_slice){dir->prefix, dir->prefix_len};
+	return cst_prefix_slice(dir->prefix);
+}
+
+void cst_dir_add_prefix(struct cst_dir *dir, struct cst_buf *out)
+{
+	pthread_mutex_lock(&dir->lock);
+	cst_buf_add_slice(out, cst_prefix_slice(dir->prefix));
+	pthread_mutex_unlock(&dir->lock);
+}
+
+bool cst_dir_has_prefix(struct cst_dir *dir, struct cst_slice prefix)
+{
+	pthread_mutex_lock(&dir->lock);
+	bool has = cst_slice_eq(cst_prefix_slice(dir->prefix), prefix);
+	pthread_mutex_unlock(&dir->lock);
+	return has;
 }
 
 void cst_listing_ref_locked(struct cst_listing *listing)
@@ -188,9 +215,10 @@ static void page_entry(void *arg, const struct cst_object_list_entry *entry)
 	struct cst_listing *listing = page->listing;
 	struct cst_slice key = entry->info.key;
 	struct cst_dir *dir = listing->dir;
-	if (key.len < dir->prefix_len) /* not what was asked for */
+	size_t prefix_len = page->prefix->len;
+	if (key.len < prefix_len) /* not what was asked for */
 		return;
-	struct cst_slice suffix = {key.data + dir->prefix_len, key.len - dir->prefix_len};
+	struct cst_slice suffix = {key.data + prefix_len, key.len - prefix_len};
 	pthread_mutex_lock(&dir->lock);
 	/* After "name/" a store may begin with "name/" once more. */
 	if (!page->resumed || listing->names.sealed == 0 ||
@@ -235,6 +263,7 @@ struct page_news {
 	uint64_t skipped, losers;
 	char *skipped_name, *loser_name;
 	size_t skipped_len, loser_len;
+	struct cst_prefix *prefix; /* counted; NULL: there are none */
 };
 
 static void collect_news_locked(const struct cst_listing *listing, size_t first, struct page_news *news)
@@ -244,6 +273,10 @@ static void collect_news_locked(const struct cst_listing *listing, size_t first,
 		news->skipped = listing->names.skipped - dir->skipped;
 	if (listing->names.losers > dir->losers)
 		news->losers = listing->names.losers - dir->losers;
+	if (!news->skipped && !news->losers)
+		return;
+	news->prefix = dir->prefix;
+	cst_ref_get(&news->prefix->ref);
 	dir->skipped += news->skipped;
 	dir->losers += news->losers;
 	for (size_t i = first; i < listing->names.sealed && (news->skipped || news->losers); i++) {
@@ -264,14 +297,17 @@ static void collect_news_locked(const struct cst_listing *listing, size_t first,
 static void tell_news(struct cst_dir *dir, struct page_news *news)
 {
 	const struct cst_meta_config *config = &dir->meta->config;
+	if (!news->prefix)
+		return;
+	struct cst_slice prefix = cst_prefix_slice(news->prefix);
 	if (news->skipped_name && config->skipped)
-		config->skipped(config->arg, cst_dir_prefix(dir),
-				(struct cst_slice){news->skipped_name, news->skipped_len}, news->skipped);
+		config->skipped(config->arg, prefix, (struct cst_slice){news->skipped_name, news->skipped_len},
+				news->skipped);
 	if (news->loser_name && config->shadowed)
-		config->shadowed(config->arg, cst_dir_prefix(dir),
-				 (struct cst_slice){news->loser_name, news->loser_len});
+		config->shadowed(config->arg, prefix, (struct cst_slice){news->loser_name, news->loser_len});
 	free(news->skipped_name);
 	free(news->loser_name);
+	cst_prefix_unref(news->prefix);
 }
 
 /* A listing may be gone on with after an hour, and tokens may have ended by then (400). */
@@ -352,10 +388,9 @@ static void page_done(void *arg, int rc, const struct cst_object_list_page *resu
 static void page_start(struct page_op *page)
 {
 	static const struct cst_object_list_ops ops = {page_entry, page_restart, page_done};
-	struct cst_dir *dir = page->listing->dir;
-	struct cst_meta *meta = dir->meta;
+	struct cst_meta *meta = page->listing->dir->meta;
 	struct cst_object_list list = {
-		.prefix = cst_dir_prefix(dir),
+		.prefix = cst_prefix_slice(page->prefix),
 		.delimiter = "/",
 		.token = cst_buf_slice(&page->token),
 		.start_after = cst_buf_slice(&page->after),
@@ -381,9 +416,11 @@ void cst_listing_kick(struct cst_listing *listing)
 		page = CST_NEW(struct page_op);
 		page->listing = listing;
 		cst_buf_add_slice(&page->token, cst_buf_slice(&listing->token));
+		page->prefix = dir->prefix;
+		cst_ref_get(&page->prefix->ref);
 		page->resumed = listing->resume;
 		if (page->resumed) {
-			cst_buf_add_slice(&page->after, cst_dir_prefix(dir));
+			cst_buf_add_slice(&page->after, cst_prefix_slice(dir->prefix));
 			cst_buf_add_slice(&page->after, cst_names_suffix(&listing->names, listing->names.sealed - 1));
 		}
 		listing->running = true;
@@ -391,7 +428,7 @@ void cst_listing_kick(struct cst_listing *listing)
 		cst_dir_ref(dir);
 	} else if (due) {
 		listing->rc = -ECANCELED;
-		cst_error_set(&listing->err, ECANCELED, "can't list %s", dir->prefix);
+		cst_error_set(&listing->err, ECANCELED, "can't list %s", dir->prefix->text);
 		cst_error_why(&listing->err, "the file system is being unmounted");
 		refused = true;
 	}

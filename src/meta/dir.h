@@ -22,7 +22,10 @@ struct cst_dir;
 struct cst_dir *cst_dir_new(struct cst_meta *meta, struct cst_slice prefix);
 struct cst_dir *cst_dir_ref(struct cst_dir *dir);
 void cst_dir_unref(struct cst_dir *dir);
+void cst_dir_add_prefix(struct cst_dir *dir, struct cst_buf *out);
+/* Borrowed: of a directory that nobody else knows, and so nobody moves. */
 struct cst_slice cst_dir_prefix(const struct cst_dir *dir);
+bool cst_dir_has_prefix(struct cst_dir *dir, struct cst_slice prefix);
 
 /* What the listing says of a name now. 0: *entry is filled; -ENOENT: there is none, as of *at; -EAGAIN: must be asked (entry->kind may
  * then still be set: what is missing is the object's attributes). */

@@ -2,6 +2,7 @@
 #include "meta/entry.h"
 
 #include "base/clock.h"
+#include "base/text.h"
 #include "base/units.h"
 
 #include <sys/stat.h>
@@ -148,4 +149,92 @@ bool cst_entry_attr_matches(const struct cst_entry *entry, const struct cst_obje
 	if (entry->kind == CST_KIND_DIR)
 		return true;
 	return attr->last_modified == entry->mtime && attr->etag_hash == etag_hash(entry->etag);
+}
+
+/* ---- packed ETags ---- */
+
+enum etag_form { ETAG_NONE, ETAG_UPPER, ETAG_LOWER, ETAG_UPPER_PARTS, ETAG_LOWER_PARTS, ETAG_RAW };
+
+static uint8_t *put_number(uint8_t *p, uint64_t v)
+{
+	for (; v >= 128; v >>= 7)
+		*p++ = (uint8_t)(v | 128);
+	*p++ = (uint8_t)v;
+	return p;
+}
+
+static const uint8_t *get_number(const uint8_t *p, uint64_t *v)
+{
+	*v = 0;
+	for (unsigned shift = 0;; shift += 7) {
+		*v |= (uint64_t)(*p & 127) << shift;
+		if (!(*p++ & 128))
+			return p;
+	}
+}
+
+/* 32 hexadecimal digits of one case: the usual etag, an MD5. */
+static bool pack_hex(const char *etag, uint8_t out[16], bool *upper)
+{
+	bool has_upper = false, has_lower = false;
+	for (unsigned i = 0; i < 32; i++) {
+		has_upper |= etag[i] >= 'A' && etag[i] <= 'F';
+		has_lower |= etag[i] >= 'a' && etag[i] <= 'f';
+		if (!etag[i])
+			return false;
+	}
+	*upper = !has_lower;
+	return !(has_upper && has_lower) && cst_text_unhex((struct cst_slice){etag, 32}, out, 16) == 0;
+}
+
+size_t cst_etag_pack(uint8_t out[CST_ETAG_PACKED_MAX], const char *etag, unsigned *form)
+{
+	uint8_t *p = out;
+	size_t len = strlen(etag);
+	uint64_t parts = 0;
+	bool upper = false;
+	bool plain = len == 32;
+	bool multi = len > 33 && len <= 33 + 9 && etag[32] == '-' && etag[33] != '0';
+	for (size_t i = 33; multi && i < len; i++) {
+		multi = etag[i] >= '0' && etag[i] <= '9';
+		parts = parts * 10 + (uint64_t)(etag[i] - '0');
+	}
+	if (len == 0) {
+		*form = ETAG_NONE;
+	} else if ((plain || multi) && pack_hex(etag, p, &upper)) {
+		p += 16;
+		*form = plain ? (upper ? ETAG_UPPER : ETAG_LOWER) : (upper ? ETAG_UPPER_PARTS : ETAG_LOWER_PARTS);
+		if (multi)
+			p = put_number(p, parts);
+	} else {
+		*form = ETAG_RAW;
+		*p++ = (uint8_t)len;
+		memcpy(p, etag, len);
+		p += len;
+	}
+	return (size_t)(p - out);
+}
+
+void cst_etag_unpack(const uint8_t *packed, unsigned form, char out[CST_ETAG_MAX])
+{
+	static const char upper[] = "0123456789ABCDEF", lower[] = "0123456789abcdef";
+	uint64_t parts;
+	out[0] = 0;
+	if (form == ETAG_NONE)
+		return;
+	if (form == ETAG_RAW) {
+		memcpy(out, packed + 1, packed[0]);
+		out[packed[0]] = 0;
+		return;
+	}
+	const char *digits = form == ETAG_UPPER || form == ETAG_UPPER_PARTS ? upper : lower;
+	for (unsigned i = 0; i < 16; i++) {
+		out[2 * i] = digits[packed[i] >> 4];
+		out[2 * i + 1] = digits[packed[i] & 15];
+	}
+	out[32] = 0;
+	if (form == ETAG_UPPER_PARTS || form == ETAG_LOWER_PARTS) {
+		get_number(packed + 16, &parts);
+		snprintf(out + 32, CST_ETAG_MAX - 32, "-%llu", (unsigned long long)parts);
+	}
 }

@@ -35,6 +35,13 @@ struct cst_object_attr *cst_object_attr_none(void);
 struct cst_object_attr *cst_object_attr_ref(struct cst_object_attr *attr); /* NULL is allowed */
 void cst_object_attr_unref(struct cst_object_attr *attr);
 
+/* An ETag in few bytes: an MD5 in hexadecimal, with or without a number of parts, takes 16 and as many as that number; others are kept as they are.
+ * The same text always gives the same bytes and form. */
+#define CST_ETAG_PACKED_MAX (CST_ETAG_MAX + 1)
+/* Returns how many bytes there are; *form, below 16, is to be kept beside them. */
+size_t cst_etag_pack(uint8_t out[CST_ETAG_PACKED_MAX], const char *etag, unsigned *form);
+void cst_etag_unpack(const uint8_t *packed, unsigned form, char out[CST_ETAG_MAX]);
+
 struct cst_entry {
 	enum cst_kind kind;
 	enum cst_object_type type;

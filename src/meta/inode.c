@@ -1,71 +1,9 @@
 /* The inode table: see inode.h for the rules and doc/inode-states.md for the states. */
-#include "meta/inode.h"
+#include "meta/inode_table.h"
 
 #include "base/clock.h"
 
 #include <errno.h>
-#include <pthread.h>
-#include <xxhash.h>
-
-#define SHARDS 64u
-#define FIRST_BUCKETS 64u
-#define RECENT 256u
-
-struct shard {
-	pthread_mutex_t lock;
-	struct cst_inode **buckets;
-	size_t size; /* a power of two */
-	size_t count;
-} __attribute__((aligned(64)));
-
-struct cst_inode_table {
-	struct shard nodes[SHARDS], names[SHARDS];
-	uint64_t next_node;    /* atomic */
-	uint64_t count;	       /* atomic */
-	uint64_t replacements; /* atomic: has any inode an ino that is not the one of first sight? */
-	uint64_t generation;
-	/* The newest replacements, with references: an open that finds a new version, or sets its inode aside, answers ESTALE, and the
-	 * lookup that follows must find the same inode. */
-	pthread_mutex_t recent_lock;
-	struct cst_inode *recent[RECENT];
-	unsigned recent_next;
-	void (*drop)(struct cst_inode *inode);
-};
-
-static uint64_t mix(uint64_t x)
-{
-	x ^= x >> 33;
-	x *= UINT64_C(0xff51afd7ed558ccd);
-	x ^= x >> 33;
-	x *= UINT64_C(0xc4ceb9fe1a85ec53);
-	return x ^ (x >> 33);
-}
-
-static uint64_t name_hash(uint64_t parent, const char *name, size_t len)
-{
-	return XXH3_64bits_withSeed(name, len, parent);
-}
-
-static uint64_t inode_name_hash(const struct cst_inode *inode)
-{
-	return name_hash(inode->id->parent, inode->id->text, inode->id->name_len);
-}
-
-static struct shard *node_shard(struct cst_inode_table *t, uint64_t node)
-{
-	return &t->nodes[mix(node) % SHARDS];
-}
-
-static struct shard *name_shard(struct cst_inode_table *t, uint64_t hash)
-{
-	return &t->names[hash % SHARDS];
-}
-
-/* The low bits choose the shard, the ones above them the bucket. */
-static struct cst_inode **bucket(const struct shard *s, uint64_t hash)
-{
-	return &s->buckets[(hash / SHARDS) & (s->size - 1)];
-}
 
 static void shard_init(struct shard *s)
 {
@@ -83,7 +21,7 @@ static void shard_grow(struct shard *s, bool by_name)
 		struct cst_inode *next;
 		for (struct cst_inode *inode = old.buckets[i]; inode; inode = next) {
 			next = by_name ? inode->next_name : inode->next_node;
-			struct cst_inode **to = bucket(s, by_name ? inode_name_hash(inode) : mix(inode->id->node));
+			struct cst_inode **to = bucket(s, by_name ? inode_name_hash(inode) : mix(inode->node));
 			*(by_name ? &inode->next_name : &inode->next_node) = *to;
 			*to = inode;
 		}
@@ -91,16 +29,16 @@ static void shard_grow(struct shard *s, bool by_name)
 	free(old.buckets);
 }
 
-static void insert_node(struct shard *s, struct cst_inode *inode)
+void cst_inode_insert_node_(struct shard *s, struct cst_inode *inode)
 {
-	struct cst_inode **to = bucket(s, mix(inode->id->node));
+	struct cst_inode **to = bucket(s, mix(inode->node));
 	inode->next_node = *to;
 	*to = inode;
 	if (++s->count > s->size * 2)
 		shard_grow(s, false);
 }
 
-static void insert_name(struct shard *s, struct cst_inode *inode)
+void cst_inode_insert_name_(struct shard *s, struct cst_inode *inode)
 {
 	struct cst_inode **to = bucket(s, inode_name_hash(inode));
 	inode->next_name = *to;
@@ -109,26 +47,9 @@ static void insert_name(struct shard *s, struct cst_inode *inode)
 		shard_grow(s, true);
 }
 
-static struct cst_inode *find_node(const struct shard *s, uint64_t node)
-{
-	struct cst_inode *inode = *bucket(s, mix(node));
-	while (inode && inode->id->node != node)
-		inode = inode->next_node;
-	return inode;
-}
-
-static struct cst_inode *find_name(const struct shard *s, uint64_t hash, uint64_t parent, const char *name, size_t len)
-{
-	struct cst_inode *inode = *bucket(s, hash);
-	while (inode &&
-	       (inode->id->parent != parent || inode->id->name_len != len || memcmp(inode->id->text, name, len) != 0))
-		inode = inode->next_name;
-	return inode;
-}
-
 static void remove_node(struct shard *s, struct cst_inode *inode)
 {
-	struct cst_inode **at = bucket(s, mix(inode->id->node));
+	struct cst_inode **at = bucket(s, mix(inode->node));
 	while (*at != inode)
 		at = &(*at)->next_node;
 	*at = inode->next_node;
@@ -136,7 +57,7 @@ static void remove_node(struct shard *s, struct cst_inode *inode)
 }
 
 /* Harmless when the inode is not in the index (stale). */
-static void remove_name(struct shard *s, struct cst_inode *inode)
+void cst_inode_remove_name_(struct shard *s, struct cst_inode *inode)
 {
 	struct cst_inode **at = bucket(s, inode_name_hash(inode));
 	while (*at && *at != inode)
@@ -149,7 +70,7 @@ static void remove_name(struct shard *s, struct cst_inode *inode)
 
 uint64_t cst_inode_first_ino(const struct cst_inode *parent, struct cst_slice name)
 {
-	uint64_t ino = XXH3_64bits_withSeed(name.data, name.len, parent->id->ino);
+	uint64_t ino = XXH3_64bits_withSeed(name.data, name.len, parent->ino);
 	return ino > CST_NODE_ROOT ? ino : ino + 2; /* 0 and the root's are taken */
 }
 
@@ -158,39 +79,83 @@ static uint64_t renewed_ino(const struct cst_inode *parent, struct cst_slice nam
 	uint64_t version =
 		XXH3_64bits_withSeed(entry->etag, strlen(entry->etag),
 				     entry->size + entry->kind + (entry->etag[0] ? 0 : (uint64_t)entry->mtime << 20));
-	uint64_t ino = XXH3_64bits_withSeed(name.data, name.len, parent->id->ino ^ version);
+	uint64_t ino = XXH3_64bits_withSeed(name.data, name.len, parent->ino ^ version);
 	return ino > CST_NODE_ROOT ? ino : ino + 2;
 }
 
-static struct cst_identity *identity_new(uint64_t node, uint64_t parent, uint64_t ino, struct cst_slice name,
-					 const struct cst_entry *entry)
+/* ---- identities ---- */
+
+static void *heap_alloc(void *arg, size_t size)
 {
+	return cst_slab_alloc(arg, size);
+}
+
+static void heap_commit(void *arg, struct cst_identity *id)
+{
+	(void)arg;
+	(void)id;
+}
+
+static void heap_free(void *arg, struct cst_identity *id, size_t size)
+{
+	cst_slab_free(arg, id, size);
+}
+
+size_t cst_identity_size(const struct cst_identity *id)
+{
+	return offsetof(struct cst_identity, text) + id->name_len + 1u + id->etag_len;
+}
+
+static const uint8_t *packed_etag(const struct cst_identity *id)
+{
+	return (const uint8_t *)id->text + id->name_len + 1;
+}
+
+void cst_identity_free_(struct cst_inode_table *t, struct cst_identity *id)
+{
+	t->memory.free(t->memory.arg, id, cst_identity_size(id));
+}
+
+/* Of `was`: the node and what never changes; the name and the version may be other ones. */
+struct cst_identity *cst_identity_new_(struct cst_inode_table *t, const struct cst_identity *was, struct cst_slice name,
+				       const struct cst_entry *entry)
+{
+	uint8_t packed[CST_ETAG_PACKED_MAX];
 	bool versioned = entry->kind != CST_KIND_DIR;
-	size_t etag_len = versioned ? strlen(entry->etag) : 0;
-	struct cst_identity *id = cst_xcalloc(1, sizeof(*id) + name.len + etag_len + 2);
-	id->node = node;
-	id->parent = parent;
-	id->ino = ino;
+	unsigned form = 0;
+	size_t etag_len = versioned ? cst_etag_pack(packed, entry->etag, &form) : 0;
+	CST_ASSERT(name.len <= CST_INODE_NAME_MAX);
+	struct cst_identity *id =
+		t->memory.alloc(t->memory.arg, offsetof(struct cst_identity, text) + name.len + 1 + etag_len);
+	*id = *was;
 	id->size = versioned ? entry->size : 0;
 	id->kind = (uint8_t)entry->kind;
-	id->type = (uint8_t)entry->type;
-	id->name_len = (uint16_t)name.len;
-	id->etag_len = (uint16_t)etag_len;
+	id->type_form = (uint8_t)((unsigned)entry->type << 4 | form);
+	id->name_len = (uint8_t)name.len;
+	id->etag_len = (uint8_t)etag_len;
 	if (name.len > 0)
 		memcpy(id->text, name.data, name.len);
-	memcpy(id->text + name.len + 1, entry->etag, etag_len);
+	id->text[name.len] = 0;
+	if (etag_len > 0)
+		memcpy(id->text + name.len + 1, packed, etag_len);
 	return id;
 }
 
-static struct cst_inode *inode_new(struct cst_identity *id, const struct cst_entry *entry)
+/* The counts are stored whole: a successor may look at any moment. */
+static void set_lookups_locked(struct cst_inode *inode, uint64_t lookups)
 {
-	struct cst_inode *inode = CST_NEW(struct cst_inode);
-	inode->magic = CST_INODE_MAGIC;
-	inode->id = id;
-	inode->refs = 1;
-	inode->checked = entry->at;
-	inode->mtime = entry->mtime;
-	inode->attr = cst_object_attr_ref(entry->attr);
+	uint32_t to = (uint32_t)cst_min(lookups, (uint64_t)UINT32_MAX);
+	if (inode->id->lookups != UINT32_MAX)
+		__atomic_store_n(&inode->id->lookups, to, __ATOMIC_RELAXED);
+}
+
+/* ---- inodes ---- */
+
+struct cst_inode *cst_inode_new_(struct cst_inode_table *t, struct cst_identity *id)
+{
+	struct cst_inode *inode = cst_slab_alloc(t->slab, sizeof(*inode));
+	*inode = (struct cst_inode){
+		.magic = CST_INODE_MAGIC, .kind = id->kind, .refs = 1, .node = id->node, .ino = id->ino, .id = id};
 	return inode;
 }
 
@@ -201,13 +166,39 @@ static void inode_free(struct cst_inode_table *t, struct cst_inode *inode)
 		t->drop(inode);
 	inode->magic = 0;
 	cst_object_attr_unref(inode->attr);
-	free(inode->link);
-	free(inode->id);
-	free(inode);
+	if (inode->more)
+		free(inode->more->link);
+	free(inode->more);
+	cst_identity_free_(t, inode->id);
+	cst_slab_free(t->slab, inode, sizeof(*inode));
 	__atomic_fetch_sub(&t->count, 1, __ATOMIC_RELAXED);
 }
 
-struct cst_inode_table *cst_inode_table_new(void (*drop)(struct cst_inode *inode))
+void cst_inode_discard_(struct cst_inode_table *t, struct cst_inode *inode)
+{
+	remove_node(node_shard(t, inode->node), inode);
+	inode_free(t, inode);
+}
+
+struct cst_inode_more *cst_inode_more(struct cst_inode *inode)
+{
+	if (!inode->more)
+		inode->more = CST_NEW(struct cst_inode_more);
+	return inode->more;
+}
+
+static void moves_init(pthread_rwlock_t *moves)
+{
+	pthread_rwlockattr_t attr;
+	pthread_rwlockattr_init(&attr);
+	/* A rename isn't held up for ever by those who walk up. */
+	pthread_rwlockattr_setkind_np(&attr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+	pthread_rwlock_init(moves, &attr);
+	pthread_rwlockattr_destroy(&attr);
+}
+
+struct cst_inode_table *cst_inode_table_new(void (*drop)(struct cst_inode *inode),
+					    const struct cst_identity_memory *memory)
 {
 	struct cst_inode_table *t = aligned_alloc(64, sizeof(*t));
 	CST_ASSERT(t != NULL);
@@ -217,16 +208,25 @@ struct cst_inode_table *cst_inode_table_new(void (*drop)(struct cst_inode *inode
 		shard_init(&t->names[i]);
 	}
 	pthread_mutex_init(&t->recent_lock, NULL);
+	moves_init(&t->moves);
+	t->slab = cst_slab_new();
 	t->drop = drop;
-	t->next_node = CST_NODE_ROOT + 1;
-	/* Tells file handles of an earlier mount (NFS export) from ours. */
-	t->generation = (uint64_t)(cst_wall() / CST_NS_PER_S) & UINT32_MAX;
-	struct cst_entry root = {.kind = CST_KIND_DIR};
-	struct cst_inode *inode =
-		inode_new(identity_new(CST_NODE_ROOT, CST_NODE_ROOT, CST_NODE_ROOT, CST_SLICE(""), &root), &root);
-	inode->lookups = 1; /* the kernel never forgets it */
+	t->memory = (struct cst_identity_memory){heap_alloc, heap_commit, heap_free, t->slab, &t->own_next_node,
+						 /* Tells file handles of an earlier mount (NFS export) from ours. */
+						 (uint64_t)(cst_wall() / CST_NS_PER_S) & UINT32_MAX};
+	if (memory)
+		t->memory = *memory;
+	t->next_node = t->memory.next_node;
+	t->generation = t->memory.generation;
+	if (*t->next_node < CST_NODE_ROOT)
+		*t->next_node = CST_NODE_ROOT;
+	struct cst_identity root_id = {.node = CST_NODE_ROOT, .parent = CST_NODE_ROOT, .ino = CST_NODE_ROOT};
+	struct cst_inode *inode = cst_inode_new_(
+		t, cst_identity_new_(t, &root_id, CST_SLICE(""), &(struct cst_entry){.kind = CST_KIND_DIR}));
+	inode->id->lookups = 1; /* the kernel never forgets it */
 	inode->refs = 0;
-	insert_node(node_shard(t, CST_NODE_ROOT), inode);
+	t->memory.commit(t->memory.arg, inode->id);
+	cst_inode_insert_node_(node_shard(t, CST_NODE_ROOT), inode);
 	t->count = 1;
 	return t;
 }
@@ -250,6 +250,8 @@ void cst_inode_table_free(struct cst_inode_table *t)
 		pthread_mutex_destroy(&t->names[i].lock);
 	}
 	pthread_mutex_destroy(&t->recent_lock);
+	pthread_rwlock_destroy(&t->moves);
+	cst_slab_destroy(t->slab);
 	free(t);
 }
 
@@ -265,12 +267,12 @@ uint64_t cst_inode_table_generation(const struct cst_inode_table *t)
 
 void cst_inode_lock(struct cst_inode_table *t, const struct cst_inode *inode)
 {
-	pthread_mutex_lock(&node_shard(t, inode->id->node)->lock);
+	pthread_mutex_lock(&node_shard(t, inode->node)->lock);
 }
 
 void cst_inode_unlock(struct cst_inode_table *t, const struct cst_inode *inode)
 {
-	pthread_mutex_unlock(&node_shard(t, inode->id->node)->lock);
+	pthread_mutex_unlock(&node_shard(t, inode->node)->lock);
 }
 
 struct cst_inode *cst_inode_get(struct cst_inode_table *t, uint64_t node)
@@ -308,10 +310,10 @@ struct cst_inode *cst_inode_ref(struct cst_inode_table *t, struct cst_inode *ino
 struct cst_inode *cst_inode_find(struct cst_inode_table *t, struct cst_inode *parent, const char *name)
 {
 	size_t len = strlen(name);
-	uint64_t hash = name_hash(parent->id->node, name, len);
+	uint64_t hash = name_hash(parent->node, name, len);
 	struct shard *s = name_shard(t, hash);
 	pthread_mutex_lock(&s->lock);
-	struct cst_inode *inode = find_name(s, hash, parent->id->node, name, len);
+	struct cst_inode *inode = find_name(s, hash, parent->node, name, len);
 	if (inode)
 		cst_inode_ref(t, inode);
 	pthread_mutex_unlock(&s->lock);
@@ -319,34 +321,36 @@ struct cst_inode *cst_inode_find(struct cst_inode_table *t, struct cst_inode *pa
 }
 
 /* Takes an inode that nobody counts out of both indexes. It is looked for again because the shards' locks are taken in the
- * other order here: meanwhile it may have been found by name, or freed by another thread. */
+ * other order here: meanwhile it may have been found by name, renamed (then who did that looks whether it is used), or freed by another thread. */
 static struct cst_inode *take_unused(struct cst_inode_table *t, uint64_t node, uint64_t hash)
 {
 	struct shard *names = name_shard(t, hash), *nodes = node_shard(t, node);
 	pthread_mutex_lock(&names->lock);
 	pthread_mutex_lock(&nodes->lock);
 	struct cst_inode *inode = find_node(nodes, node);
-	if (inode && (inode->lookups > 0 || inode->refs > 0))
+	if (inode && (inode->id->lookups > 0 || inode->refs > 0 || inode_name_hash(inode) != hash))
 		inode = NULL;
 	if (inode) {
 		remove_node(nodes, inode);
 		if (!inode->stale)
-			remove_name(names, inode);
+			cst_inode_remove_name_(names, inode);
 	}
 	pthread_mutex_unlock(&nodes->lock);
 	pthread_mutex_unlock(&names->lock);
 	return inode;
 }
 
-/* Drops counts and frees the inode, and then its parents, when nothing is left. Returns the lookups really taken. */
-static void put(struct cst_inode_table *t, struct cst_inode *inode, uint32_t refs)
+/* Drops counts and frees the inode, and then its parents, when nothing is left. */
+static void put(struct cst_inode_table *t, struct cst_inode *inode)
 {
 	while (inode) {
-		uint64_t node = inode->id->node, hash = inode_name_hash(inode);
+		uint64_t node = inode->node, hash = 0;
 		cst_inode_lock(t, inode);
-		CST_ASSERT(inode->refs >= refs);
-		inode->refs -= refs;
-		bool unused = inode->refs == 0 && inode->lookups == 0;
+		CST_ASSERT(inode->refs > 0);
+		inode->refs--;
+		bool unused = inode->refs == 0 && inode->id->lookups == 0;
+		if (unused)
+			hash = inode_name_hash(inode);
 		pthread_mutex_unlock(&node_shard(t, node)->lock);
 		inode = unused ? take_unused(t, node, hash) : NULL;
 		if (!inode)
@@ -354,7 +358,6 @@ static void put(struct cst_inode_table *t, struct cst_inode *inode, uint32_t ref
 		struct cst_inode *parent = inode->parent;
 		inode_free(t, inode);
 		inode = parent;
-		refs = 1;
 	}
 }
 
@@ -363,7 +366,7 @@ void cst_inode_unref(struct cst_inode_table *t, struct cst_inode *inode)
 	if (!inode)
 		return;
 	CST_CHECK(inode, CST_INODE_MAGIC);
-	put(t, inode, 1);
+	put(t, inode);
 }
 
 int cst_inode_forget(struct cst_inode_table *t, uint64_t node, uint64_t count)
@@ -374,59 +377,82 @@ int cst_inode_forget(struct cst_inode_table *t, uint64_t node, uint64_t count)
 	pthread_mutex_lock(&s->lock);
 	struct cst_inode *inode = find_node(s, node);
 	if (inode) {
-		inode->lookups -= cst_min(inode->lookups, count);
+		set_lookups_locked(inode, inode->id->lookups - cst_min((uint64_t)inode->id->lookups, count));
 		inode->refs++;
 	}
 	pthread_mutex_unlock(&s->lock);
 	if (!inode)
 		return -ESTALE;
-	put(t, inode, 1);
+	put(t, inode);
 	return 0;
 }
 
-bool cst_inode_is_version(const struct cst_inode *inode, const struct cst_entry *entry)
+bool cst_inode_is_version_locked(const struct cst_inode *inode, const struct cst_entry *entry)
 {
-	if (inode->id->kind != entry->kind)
+	const struct cst_identity *id = inode->id;
+	uint8_t packed[CST_ETAG_PACKED_MAX];
+	unsigned form;
+	if (inode->kind != entry->kind)
 		return false;
 	if (entry->kind == CST_KIND_DIR)
 		return true;
-	if (inode->id->size != entry->size || strcmp(cst_inode_etag(inode), entry->etag) != 0)
+	if (id->size != entry->size)
 		return false;
-	if (entry->etag[0] || entry->kind != CST_KIND_FILE)
+	size_t len = cst_etag_pack(packed, entry->etag, &form);
+	if (len != id->etag_len || form != (id->type_form & 15u) || memcmp(packed, packed_etag(id), len) != 0)
+		return false;
+	if (len > 0 || entry->kind != CST_KIND_FILE)
 		return true;
 	/* A store without ETags: Last-Modified is all there is. */
-	int64_t mtime = __atomic_load_n(&inode->mtime, __ATOMIC_RELAXED);
-	return !mtime || !entry->mtime || mtime == entry->mtime;
+	return !inode->mtime || !entry->mtime || inode->mtime == entry->mtime;
 }
 
-/* The same version: takes over what is newer or was not known. The inode's lock is held. */
+bool cst_inode_is_version(struct cst_inode_table *t, const struct cst_inode *inode, const struct cst_entry *entry)
+{
+	cst_inode_lock(t, inode);
+	bool is = cst_inode_is_version_locked(inode, entry);
+	cst_inode_unlock(t, inode);
+	return is;
+}
+
+static void set_attr_locked(struct cst_inode *inode, struct cst_object_attr *attr)
+{
+	if (!attr || attr == inode->attr)
+		return;
+	cst_object_attr_unref(inode->attr);
+	inode->attr = cst_object_attr_ref(attr);
+}
+
+/* The same version: takes over what is newer or was not known. */
 static void refresh_locked(struct cst_inode *inode, const struct cst_entry *entry)
 {
 	if (entry->at >= inode->checked) {
 		inode->checked = entry->at;
 		if (entry->mtime != 0)
-			__atomic_store_n(&inode->mtime, entry->mtime, __ATOMIC_RELAXED);
+			inode->mtime = entry->mtime;
 	} else if (inode->attr) {
 		return;
 	}
-	if (entry->attr && entry->attr != inode->attr) {
-		cst_object_attr_unref(inode->attr);
-		inode->attr = cst_object_attr_ref(entry->attr);
-	}
+	set_attr_locked(inode, entry->attr);
 }
 
+/* Under the name's shard's lock. */
 static struct cst_inode *enter_new(struct cst_inode_table *t, struct shard *names, struct cst_inode *parent,
 				   struct cst_slice name, const struct cst_entry *entry, unsigned lookups, uint64_t ino)
 {
-	uint64_t node = __atomic_fetch_add(&t->next_node, 1, __ATOMIC_RELAXED);
-	struct cst_inode *inode = inode_new(identity_new(node, parent->id->node, ino, name, entry), entry);
+	struct cst_identity who = {.parent = parent->node, .ino = ino, .lookups = lookups};
+	who.node = __atomic_add_fetch(t->next_node, 1, __ATOMIC_RELAXED);
+	struct cst_inode *inode = cst_inode_new_(t, cst_identity_new_(t, &who, name, entry));
+	inode->checked = entry->at;
+	inode->mtime = entry->mtime;
+	inode->attr = cst_object_attr_ref(entry->attr);
 	inode->parent = cst_inode_ref(t, parent);
-	inode->lookups = lookups;
-	struct shard *s = node_shard(t, node);
+	t->memory.commit(t->memory.arg, inode->id);
+	struct shard *s = node_shard(t, who.node);
 	pthread_mutex_lock(&s->lock);
-	insert_node(s, inode);
+	cst_inode_insert_node_(s, inode);
 	pthread_mutex_unlock(&s->lock);
-	insert_name(names, inode);
+	cst_inode_insert_name_(names, inode);
 	__atomic_fetch_add(&t->count, 1, __ATOMIC_RELAXED);
 	return inode;
 }
@@ -446,26 +472,26 @@ struct cst_inode *cst_inode_enter(struct cst_inode_table *t, struct cst_inode *p
 				  const struct cst_entry *entry, unsigned lookups, uint64_t *replaced)
 {
 	struct cst_slice text = cst_slice_of(name);
-	uint64_t hash = name_hash(parent->id->node, name, text.len);
+	uint64_t hash = name_hash(parent->node, name, text.len);
 	struct shard *names = name_shard(t, hash);
 	bool replaces = false;
 	*replaced = 0;
 	pthread_mutex_lock(&names->lock);
-	struct cst_inode *inode = find_name(names, hash, parent->id->node, name, text.len);
+	struct cst_inode *inode = find_name(names, hash, parent->node, name, text.len);
 	if (inode) {
-		struct shard *s = node_shard(t, inode->id->node);
+		struct shard *s = node_shard(t, inode->node);
 		pthread_mutex_lock(&s->lock);
-		bool same = cst_inode_is_version(inode, entry);
-		if (same || entry->at < inode->checked) {
+		bool same = !inode->held && cst_inode_is_version_locked(inode, entry);
+		if (same || inode->held || entry->at < inode->checked) {
 			if (same)
 				refresh_locked(inode, entry);
 			inode->refs++;
-			inode->lookups += lookups;
+			set_lookups_locked(inode, (uint64_t)inode->id->lookups + lookups);
 		} else {
 			inode->stale = true;
-			replaces = inode->id->kind == entry->kind;
-			*replaced = inode->lookups > 0 ? inode->id->node : 0;
-			remove_name(names, inode);
+			replaces = inode->kind == entry->kind;
+			*replaced = inode->id->lookups > 0 ? inode->node : 0;
+			cst_inode_remove_name_(names, inode);
 			inode = NULL;
 		}
 		pthread_mutex_unlock(&s->lock);
@@ -484,16 +510,16 @@ struct cst_inode *cst_inode_enter(struct cst_inode_table *t, struct cst_inode *p
 uint64_t cst_inode_remove(struct cst_inode_table *t, struct cst_inode *parent, const char *name, int64_t at)
 {
 	size_t len = strlen(name);
-	uint64_t hash = name_hash(parent->id->node, name, len), node = 0;
+	uint64_t hash = name_hash(parent->node, name, len), node = 0;
 	struct shard *names = name_shard(t, hash);
 	pthread_mutex_lock(&names->lock);
-	struct cst_inode *inode = find_name(names, hash, parent->id->node, name, len);
+	struct cst_inode *inode = find_name(names, hash, parent->node, name, len);
 	if (inode) {
 		cst_inode_lock(t, inode);
-		if (at >= inode->checked) {
+		if (at >= inode->checked && !inode->held) {
 			inode->stale = true;
-			node = inode->lookups > 0 ? inode->id->node : 0;
-			remove_name(names, inode);
+			node = inode->id->lookups > 0 ? inode->node : 0;
+			cst_inode_remove_name_(names, inode);
 		}
 		cst_inode_unlock(t, inode);
 	}
@@ -501,29 +527,97 @@ uint64_t cst_inode_remove(struct cst_inode_table *t, struct cst_inode *parent, c
 	return node;
 }
 
+void cst_inode_entry(struct cst_inode_table *t, const struct cst_inode *inode, struct cst_entry *entry)
+{
+	cst_inode_lock(t, inode);
+	const struct cst_identity *id = inode->id;
+	*entry = (struct cst_entry){.kind = inode->kind,
+				    .type = id->type_form >> 4,
+				    .size = id->size,
+				    .mtime = inode->mtime,
+				    .at = inode->checked};
+	cst_etag_unpack(packed_etag(id), id->type_form & 15, entry->etag);
+	entry->attr = cst_object_attr_ref(inode->attr);
+	cst_inode_unlock(t, inode);
+}
+
+uint64_t cst_inode_size(struct cst_inode_table *t, const struct cst_inode *inode)
+{
+	cst_inode_lock(t, inode);
+	uint64_t size = inode->id->size;
+	cst_inode_unlock(t, inode);
+	return size;
+}
+
+/* ---- where inodes are ---- */
+
+struct cst_inode *cst_inode_place(struct cst_inode_table *t, const struct cst_inode *inode,
+				  char name[CST_INODE_NAME_MAX + 1])
+{
+	pthread_rwlock_rdlock(&t->moves);
+	cst_inode_lock(t, inode);
+	memcpy(name, inode->id->text, inode->id->name_len + 1u);
+	cst_inode_unlock(t, inode);
+	struct cst_inode *parent = inode->parent ? cst_inode_ref(t, inode->parent) : NULL;
+	pthread_rwlock_unlock(&t->moves);
+	return parent;
+}
+
+void cst_inode_path(struct cst_inode_table *t, const struct cst_inode *inode, struct cst_buf *out)
+{
+	size_t len = 0, start = out->len;
+	pthread_rwlock_rdlock(&t->moves);
+	for (const struct cst_inode *i = inode; i->parent; i = i->parent) {
+		cst_inode_lock(t, i);
+		len += i->id->name_len + 1u;
+		cst_inode_unlock(t, i);
+	}
+	cst_buf_room(out, cst_max(len, (size_t)1));
+	char *end = out->data + start + (len > 0 ? len - 1 : 0);
+	*end = 0;
+	for (const struct cst_inode *i = inode; i->parent; i = i->parent) {
+		cst_inode_lock(t, i);
+		end -= i->id->name_len;
+		memcpy(end, i->id->text, i->id->name_len);
+		cst_inode_unlock(t, i);
+		if (i->parent->parent)
+			*--end = '/';
+	}
+	pthread_rwlock_unlock(&t->moves);
+	out->len = start + (len > 0 ? len - 1 : 0);
+}
+
 void cst_inode_set_aside(struct cst_inode_table *t, struct cst_inode *inode)
 {
-	struct cst_slice text = {inode->id->text, inode->id->name_len};
-	uint64_t hash = inode_name_hash(inode);
-	struct shard *names = name_shard(t, hash);
-	struct cst_entry entry;
+	char name[CST_INODE_NAME_MAX + 1];
+	struct cst_entry entry = CST_ENTRY_INIT;
 	struct cst_inode *other = NULL;
-	if (!inode->parent)
-		return;
-	cst_inode_entry(t, inode, &entry);
-	pthread_mutex_lock(&names->lock);
-	if (find_name(names, hash, inode->id->parent, text.data, text.len) == inode) {
-		cst_inode_lock(t, inode);
-		inode->aside = true;
-		int64_t direct_at = inode->direct_at;
-		cst_inode_unlock(t, inode);
-		remove_name(names, inode);
-		other = enter_new(t, names, inode->parent, text, &entry, 0, inode->id->ino);
-		cst_inode_lock(t, other);
-		other->direct_at = direct_at;
-		cst_inode_unlock(t, other);
+	pthread_rwlock_rdlock(&t->moves); /* so that the name stays */
+	cst_inode_lock(t, inode);
+	struct cst_slice text = {name, inode->id->name_len};
+	memcpy(name, inode->id->text, text.len + 1);
+	cst_inode_unlock(t, inode);
+	struct cst_inode *parent = inode->parent;
+	if (parent) {
+		uint64_t hash = name_hash(parent->node, name, text.len);
+		struct shard *names = name_shard(t, hash);
+		pthread_mutex_lock(&names->lock);
+		if (find_name(names, hash, parent->node, name, text.len) == inode) {
+			cst_inode_entry(t, inode, &entry);
+			cst_inode_lock(t, inode);
+			inode->aside = true;
+			int64_t direct_at = cst_inode_peek(inode)->direct_at;
+			cst_inode_unlock(t, inode);
+			cst_inode_remove_name_(names, inode);
+			other = enter_new(t, names, parent, text, &entry, 0, inode->ino);
+			cst_inode_lock(t, other);
+			if (direct_at)
+				cst_inode_more(other)->direct_at = direct_at;
+			cst_inode_unlock(t, other);
+		}
+		pthread_mutex_unlock(&names->lock);
 	}
-	pthread_mutex_unlock(&names->lock);
+	pthread_rwlock_unlock(&t->moves);
 	cst_entry_fini(&entry);
 	if (!other)
 		return;
@@ -531,66 +625,16 @@ void cst_inode_set_aside(struct cst_inode_table *t, struct cst_inode *inode)
 	cst_inode_unref(t, other);
 }
 
-void cst_inode_entry(struct cst_inode_table *t, struct cst_inode *inode, struct cst_entry *entry)
-{
-	const struct cst_identity *id = inode->id;
-	*entry = (struct cst_entry){.kind = id->kind, .type = id->type, .size = id->size};
-	memcpy(entry->etag, cst_inode_etag(inode), id->etag_len + 1u);
-	cst_inode_lock(t, inode);
-	entry->mtime = inode->mtime;
-	entry->at = inode->checked;
-	entry->attr = cst_object_attr_ref(inode->attr);
-	cst_inode_unlock(t, inode);
-}
-
-void cst_inode_path(const struct cst_inode *inode, struct cst_buf *out)
-{
-	size_t len = 0, start = out->len;
-	for (const struct cst_inode *i = inode; i->parent; i = i->parent)
-		len += i->id->name_len + 1u;
-	if (len == 0) {
-		cst_buf_room(out, 1)[0] = 0;
-		return;
-	}
-	cst_buf_room(out, len);
-	char *end = out->data + start + len - 1;
-	*end = 0;
-	for (const struct cst_inode *i = inode; i->parent; i = i->parent) {
-		end -= i->id->name_len;
-		memcpy(end, i->id->text, i->id->name_len);
-		if (i->parent->parent)
-			*--end = '/';
-	}
-	out->len = start + len - 1;
-}
-
 uint64_t cst_inode_list_ino(struct cst_inode_table *t, const struct cst_inode *parent, struct cst_slice name)
 {
 	uint64_t ino = 0;
 	if (__atomic_load_n(&t->replacements, __ATOMIC_RELAXED) > 0) {
-		uint64_t hash = name_hash(parent->id->node, name.data, name.len);
+		uint64_t hash = name_hash(parent->node, name.data, name.len);
 		struct shard *s = name_shard(t, hash);
 		pthread_mutex_lock(&s->lock);
-		const struct cst_inode *inode = find_name(s, hash, parent->id->node, name.data, name.len);
-		ino = inode ? inode->id->ino : 0;
+		const struct cst_inode *inode = find_name(s, hash, parent->node, name.data, name.len);
+		ino = inode ? inode->ino : 0;
 		pthread_mutex_unlock(&s->lock);
 	}
 	return ino ? ino : cst_inode_first_ino(parent, name);
-}
-
-void cst_inode_publish(struct cst_inode_table *t, struct cst_inode *inode, const struct cst_entry *entry)
-{
-	(void)t;
-	(void)inode;
-	(void)entry;
-}
-
-int64_t cst_inode_rename(struct cst_inode_table *t, struct cst_inode *inode, struct cst_inode *new_parent,
-			 const char *new_name)
-{
-	(void)t;
-	(void)inode;
-	(void)new_parent;
-	(void)new_name;
-	return -ENOTSUP;
 }

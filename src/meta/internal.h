@@ -89,6 +89,22 @@ struct cst_dir_probe {
 	char text[];
 };
 
+/* Where a directory is; requests under way know by it whether it has been moved since they began. */
+struct cst_prefix {
+	struct cst_ref ref;
+	size_t len;
+	char text[];
+};
+static inline struct cst_slice cst_prefix_slice(const struct cst_prefix *prefix)
+{
+	return (struct cst_slice){prefix->text, prefix->len};
+}
+static inline void cst_prefix_unref(struct cst_prefix *prefix)
+{
+	if (prefix && cst_ref_put(&prefix->ref))
+		free(prefix);
+}
+
 struct cst_dir {
 	unsigned magic;
 	struct cst_ref ref;
@@ -99,10 +115,9 @@ struct cst_dir {
 	LIST_HEAD(, cst_relist) relists; /* under way */
 	int64_t last_miss;
 	unsigned misses;
-	uint64_t listings;	  /* begun so far */
-	uint64_t skipped, losers; /* told already */
-	size_t prefix_len;
-	char prefix[];
+	uint64_t listings;	   /* begun so far */
+	uint64_t skipped, losers;  /* told already */
+	struct cst_prefix *prefix; /* counted, replaced as a whole by a move; the lock */
 };
 #define CST_DIR_MAGIC 0xd1200001u
 

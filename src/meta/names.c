@@ -2,14 +2,10 @@
  * never cross a chunk; the index holds chunk number * CHUNK + place. */
 #include "meta/names.h"
 
-#include "base/text.h"
-
 #define CHUNK (1u << 18)
 #define FOLDER "_$folder$"
 #define NAME_MAX_LEN 255u
-#define RECORD_MAX(suffix_len) (4 + (suffix_len) + 10 + 10 + CST_ETAG_MAX + 1)
-
-enum etag_form { ETAG_NONE, ETAG_UPPER, ETAG_LOWER, ETAG_UPPER_PARTS, ETAG_LOWER_PARTS, ETAG_RAW };
+#define RECORD_MAX(suffix_len) (4 + (suffix_len) + 10 + 10 + CST_ETAG_PACKED_MAX)
 
 struct record {
 	uint8_t *flags;
@@ -44,71 +40,6 @@ static const uint8_t *get_varint(const uint8_t *p, uint64_t *v)
 	}
 }
 
-/* 32 hexadecimal digits of one case: the usual etag, an MD5. */
-static bool pack_hex(const char *etag, uint8_t out[16], bool *upper)
-{
-	bool has_upper = false, has_lower = false;
-	for (unsigned i = 0; i < 32; i++) {
-		has_upper |= etag[i] >= 'A' && etag[i] <= 'F';
-		has_lower |= etag[i] >= 'a' && etag[i] <= 'f';
-		if (!etag[i])
-			return false;
-	}
-	*upper = !has_lower;
-	return !(has_upper && has_lower) && cst_text_unhex((struct cst_slice){etag, 32}, out, 16) == 0;
-}
-
-static uint8_t *put_etag(uint8_t *p, const char *etag, enum etag_form *form)
-{
-	size_t len = strlen(etag);
-	uint64_t parts = 0;
-	bool upper = false;
-	bool plain = len == 32;
-	bool multi = len > 33 && len <= 33 + 9 && etag[32] == '-' && etag[33] != '0';
-	for (size_t i = 33; multi && i < len; i++) {
-		multi = etag[i] >= '0' && etag[i] <= '9';
-		parts = parts * 10 + (uint64_t)(etag[i] - '0');
-	}
-	if (len == 0) {
-		*form = ETAG_NONE;
-	} else if ((plain || multi) && pack_hex(etag, p, &upper)) {
-		p += 16;
-		*form = plain ? (upper ? ETAG_UPPER : ETAG_LOWER) : (upper ? ETAG_UPPER_PARTS : ETAG_LOWER_PARTS);
-		if (multi)
-			p = put_varint(p, parts);
-	} else {
-		*form = ETAG_RAW;
-		*p++ = (uint8_t)len;
-		memcpy(p, etag, len);
-		p += len;
-	}
-	return p;
-}
-
-static void get_etag(const uint8_t *p, enum etag_form form, char out[CST_ETAG_MAX])
-{
-	static const char upper[] = "0123456789ABCDEF", lower[] = "0123456789abcdef";
-	uint64_t parts;
-	out[0] = 0;
-	if (form == ETAG_NONE)
-		return;
-	if (form == ETAG_RAW) {
-		memcpy(out, p + 1, p[0]);
-		out[p[0]] = 0;
-		return;
-	}
-	const char *digits = form == ETAG_UPPER || form == ETAG_UPPER_PARTS ? upper : lower;
-	for (unsigned i = 0; i < 16; i++) {
-		out[2 * i] = digits[p[i] >> 4];
-		out[2 * i + 1] = digits[p[i] & 15];
-	}
-	out[32] = 0;
-	if (form == ETAG_UPPER_PARTS || form == ETAG_LOWER_PARTS) {
-		get_varint(p + 16, &parts);
-		snprintf(out + 32, CST_ETAG_MAX - 32, "-%llu", (unsigned long long)parts);
-	}
-}
-
 static uint8_t *room(struct cst_names *n, size_t size)
 {
 	if (n->chunk_count == 0 || n->used + size > CHUNK) {
@@ -139,14 +70,14 @@ void cst_names_add(struct cst_names *n, struct cst_slice suffix, bool is_prefix,
 	if (suffix.len > UINT16_MAX || n->chunk_count >= UINT32_MAX / CHUNK)
 		return;
 	uint8_t *start = room(n, RECORD_MAX(suffix.len)), *p = start + 4;
-	enum etag_form form = ETAG_NONE;
+	unsigned form = 0;
 	if (suffix.len > 0)
 		memcpy(p, suffix.data, suffix.len);
 	p += suffix.len;
 	if (!is_prefix) {
 		p = put_varint(p, info->size);
 		p = put_varint(p, (uint64_t)cst_max(info->mtime, 0));
-		p = put_etag(p, info->etag, &form);
+		p += cst_etag_pack(p, info->etag, &form);
 	}
 	start[0] = is_prefix ? CST_NAME_PREFIX : 0;
 	start[1] = (uint8_t)((is_prefix ? 0u : (unsigned)info->type) << 4 | form);
@@ -310,7 +241,7 @@ void cst_names_get(const struct cst_names *n, size_t i, struct cst_name_view *vi
 	const uint8_t *p = get_varint(r.rest, &view->size);
 	p = get_varint(p, &mtime);
 	view->mtime = (int64_t)mtime;
-	get_etag(p, r.type_form & 15, view->etag);
+	cst_etag_unpack(p, r.type_form & 15, view->etag);
 }
 
 /* Has the listing passed every key that decides about this name? The last of them is name_$folder$. */

@@ -228,7 +228,7 @@ static void folder_head_done(void *arg, int rc, const struct cst_object_info *in
 static void start_head(struct cst_dir_probe *p, struct cst_slice tail, bool light, cst_object_head_fn fn)
 {
 	CST_AUTO_BUF key = CST_BUF_INIT;
-	cst_buf_add_slice(&key, cst_dir_prefix(p->dir));
+	cst_dir_add_prefix(p->dir, &key);
 	cst_buf_add_slice(&key, p->name);
 	cst_buf_add_slice(&key, tail);
 	cst_meta_head(p->dir->meta, cst_buf_slice(&key), light, fn, p);
@@ -289,7 +289,7 @@ static void start_below(struct cst_dir_probe *p)
 {
 	if (!p->below) {
 		CST_AUTO_BUF prefix = CST_BUF_INIT;
-		cst_buf_add_slice(&prefix, cst_dir_prefix(p->dir));
+		cst_dir_add_prefix(p->dir, &prefix);
 		cst_buf_add_slice(&prefix, p->name);
 		cst_buf_add_char(&prefix, '/');
 		p->below = cst_dir_new(p->dir->meta, cst_buf_slice(&prefix));
