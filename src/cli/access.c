@@ -167,6 +167,7 @@ static int make_bucket(struct cst_link *link, const struct cst_access *a, const 
 		.deadline = o->deadline,
 		.max_attempts = o->given.retries ? (unsigned)o->retries + 1 : 0,
 		.bandwidth = o->origin_bandwidth,
+		.upload_bandwidth = o->upload_bandwidth,
 		.requests = (double)o->origin_requests,
 		.hedge = o->hedge,
 	};

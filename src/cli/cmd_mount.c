@@ -12,7 +12,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
-static const char read_only_note[] = "write modes are not in this version, mounted read-only";
+static const char read_only_note[] =
+	"write=full is not in this version, mounted read-only; write=append lets files be written from front to end";
 
 /* ---- where the log goes ---- */
 
@@ -104,8 +105,9 @@ static int mount_plan(struct cst_mount_plan *plan)
 	struct cst_error err = CST_ERROR_INIT;
 	struct cst_daemon daemon = {-1};
 	CST_AUTO_FREE char *log = log_path(plan);
-	CST_AUTO_FREE char *ready_text = cst_xasprintf("%s is mounted on %s, read-only; log: %s", plan->access.source,
-						       plan->mountpoint, log ? log : "standard error");
+	CST_AUTO_FREE char *ready_text =
+		cst_xasprintf("%s is mounted on %s, %s; log: %s", plan->access.source, plan->mountpoint,
+			      cst_mount_plan_mode(plan), log ? log : "standard error");
 	/* The log is opened here so that a path that can't be is this command's error. */
 	if (open_log(plan, log, &err) != 0)
 		return cst_cli_fail(&err, err.code == EINVAL ? CST_EXIT_USAGE : CST_EXIT_FAILED);

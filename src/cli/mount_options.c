@@ -111,26 +111,113 @@ static int resolve_arguments(struct cst_mount_plan *plan, const char **source, s
 
 /* ---- what the options mean together ---- */
 
+enum { WRITE_NONE, WRITE_APPEND, WRITE_FULL }; /* the words of write= */
+
+static int refuse_full(const struct cst_mount_plan *plan, bool explicit_mode, struct cst_error *err)
+{
+	cst_error_set(err, EINVAL, "can't mount %s for writing", plan->access.source);
+	cst_error_why(err, "%swrite=full, which writes anywhere in a file, is not in this version",
+		      explicit_mode ? "" : "rw means write=full: ");
+	cst_error_hint(err, "write=append lets files be written from front to end; leave %s out to mount it read-only",
+		       explicit_mode ? "write=" : "rw");
+	return -EINVAL;
+}
+
+/* The mode is being built: whoever builds it turns it on. */
+static bool append_is_there(void)
+{
+	return getenv("CISTERN_TRY_APPEND") != NULL;
+}
+
+static int refuse_append(const struct cst_mount_plan *plan, struct cst_error *err)
+{
+	cst_error_set(err, EINVAL, "can't mount %s for writing", plan->access.source);
+	cst_error_why(err, "write modes are not in this version");
+	cst_error_hint(err, "leave write= out to mount it read-only");
+	return -EINVAL;
+}
+
+/* Which mode the words mean together: write= goes before all others; else rw and the name ossfs mean full, ossfs2 means append, ro neither. */
+static int resolve_mode(struct cst_mount_plan *plan, struct cst_error *err)
+{
+	struct cst_mount_options *o = &plan->o;
+	bool ro = by_user(o->given.ro) && o->ro, rw = by_user(o->given.ro) && !o->ro;
+	if (by_user(o->given.write)) {
+		if (o->write == WRITE_FULL)
+			return refuse_full(plan, true, err);
+		if (o->write == WRITE_APPEND && !append_is_there())
+			return refuse_append(plan, err);
+		plan->write = o->write == WRITE_APPEND ? CST_FS_WRITE_APPEND : CST_FS_WRITE_NONE;
+		if (ro && plan->write != CST_FS_WRITE_NONE)
+			cst_option_list_add(&plan->set.warnings,
+					    cst_xstrdup("ro and write=append were both given; write=append is used"));
+		return 0;
+	}
+	if (ro)
+		return 0;
+	if (plan->persona == CST_PERSONA_OSSFS2 && append_is_there())
+		plan->write = CST_FS_WRITE_APPEND;
+	else if (plan->persona == CST_PERSONA_CISTERN && rw)
+		return refuse_full(plan, false, err);
+	else
+		/* A program that writes here and there in a file would lose its work half-way: better none than half. */
+		plan->asked_to_write = rw || plan->persona == CST_PERSONA_OSSFS || plan->persona == CST_PERSONA_OSSFS2;
+	return 0;
+}
+
+static int check_part_size(const struct cst_mount_options *o, struct cst_error *err)
+{
+	if (o->upload_part_size <= o->upload_memory / 2)
+		return 0;
+	cst_error_set(err, EINVAL, "upload_part_size is more than half of upload_memory");
+	cst_error_why(err, "two parts have to fit, so that one is sent while the next one fills");
+	cst_error_hint(err, "make upload_memory larger, or parts smaller");
+	return -EINVAL;
+}
+
+char *cst_mount_keep_dir_default(void)
+{
+	const char *data = getenv("XDG_DATA_HOME");
+	const char *home = getenv("HOME");
+	if (geteuid() == 0)
+		return cst_xstrdup("/var/lib/cistern/kept");
+	if (data && data[0] == '/')
+		return cst_xasprintf("%s/cistern/kept", data);
+	if (home && home[0] == '/')
+		return cst_xasprintf("%s/.local/share/cistern/kept", home);
+	return cst_xasprintf("/var/tmp/cistern-%u/kept", (unsigned)geteuid());
+}
+
 static int resolve_write(struct cst_mount_plan *plan, struct cst_error *err)
 {
 	struct cst_mount_options *o = &plan->o;
-	bool rw = by_user(o->given.ro) && !o->ro;
-	bool explicit_mode = o->write != 0;
-	if (!rw && !explicit_mode) {
-		/* ossfs and ossfs2 write unless told ro. */
-		plan->asked_to_write = !by_user(o->given.ro) &&
-				       (plan->persona == CST_PERSONA_OSSFS || plan->persona == CST_PERSONA_OSSFS2);
+	int rc = resolve_mode(plan, err);
+	if (rc != 0)
+		return rc;
+	o->ro = plan->write == CST_FS_WRITE_NONE;
+	if (o->ro)
 		return 0;
+	if (by_user(o->given.storage_class)) {
+		cst_error_set(err, EINVAL,
+			      "storage_class, acl, default_acl, use_rrs and use_sse can't be used with write=append");
+		cst_error_why(err, "objects get the bucket's own storage class, ACL and encryption");
+		cst_error_hint(err, "set them for the bucket, and leave the option out");
+		return -EINVAL;
 	}
-	if (plan->persona != CST_PERSONA_CISTERN && !explicit_mode) {
-		plan->asked_to_write = true;
-		o->ro = true;
-		return 0;
-	}
-	cst_error_set(err, EINVAL, "can't mount %s for writing", plan->access.source);
-	cst_error_why(err, "write modes are not in this version");
-	cst_error_hint(err, "leave %s out to mount it read-only", explicit_mode ? "write=" : "rw");
-	return -EINVAL;
+	if (by_user(o->given.multipart_size) && !by_user(o->given.upload_part_size))
+		o->upload_part_size = (uint64_t)o->multipart_size << 20;
+	if (plan->persona == CST_PERSONA_OSSFS2 && !by_user(o->given.ignore_fsync))
+		cst_option_list_add(
+			&plan->set.notes,
+			cst_xstrdup(
+				"ignore_fsync is off unless it is asked for: fsync publishes a file, so that it is a promise"));
+	plan->keep_dir = o->keep_dir && o->keep_dir[0] ? cst_xstrdup(o->keep_dir) : cst_mount_keep_dir_default();
+	return check_part_size(o, err);
+}
+
+const char *cst_mount_plan_mode(const struct cst_mount_plan *plan)
+{
+	return plan->write == CST_FS_WRITE_APPEND ? "write=append" : "read-only";
 }
 
 static void resolve_timeouts(struct cst_mount_options *o)
@@ -262,4 +349,5 @@ void cst_mount_plan_fini(struct cst_mount_plan *plan)
 	cst_access_fini(&plan->access);
 	cst_cache_choice_fini(&plan->cache);
 	free(plan->mountpoint);
+	free(plan->keep_dir);
 }

@@ -7,6 +7,7 @@
 #include "base/option.h"
 #include "cli/access.h"
 #include "cli/cache_choice.h"
+#include "fs/fs.h"
 
 #define NO_EFFECT(id, synonyms, argument, why) \
 	OPTION(id, IGNORED, synonyms, argument, 0, 0, NULL, CST_OPTION_OPTIONAL, why)
@@ -40,11 +41,17 @@ struct cst_mount_plan {
 	struct cst_mount_options o;
 	struct cst_access access;
 	struct cst_cache_choice cache;
-	char *mountpoint;    /* absolute */
-	bool asked_to_write; /* rw where that does not refuse the mount: say that it is read-only */
+	char *mountpoint;	 /* absolute */
+	enum cst_fs_write write; /* what it is mounted as */
+	bool asked_to_write;	 /* rw where that does not refuse the mount: say that it is read-only */
+	char *keep_dir;		 /* of a mount that writes */
 };
 
 /* Parses argv[1..], reads the configuration file, and works out the rest. -errno with err: nothing was touched. */
 int cst_mount_plan_init(struct cst_mount_plan *plan, enum cst_persona persona, int argc, char **argv,
 			struct cst_error *err);
+/* "read-only", "write=append" */
+const char *cst_mount_plan_mode(const struct cst_mount_plan *plan);
+/* Where conflicts are kept when no option says so. The caller frees it. */
+char *cst_mount_keep_dir_default(void);
 void cst_mount_plan_fini(struct cst_mount_plan *plan);

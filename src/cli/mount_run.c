@@ -7,6 +7,7 @@
 #include "cli/mount_load.h"
 #include "cli/mount_refresh.h"
 #include "cli/mount_stats.h"
+#include "cli/mount_writes.h"
 #include "cli/signals.h"
 
 #include <errno.h>
@@ -24,7 +25,8 @@ struct mount {
 	int64_t started; /* cst_now() */
 	struct cst_link link;
 	struct cst_fetch *fetch;
-	struct cst_cache *cache; /* NULL: none was asked for */
+	struct cst_cache *cache;	 /* NULL: none was asked for */
+	struct cst_mount_writes *writes; /* NULL: read-only */
 	struct cst_fs *fs;
 	struct cst_mount_loads *loads;
 	struct cst_mount_refreshes *refreshes;
@@ -39,10 +41,14 @@ struct mount {
 static void *signal_main(void *arg)
 {
 	struct mount *m = arg;
+	unsigned asked = 0;
 	while (cst_signals_wait()) {
 		pthread_mutex_lock(&m->lock);
 		bool mounted = m->fuse != NULL;
-		if (mounted)
+		/* The second one ends the wait for what is being published. */
+		if (mounted && asked++ > 0)
+			cst_mount_writes_give_up(m->writes);
+		else if (mounted)
 			cst_fuse_stop(m->fuse);
 		/* Nothing is mounted, so nothing has to be undone, and a request under way may take long to end. The lock is kept, so that
 		 * nothing will be. */
@@ -75,6 +81,7 @@ static struct cst_mount_view view_of(const struct mount *m)
 				       .cache = m->cache,
 				       .fs = m->fs,
 				       .fuse = m->fuse,
+				       .writes = m->writes,
 				       .loads = m->loads};
 }
 
@@ -96,6 +103,8 @@ static int answer_request(void *arg, struct cst_slice method, struct cst_slice t
 	struct mount *m = arg;
 	if (cst_mount_refreshes_is_target(target))
 		return cst_mount_refreshes_request(m->refreshes, method, target, body, json);
+	if (cst_mount_writes_is_target(target))
+		return cst_mount_writes_request(m->writes, method, target, json);
 	return cst_mount_loads_request(m->loads, method, target, body, json);
 }
 
@@ -103,9 +112,9 @@ static int answer_request(void *arg, struct cst_slice method, struct cst_slice t
 
 static unsigned long mount_flags(const struct cst_mount_options *o)
 {
-	return MS_RDONLY | (o->nosuid ? MS_NOSUID : 0) | (o->nodev ? MS_NODEV : 0) | (o->noexec ? MS_NOEXEC : 0) |
-	       (o->noatime ? MS_NOATIME : 0) | (o->nodiratime ? MS_NODIRATIME : 0) | (o->sync ? MS_SYNCHRONOUS : 0) |
-	       (o->dirsync ? MS_DIRSYNC : 0);
+	return (o->ro ? MS_RDONLY : 0) | (o->nosuid ? MS_NOSUID : 0) | (o->nodev ? MS_NODEV : 0) |
+	       (o->noexec ? MS_NOEXEC : 0) | (o->noatime ? MS_NOATIME : 0) | (o->nodiratime ? MS_NODIRATIME : 0) |
+	       (o->sync ? MS_SYNCHRONOUS : 0) | (o->dirsync ? MS_DIRSYNC : 0);
 }
 
 static int attach(struct mount *m, struct cst_error *err)
@@ -127,6 +136,7 @@ static int attach(struct mount *m, struct cst_error *err)
 		.passthrough = o->passthrough && m->cache && !o->direct_io,
 		.backing_dir = m->cache ? m->plan->cache.levels[0].paths[0].path : NULL,
 		.max_read = (uint32_t)o->max_read,
+		.max_write = cst_mount_writes_max_write(m->plan),
 		.read_ahead_kb = (uint32_t)o->read_ahead_kb,
 		.readdirplus = o->readdirplus,
 	};
@@ -170,6 +180,11 @@ static int make_file_system(struct mount *m, struct cst_error *err)
 		.kernel_list_ttl = o->kernel_readdir_cache_timeout,
 		.readdirplus = o->readdirplus,
 		.symlinks = o->symlinks,
+		.write = m->plan->write,
+		.publish = cst_mount_writes_publish(m->writes),
+		.appendable = o->enable_appendable_object,
+		.ignore_fsync = o->ignore_fsync,
+		.rename_dir_limit = (uint64_t)o->rename_dir_limit,
 	};
 	m->fs = cst_fs_new(&config, cst_fuse_host(m->fuse), err);
 	return m->fs ? cst_fuse_start(m->fuse, m->fs, err) : -1;
@@ -249,6 +264,8 @@ static int start(struct mount *m, struct cst_error *err)
 	if (rc != 0)
 		return rc;
 	rc = open_data(m, err);
+	if (rc == 0)
+		rc = cst_mount_writes_open(&m->writes, m->plan, m->link.bucket, err);
 	if (rc != 0)
 		return rc;
 	rc = attach(m, err);
@@ -277,6 +294,7 @@ static void finish(struct mount *m)
 	if (m->fs)
 		cst_fs_free(m->fs);
 	cst_fuse_free(m->fuse);
+	cst_mount_writes_close(m->writes);
 	if (m->cache)
 		cst_cache_stop(m->cache);
 	if (m->fetch)
@@ -295,8 +313,9 @@ static void log_start(const struct mount *m)
 		cst_log_warn("%s", plan->set.warnings.items[i]);
 	for (size_t i = 0; i < plan->set.notes.count; i++)
 		cst_log_info("%s", plan->set.notes.items[i]);
-	cst_log_info("mounted %s on %s read-only; store: %s; credentials: %s", plan->access.source, plan->mountpoint,
-		     cst_bucket_describe(m->link.bucket), cst_credentials_source(m->link.credentials));
+	cst_log_info("mounted %s on %s %s; store: %s; credentials: %s", plan->access.source, plan->mountpoint,
+		     cst_mount_plan_mode(plan), cst_bucket_describe(m->link.bucket),
+		     cst_credentials_source(m->link.credentials));
 	if (!m->cache)
 		return;
 	struct cst_mount_view view = view_of(m);
@@ -324,6 +343,7 @@ int cst_mount_run(struct cst_mount_plan *plan, const char *log_name, const struc
 		ready->fn(ready->arg);
 		cst_fuse_wait(m.fuse);
 		cst_log_info("%s was unmounted", plan->mountpoint);
+		cst_mount_writes_settle(m.writes, m.fs);
 	} else if (m.fuse) {
 		cst_fuse_stop(m.fuse);
 		cst_fuse_wait(m.fuse);

@@ -3,6 +3,7 @@
 #include "base/metrics.h"
 #include "base/text.h"
 #include "cli/mount_load.h"
+#include "cli/mount_writes.h"
 
 #include <string.h>
 
@@ -136,6 +137,36 @@ static void put_data(const struct cst_mount_view *v, const struct sink *s)
 		    {"parallel", GAUGE, f.parallel, "Prefetching requests allowed at a time, as measured"});
 }
 
+static void put_writes(const struct cst_mount_view *v, const struct sink *s)
+{
+	struct cst_publish_stats p = {0};
+	struct cst_fs_stats f = {0};
+	if (!v->writes)
+		return;
+	cst_publish_stats(cst_mount_writes_publish(v->writes), &p);
+	cst_fs_stats(v->fs, &f);
+	PUT_SECTION(s, "writes", {"open_writers", GAUGE, f.open_writers, "Files open for writing"},
+		    {"writes", COUNT, f.writes, "Writes of programs"},
+		    {"bytes_written", COUNT, p.bytes_written, "Bytes taken from programs"},
+		    {"bytes_sent", COUNT, p.bytes_sent, "Bytes sent to the store"},
+		    {"bytes_published", COUNT, p.bytes_published, "Bytes that readers of the bucket can see"},
+		    {"bytes_pending", GAUGE, p.bytes_pending, "Bytes taken that they can't see yet"},
+		    {"publications", COUNT, p.publications, "Times that a file's content was made visible"},
+		    {"conflicts", COUNT, p.conflicts,
+		     "Files that another writer's version stood in the way of: cistern conflicts"},
+		    {"failures", COUNT, p.failures, "Publications that failed"},
+		    {"puts", COUNT, p.puts, "Files sent in one request"},
+		    {"parts", COUNT, p.parts, "Parts of uploads sent"},
+		    {"part_copies", COUNT, p.part_copies, "Parts that the store copied from the version before"},
+		    {"appends", COUNT, p.appends, "Appends to appendable objects"},
+		    {"streams", GAUGE, p.streams, "Files being written or published"},
+		    {"requests_in_flight", GAUGE, p.requests_in_flight, "Uploading requests now"},
+		    {"writes_waiting", GAUGE, p.writes_waiting, "Writes that wait for room"},
+		    {"memory_limit", GAUGE, p.memory_limit, "Hard limit of the buffers of uploads, bytes"},
+		    {"memory_used", GAUGE, p.memory_used, "Bytes of these buffers in use"},
+		    {"memory_peak", GAUGE, p.memory_peak, "Most bytes of these buffers ever in use"});
+}
+
 static void put_requests(const struct cst_mount_view *v, const struct sink *s)
 {
 	struct cst_bucket_stats b = {0};
@@ -238,6 +269,7 @@ static void put_layers(const struct cst_mount_view *v, const struct sink *s)
 	put_kernel(v, s);
 	put_files(v, s);
 	put_data(v, s);
+	put_writes(v, s);
 	if (s->json)
 		add_sources(v, &cache, s->json);
 	if (s->json && v->cache)
@@ -267,7 +299,7 @@ void cst_mount_stats_json(const struct cst_mount_view *v, struct cst_buf *out)
 		{"source", v->plan->access.source},
 		{"store", cst_bucket_describe(v->link->bucket)},
 		{"credentials", cst_credentials_source(v->link->credentials)},
-		{"mode", "read-only"},
+		{"mode", cst_mount_plan_mode(v->plan)},
 		{"passthrough", passthrough.data},
 		{"version", CST_VERSION},
 		{"log", v->log_name},

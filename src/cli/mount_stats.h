@@ -7,6 +7,7 @@
 #include "fuse/fuse.h"
 
 struct cst_mount_loads;
+struct cst_mount_writes;
 
 /* All borrowed. cache is NULL without one. */
 struct cst_mount_view {
@@ -19,6 +20,7 @@ struct cst_mount_view {
 	struct cst_fs *fs;
 	struct cst_fuse *fuse;
 	struct cst_mount_loads *loads;
+	struct cst_mount_writes *writes; /* NULL: read-only */
 };
 void cst_mount_stats_json(const struct cst_mount_view *v, struct cst_buf *out);
 /* Brings the metrics of the process up to date. */

@@ -95,7 +95,7 @@ check "an unknown -o option" bare "unknown option -o kernelcache.*kernel_cache" 
 check "an unknown unit" bare "bad value \"5parsecs\" for --attr-timeout" oss://demo "$mnt" --attr-timeout=5parsecs
 check "a value out of range" bare "out of range.*64MiB" oss://demo "$mnt" --memory 1MiB
 check "an unknown log level" try "log_level" --log-level loud
-check "a mode that is not there" bare "write modes are not in this version" oss://demo "$mnt" --endpoint "$STORE_URL" -o rw
+check "a mode that is not there" bare "rw means write=full.*write=append lets" oss://demo "$mnt" --endpoint "$STORE_URL" -o rw
 check "an insecure mode" bare "certificates are always checked" oss://demo "$mnt" -o no_check_certificate
 check "a secret on the command line" bare "not taken from the command line" oss://demo "$mnt" --access-key-secret=very-secret-value
 check_not "it is not repeated" grep -q very-secret "$WORK/.err"

@@ -197,7 +197,7 @@ start_mount() { # URL MOUNTPOINT [OPTIONS…]
 mount_stat() { timeout 30 "$CISTERN" stats "$MOUNT_POINT" --json | jq -r "$1"; }
 level_stat() { mount_stat ".cache.levels[0]$1"; }
 is_mounted() { grep -qF " $1 fuse" /proc/mounts; }
-_mount_is_up() { grep -q 'mounted .* read-only' "$MOUNT_LOG" || _is_gone "$MOUNT_PID"; }
+_mount_is_up() { grep -qE 'mounted .* (read-only|write=append);' "$MOUNT_LOG" || _is_gone "$MOUNT_PID"; }
 # Unmounts; the process must end by itself with status 0.
 stop_mount() {
 	umount "$MOUNT_POINT" || return 1

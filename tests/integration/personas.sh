@@ -44,10 +44,10 @@ works() { # COMMAND…: mounts, reads, unmounts
 # ossfs 1.0
 check "ossfs: bucket:/path and -o options" works ossfs demo:/train/data "$mnt" -ourl="$STORE_URL" -opasswd_file="$WORK/passwd" -o allow_other \
 	-o kernel_cache -o max_stat_cache_size=10000 -oumask=022 -o use_cache=$WORK/cache,parallel_count=20,max_multireq=20 -olog_dir="$WORK"
-check "ossfs: it says that it is read-only" has "$WORK/err" "write modes are not in this version, mounted read-only"
+check "ossfs: it says that it is read-only" has "$WORK/err" "write=full is not in this version, mounted read-only"
 check "ossfs: the log names options without effect" has <(cat "$WORK"/*mnt.log) "max_multireq has no effect"
 check "ossfs: ro says nothing" works ossfs demo:/train/data "$mnt" -ourl="$STORE_URL" -opasswd_file="$WORK/passwd" -oro,log_dir="$WORK"
-check_not "ossfs: no remark then" has "$WORK/err" "write modes"
+check_not "ossfs: no remark then" has "$WORK/err" "write=full"
 check "ossfs: an endpoint without a scheme is http" works ossfs demo:/train/data "$mnt" -ourl="$STORE_ADDRESS" -o "passwd_file=$WORK/passwd,log_dir=$WORK"
 check "ossfs: max_stat_cache_size=0" works ossfs demo:/train/data "$mnt" -ourl="$STORE_URL" -o "passwd_file=$WORK/passwd,max_stat_cache_size=0,log_dir=$WORK"
 check "ossfs: unknown options are refused" refuses "unknown option -o kernelcache" ossfs demo "$mnt" -ourl="$STORE_URL" -okernelcache

@@ -22,6 +22,7 @@ static int setup(void **state)
 	unsetenv("OSS_REGION");
 	unsetenv("AWS_REGION");
 	unsetenv("AWS_ENDPOINT_URL");
+	setenv("CISTERN_TRY_APPEND", "1", 1);
 	*state = CST_NEW(struct fixture);
 	return 0;
 }
@@ -113,22 +114,73 @@ static void bucket_sources(void **state)
 	assert_string_equal(f->plan.access.endpoint, "oss-x.example");
 }
 
-static void writing_is_refused(void **state)
+static void write_modes(void **state)
 {
 	struct fixture *f = *state;
-	fails(f, PLAN(f, CISTERN, "oss://abc", "/mnt", "--region=x", "-o", "rw"),
-	      "write modes are not in this version");
-	fails(f, PLAN(f, CISTERN, "oss://abc", "/mnt", "--region=x", "-o", "write=append"),
-	      "write modes are not in this version");
-	fails(f, PLAN(f, OSSFS, "abc", "/mnt", "-owrite=full"), "write modes are not in this version");
+	/* Random writes are not there: whoever asks for them is told so, or gets a mount that can't lose half of them. */
+	fails(f, PLAN(f, CISTERN, "oss://abc", "/mnt", "--region=x", "-o", "rw"), "rw means write=full");
+	fails(f, PLAN(f, CISTERN, "oss://abc", "/mnt", "--region=x", "-o", "rw"), "write=append lets files be written");
+	fails(f, PLAN(f, CISTERN, "oss://abc", "/mnt", "--region=x", "-o", "write=full"), "is not in this version");
+	fails(f, PLAN(f, OSSFS, "abc", "/mnt", "-owrite=full"), "is not in this version");
+	assert_int_equal(PLAN(f, CISTERN, "oss://abc", "/mnt", "--region=x"), 0);
+	assert_int_equal(f->plan.write, CST_FS_WRITE_NONE);
+	assert_true(f->plan.o.ro);
+	assert_null(f->plan.keep_dir);
+	assert_string_equal(cst_mount_plan_mode(&f->plan), "read-only");
 	assert_int_equal(PLAN(f, CISTERN, "oss://abc", "/mnt", "--region=x", "-o", "rw,ro"), 0);
+	assert_int_equal(f->plan.write, CST_FS_WRITE_NONE);
 	/* mount(8) says rw by itself. */
 	assert_int_equal(PLAN(f, HELPER, "oss://abc", "/mnt", "-o", "rw,region=x"), 0);
 	assert_true(f->plan.asked_to_write);
+	assert_true(f->plan.o.ro);
+	assert_int_equal(PLAN(f, HELPER, "oss://abc", "/mnt", "-o", "rw,write=append,region=x"), 0);
+	assert_int_equal(f->plan.write, CST_FS_WRITE_APPEND);
 	assert_int_equal(PLAN(f, OSSFS, "abc", "/mnt"), 0);
 	assert_true(f->plan.asked_to_write);
+	assert_int_equal(f->plan.write, CST_FS_WRITE_NONE);
 	assert_int_equal(PLAN(f, OSSFS, "abc", "/mnt", "-oro"), 0);
 	assert_false(f->plan.asked_to_write);
+	assert_int_equal(PLAN(f, OSSFS, "abc", "/mnt", "-orw,write=append,keep_dir=/k"), 0);
+	assert_int_equal(f->plan.write, CST_FS_WRITE_APPEND);
+	assert_false(f->plan.asked_to_write);
+	assert_string_equal(f->plan.keep_dir, "/k");
+}
+
+static void write_append(void **state)
+{
+	struct fixture *f = *state;
+	assert_int_equal(PLAN(f, CISTERN, "oss://abc", "/mnt", "--region=x", "-o", "write=append"), 0);
+	assert_int_equal(f->plan.write, CST_FS_WRITE_APPEND);
+	assert_false(f->plan.o.ro);
+	assert_string_equal(cst_mount_plan_mode(&f->plan), "write=append");
+	assert_non_null(f->plan.keep_dir);
+	assert_int_equal(f->plan.o.upload_memory, 128 << 20);
+	assert_int_equal(f->plan.o.upload_part_size, 8 << 20);
+	assert_int_equal(f->plan.set.warnings.count, 0);
+	/* write= goes before ro, and says so. */
+	assert_int_equal(PLAN(f, CISTERN, "oss://abc", "/mnt", "--region=x", "-o", "ro,write=append"), 0);
+	assert_int_equal(f->plan.write, CST_FS_WRITE_APPEND);
+	assert_int_equal(f->plan.set.warnings.count, 1);
+	assert_int_equal(PLAN(f, CISTERN, "oss://abc", "/mnt", "--region=x", "-o", "rw,write=none"), 0);
+	assert_int_equal(f->plan.write, CST_FS_WRITE_NONE);
+	/* ossfs2 appends by habit. */
+	assert_int_equal(PLAN(f, OSSFS2, "/mnt", "--oss_bucket=abc", "--oss_endpoint=h", "--upload_buffer_size=16M"),
+			 0);
+	assert_int_equal(f->plan.write, CST_FS_WRITE_APPEND);
+	assert_int_equal(f->plan.o.upload_part_size, 16 << 20);
+	assert_false(f->plan.o.ignore_fsync);
+	assert_int_equal(f->plan.set.notes.count, 1);
+	assert_int_equal(PLAN(f, OSSFS2, "/mnt", "--oss_bucket=abc", "--oss_endpoint=h", "--ignore_fsync=true"), 0);
+	assert_true(f->plan.o.ignore_fsync);
+	assert_int_equal(PLAN(f, OSSFS2, "/mnt", "--oss_bucket=abc", "--oss_endpoint=h", "--ro=true"), 0);
+	assert_int_equal(f->plan.write, CST_FS_WRITE_NONE);
+	/* ossfs counts parts in MiB. */
+	assert_int_equal(PLAN(f, OSSFS, "abc", "/mnt", "-owrite=append,multipart_size=10"), 0);
+	assert_int_equal(f->plan.o.upload_part_size, 10 << 20);
+	fails(f, PLAN(f, OSSFS, "abc", "/mnt", "-owrite=append,multipart_size=100"), "more than half of upload_memory");
+	fails(f, PLAN(f, OSSFS, "abc", "/mnt", "-owrite=append,use_sse"),
+	      "bucket's own storage class, ACL and encryption");
+	assert_int_equal(PLAN(f, OSSFS, "abc", "/mnt", "-oro,use_sse,acl=private,multipart_size=100"), 0);
 }
 
 static void ossfs_command_line(void **state)
@@ -150,7 +202,7 @@ static void ossfs_command_line(void **state)
 	assert_true(f->plan.o.kernel_cache);
 	assert_false(f->plan.o.auto_cache);
 	assert_true(f->plan.o.foreground);
-	assert_int_equal(f->plan.set.notes.count, 4);
+	assert_int_equal(f->plan.set.notes.count, 3);
 	assert_int_equal(f->plan.cache.level_count, 1);
 	assert_string_equal(f->plan.cache.levels[0].paths[0].path, "/tmp/c");
 	assert_int_equal(f->plan.o.parallel_count, 20);
@@ -279,7 +331,7 @@ static void metadata_options(void **state)
 	assert_int_equal(f->plan.o.kernel_readdir_cache_timeout, 20 * CST_NS_PER_S);
 	assert_int_equal(f->plan.o.negative_timeout, 3 * CST_NS_PER_S);
 	assert_false(f->plan.o.readdirplus);
-	assert_int_equal(f->plan.set.notes.count, 0);
+	assert_int_equal(f->plan.set.notes.count, 1); /* of ignore_fsync */
 	assert_int_equal(PLAN(f, OSSFS2, "mount", "/mnt", "--oss_bucket=abc", "--oss_endpoint=h", "--attr_timeout=5",
 			      "--entry_timeout=9"),
 			 0);
@@ -367,7 +419,8 @@ int main(void)
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 		TEST(plain),
 		TEST(bucket_sources),
-		TEST(writing_is_refused),
+		TEST(write_modes),
+		TEST(write_append),
 		TEST(ossfs_command_line),
 		TEST(caches),
 		TEST(caches_of_ossfs),
