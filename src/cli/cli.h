@@ -23,6 +23,7 @@ extern const struct cst_command cst_command_stats;
 extern const struct cst_command cst_command_refresh;
 extern const struct cst_command cst_command_load;
 extern const struct cst_command cst_command_cache;
+extern const struct cst_command cst_command_conflicts;
 extern const struct cst_command cst_command_help;
 extern const struct cst_command cst_command_version;
 extern const struct cst_command cst_command_completion;
