@@ -59,6 +59,8 @@ struct cst_state_header {
 	uint32_t restarts, hangs, upgrades, takeovers;
 	int64_t died_at; /* cst_wall(); 0: none has */
 	char died_of[256];
+	uint32_t upgrade_begun, upgrade_ended; /* equal: none is under way */
+	char upgrade_error[1400];	       /* of the last one; "": it went well */
 
 	/* Where both write their log. */
 	uint32_t log_level, log_json;
