@@ -49,11 +49,19 @@ struct cst_http_origin {
 	char connect_to[64];
 };
 
+/* How far a request has gone out; the caller's, written on the call's loop until on_done. Connections that are replaced count, too. */
+struct cst_http_sent {
+	uint64_t bytes; /* of the body */
+	unsigned
+		whole; /* so often it was handed to the network to its last byte: so often the server may have acted on it */
+};
+
 struct cst_http_response {
 	int status;
 	const struct cst_http_head *head; /* valid inside the callback only */
 	int64_t content_length;		  /* -1: unknown until the end */
 	int64_t sent_at;		  /* when the request had been sent; cst_now() clock */
+	bool sent_whole; /* all of the request had gone out, on this connection, before the answer was read; else the rest is not sent */
 	struct sockaddr_storage *peer;
 };
 
@@ -65,9 +73,10 @@ struct cst_http_request {
 	struct cst_slice headers;
 	const char *host_header; /* NULL: from origin */
 
-	/* Request body in memory (may be NULL). */
+	/* Request body in memory (may be NULL). An answer that comes while it is being sent ends the call; the connection is not used again then. */
 	const struct iovec *body;
 	int body_count;
+	struct cst_http_sent *sent; /* may be NULL */
 
 	/* Where a 2xx body goes. Exactly `into_len` bytes at most; a longer body fails the call with -EMSGSIZE. NULL: on_body. */
 	const struct iovec *into;

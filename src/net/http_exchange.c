@@ -81,6 +81,8 @@ static void sent(struct cst_http_conn *conn, size_t n)
 
 	conn->out_pos += head;
 	n -= head;
+	if (r->sent)
+		r->sent->bytes += n;
 	while (n > 0) {
 		size_t left = r->body[conn->out_body].iov_len - conn->out_body_pos;
 
@@ -156,6 +158,8 @@ bool cst_http_exchange_send(struct cst_http_conn *conn)
 	if (count == 0 || conn->out_failed) {
 		conn->out_done = true;
 		conn->sent_at = cst_now();
+		if (!conn->out_failed && conn->call->request.sent)
+			conn->call->request.sent->whole++;
 	}
 	rc = cst_http_conn_set_events(conn, EPOLLIN | EPOLLRDHUP | (conn->out_done ? 0 : EPOLLOUT));
 	if (rc) {
@@ -294,8 +298,11 @@ static size_t into_room(const struct cst_http_conn *conn)
 static enum step head_read(struct cst_http_conn *conn, const struct cst_http_head *head, size_t head_len)
 {
 	struct cst_http_call *call = conn->call;
-	struct cst_http_response response = {
-		.status = head->status, .head = head, .sent_at = conn->sent_at, .peer = &conn->peer};
+	struct cst_http_response response = {.status = head->status,
+					     .head = head,
+					     .sent_at = conn->sent_at,
+					     .sent_whole = conn->out_done && !conn->out_failed,
+					     .peer = &conn->peer};
 	int rc;
 
 	conn->in_pos += head_len;

@@ -234,6 +234,8 @@ int cst_op_on_head(void *arg, const struct cst_http_response *r)
 	struct cst_object_op *op = arg;
 	CST_CHECK(op, CST_OP_MAGIC);
 	op->status = r->status;
+	if (op->write && cst_write_on_head(op, r))
+		return stop(op, CST_STOP_MALFORMED, op->stop_why);
 	if (!success(r->status)) {
 		failure_head(op, r->head);
 		return 0;
@@ -241,6 +243,12 @@ int cst_op_on_head(void *arg, const struct cst_http_response *r)
 	if (op->kind == CST_OP_GET)
 		return get_head(op, r);
 	op->accepted = true;
+	if (op->write) {
+		memset(&op->error, 0, sizeof(op->error));
+		read_common(op, r->head);
+		if (!op->info.mtime)
+			op->info.mtime = date_of(r->head); /* as good as that: the object is of this moment */
+	}
 	if (op->kind == CST_OP_HEAD) {
 		struct cst_slice length = cst_http_header_get(r->head, "content-length");
 		read_common(op, r->head);
@@ -316,6 +324,8 @@ int cst_op_on_body(void *arg, struct cst_slice piece)
 	}
 	if (op->kind == CST_OP_GET)
 		return op->sift ? sift(op, piece) : 0;
+	if (op->write)
+		cst_write_on_body(op, piece);
 	if (op->kind == CST_OP_LIST && cst_list_xml_feed(op->xml, piece) < 0)
 		return stop(op, CST_STOP_MALFORMED, cst_list_xml_why(op->xml));
 	return 0;
@@ -433,9 +443,31 @@ static void malformed(struct cst_object_op *op, const char *why)
 	follow(op, cst_retry_transport(-EBADMSG), -EBADMSG, NULL);
 }
 
-static void succeed(struct cst_object_op *op, size_t received)
+/* Off the limiter only slowly; a lock for it only while the store complains. */
+static void finish_well(struct cst_object_op *op)
 {
 	struct cst_bucket *b = op->bucket;
+	if (__atomic_load_n(&b->throttled, __ATOMIC_RELAXED)) {
+		pthread_mutex_lock(&b->lock);
+		cst_limiter_succeeded(&b->limiter);
+		__atomic_store_n(&b->throttled, b->limiter.limit > 0, __ATOMIC_RELAXED);
+		pthread_mutex_unlock(&b->lock);
+	}
+	cst_op_finish(op, 0);
+}
+
+static void follow_write(struct cst_object_op *op, enum cst_write_result result, struct cst_retry_verdict v);
+
+static void succeed(struct cst_object_op *op, size_t received)
+{
+	if (op->write) {
+		struct cst_retry_verdict v = {0};
+		enum cst_write_result result = cst_write_check(op, &v);
+		if (result != CST_WRITE_DONE) {
+			follow_write(op, result, v);
+			return;
+		}
+	}
 	if (op->kind == CST_OP_LIST && cst_list_xml_finish(op->xml, &op->page) < 0) {
 		malformed(op, cst_list_xml_why(op->xml));
 		return;
@@ -463,14 +495,21 @@ static void succeed(struct cst_object_op *op, size_t received)
 			return;
 		}
 	}
-	/* Off the limiter only slowly; a lock for it only while the store complains. */
-	if (__atomic_load_n(&b->throttled, __ATOMIC_RELAXED)) {
-		pthread_mutex_lock(&b->lock);
-		cst_limiter_succeeded(&b->limiter);
-		__atomic_store_n(&b->throttled, b->limiter.limit > 0, __ATOMIC_RELAXED);
-		pthread_mutex_unlock(&b->lock);
-	}
-	cst_op_finish(op, 0);
+	finish_well(op);
+}
+
+static void follow_write(struct cst_object_op *op, enum cst_write_result result, struct cst_retry_verdict v)
+{
+	if (result == CST_WRITE_ERROR)
+		result = cst_write_refused(op, v);
+	if (result == CST_WRITE_ERROR)
+		follow(op, v, 0, NULL);
+	else if (result == CST_WRITE_MALFORMED)
+		malformed(op, op->stop_why);
+	else if (result == CST_WRITE_GOES_ON)
+		cst_op_go_on(op);
+	else
+		finish_well(op);
 }
 
 void cst_op_came(struct cst_object_op *op, uint64_t from, size_t received)
@@ -551,6 +590,10 @@ static void judge_failure(struct cst_object_op *op)
 		op->got = 0;
 		op->failures = op->restarts++;
 		follow(op, (struct cst_retry_verdict){ESTALE, CST_RETRY_AGAIN, 0}, 0, NULL);
+		return;
+	}
+	if (op->write) {
+		follow_write(op, CST_WRITE_ERROR, cst_write_verdict(op, op->status));
 		return;
 	}
 	struct cst_retry_verdict v = cst_retry_status(op->status, op->error.code);

@@ -21,11 +21,32 @@
 #include "object/pace.h"
 #include "object/retry.h"
 #include "object/sign_private.h"
+#include "object/write.h"
 #include "object/xml.h"
 
 #include <pthread.h>
 
-enum cst_op_kind { CST_OP_GET, CST_OP_HEAD, CST_OP_LIST, CST_OP_SYMLINK, CST_OP_KINDS };
+enum cst_op_kind {
+	CST_OP_GET,
+	CST_OP_HEAD,
+	CST_OP_LIST,
+	CST_OP_SYMLINK,
+	/* writing, and what belongs to it: struct cst_write */
+	CST_OP_PUT,
+	CST_OP_PUT_SYMLINK,
+	CST_OP_APPEND,
+	CST_OP_COPY,
+	CST_OP_DELETE,
+	CST_OP_DELETE_MANY,
+	CST_OP_BEGIN,
+	CST_OP_PART,
+	CST_OP_PART_COPY,
+	CST_OP_COMPLETE,
+	CST_OP_ABORT,
+	CST_OP_LIST_PARTS,
+	CST_OP_LIST_UPLOADS,
+	CST_OP_KINDS
+};
 enum cst_op_state { CST_OP_NEW, CST_OP_QUEUED, CST_OP_BACKOFF, CST_OP_RENEWING, CST_OP_RUNNING, CST_OP_DONE };
 /* Why we ended a call ourselves. */
 enum cst_op_stop {
@@ -46,6 +67,12 @@ struct cst_backend {
 	const char *request_id;	   /* header */
 	bool light_head;	   /* GetObjectMeta exists */
 	bool symlinks;
+	bool appends;
+	bool if_match; /* PUT, completion, copy and DELETE know If-Match and If-None-Match; else x-oss-forbid-overwrite */
+	bool crc32c;   /* bodies carry x-amz-checksum-crc32c, which the store verifies */
+	const char *acl_header;
+	const char *permission; /* how its policies call their actions: "oss:" */
+	struct cst_object_limits limits;
 	const char *get_headers; /* lines that each GET with a range carries */
 	enum cst_sign_kind (*sign)(const struct cst_bucket_config *config, const struct cst_endpoint *endpoint);
 	/* Type, storage class, restore state out of a successful answer. */
@@ -63,9 +90,18 @@ struct cst_object_tuning {
 
 TAILQ_HEAD(cst_op_queue, cst_object_op);
 
-/* Who waits behind whom: all but those that read ahead in the order of their coming, where more than one may go; these behind
- * the others, for a second. HEADs wait for their number, too, GETs for bandwidth. */
-enum cst_op_lane { CST_LANE_HEAD, CST_LANE_LIST, CST_LANE_DEMAND, CST_LANE_BACKGROUND, CST_LANES };
+/* Who waits behind whom: all but those in the background in the order of their coming, where more than one may go; these behind
+ * the others, for a second. HEADs wait for their number, too, GETs and uploads for their bandwidth. */
+enum cst_op_lane {
+	CST_LANE_HEAD,
+	CST_LANE_LIST,
+	CST_LANE_DEMAND,
+	CST_LANE_CHANGE, /* writes without a body */
+	CST_LANE_UPLOAD,
+	CST_LANE_BACKGROUND,
+	CST_LANE_UPLOAD_BACKGROUND,
+	CST_LANES
+};
 #define CST_HEADS_AT_ONCE 64
 #define CST_HEADS_MOST 112 /* with those that have gone unanswered for a second */
 
@@ -89,9 +125,9 @@ struct cst_bucket {
 	/* under the lock */
 	struct cst_limiter limiter;
 	struct cst_op_queue queues[CST_LANES], spare;
-	uint64_t order;	       /* of the last that queued */
-	int64_t background_at; /* when one in the background began last */
-	struct cst_allowance requests, bandwidth;
+	uint64_t order;			  /* of the last that queued */
+	int64_t background_at[CST_LANES]; /* when one in that lane of the background began last */
+	struct cst_allowance requests, bandwidth, upload;
 	unsigned heads, late_heads; /* under way: those that count, and those that have stalled */
 	int64_t pace_at;	    /* when the first of those that wait for them may go; 0: none does */
 	bool pace_posted;
@@ -127,6 +163,55 @@ struct cst_side {
 	int64_t head_ns;
 	uint64_t flow_at; /* the bucket's, at the head */
 	unsigned bodies_at;
+};
+
+/* A key of DeleteMultipleObjects. */
+struct cst_write_key {
+	size_t at, len; /* in `keys` */
+	enum { CST_KEY_IN_DOCUMENT, CST_KEY_SINGLE, CST_KEY_DONE } state;
+};
+
+/* What a writing operation has beside the others. The request is made once, its attempts differ in their signatures only. The fields of the attempt
+ * belong to the thread of its callbacks. */
+struct cst_write {
+	/* the request */
+	enum cst_object_condition condition;
+	bool source_condition; /* the source must be one version */
+	struct cst_buf lines;  /* headers */
+	struct cst_buf upload_id, after;
+	unsigned number;    /* of the part; the marker of a listing of parts */
+	uint64_t position;  /* of the append */
+	struct iovec *body; /* the caller's memory, or `document` */
+	int body_count;
+	uint64_t length;
+	struct cst_buf document; /* a body of our own */
+	struct iovec document_iov;
+	uint64_t body_crc64, crc64;		  /* of the body; of what the store then has */
+	bool has_body_crc64, has_crc64, combined; /* combined: crc64 holds the body's */
+	char crc32c[12];
+	uint64_t size; /* of the object when it is done; 0: not known */
+	struct cst_object_parts_ops parts_ops;
+	struct cst_object_uploads_ops uploads_ops;
+	struct cst_object_delete_ops delete_ops;
+	struct cst_buf keys;
+	struct cst_write_key *key;
+	size_t key_count, single; /* single: the key that the attempt deletes; key_count: none */
+
+	/* the attempt */
+	struct cst_http_sent sent;
+	uint64_t sent_before;  /* bytes, by the attempts before */
+	bool head_seen, whole; /* the answer's head; it came after all had been sent */
+	unsigned
+		doubtful; /* requests that may have taken effect without our knowing; not the one that was answered at last */
+	unsigned this_one;     /* 1: the one that was answered had been sent whole */
+	struct cst_buf answer; /* a document */
+
+	/* the outcome */
+	struct cst_object_part part;
+	struct cst_buf new_id, next_key;
+	unsigned next_number;
+	uint64_t next_position;
+	bool has_next_position;
 };
 
 #define CST_OP_IOV 8
@@ -207,6 +292,7 @@ struct cst_object_op {
 	struct cst_buf meta_text, target_text;
 	struct cst_http_header *meta;
 	struct cst_list_xml *xml;
+	struct cst_write *write; /* NULL: it reads */
 	struct cst_object_list_page page;
 	char before[512]; /* why the attempt before failed */
 	struct cst_error err;
@@ -230,8 +316,17 @@ void cst_op_free_spare(struct cst_bucket *b);
 /* The attempt ended; decides what is next. Called without the lock. */
 void cst_op_finish(struct cst_object_op *op, int rc);
 void cst_op_retry(struct cst_object_op *op, int64_t delay);
+void cst_op_go_on(struct cst_object_op *op); /* with its next request, at once */
 void cst_op_renew(struct cst_object_op *op);
 void cst_op_on_done(void *arg, int rc, size_t received, const struct cst_error *err);
+/* The query of a request, decoded. */
+#define CST_OP_PARAMS 8
+struct cst_op_params {
+	struct cst_sign_param list[CST_OP_PARAMS];
+	size_t count;
+};
+void cst_op_param(struct cst_op_params *p, const char *name, struct cst_slice value);
+void cst_op_param_bare(struct cst_op_params *p, const char *name); /* "?uploads" */
 /* request.c: fills target, headers, rest; sends. */
 struct cst_http_call *cst_op_send(struct cst_object_op *op);
 /* The part of the range from `from` on, into rest; returns the number of pieces. */
@@ -275,10 +370,36 @@ int64_t cst_op_told_delay(const struct cst_http_head *head); /* ns that the stor
 /* The verdict on an attempt; ends in one of finish, retry, renew. */
 void cst_op_judge(struct cst_object_op *op, int rc, size_t received, const struct cst_error *err);
 void cst_op_list_entry(void *arg, const struct cst_object_list_entry *entry);
+/* write_request.c. Adds what the request of an attempt needs; the key that it is about. */
+struct cst_slice cst_write_request(struct cst_object_op *op, struct cst_op_params *params,
+				   struct cst_http_request *request, char number[24]);
+/* Header lines of all attempts. False: a name or value that no header can hold. */
+bool cst_write_add_properties(struct cst_object_op *op, const struct cst_object_properties *properties);
+bool cst_write_add_condition(struct cst_object_op *op, enum cst_object_condition condition, const char *if_match);
+bool cst_write_add_source(struct cst_object_op *op, struct cst_slice source, const char *if_match);
+void cst_write_parts_document(struct cst_object_op *op, const struct cst_object_part *parts, size_t count);
+bool cst_write_fits_xml(struct cst_slice key);
+/* write.c */
+void cst_write_free(struct cst_object_op *op);
+void cst_write_call_back(struct cst_object_op *op, int rc, const struct cst_error *err);
+/* write_answer.c: the answers to writes. */
+int cst_write_on_head(struct cst_object_op *op,
+		      const struct cst_http_response *r); /* 0, or 1: malformed, op->stop_why */
+void cst_write_on_body(struct cst_object_op *op, struct cst_slice piece);
+/* The attempt has ended: which requests are in doubt now? Before the verdict. */
+void cst_write_attempt_ended(struct cst_object_op *op, int rc);
+/* What an error answer (its code is in op->error) means. error 0: it is none to this operation. */
+struct cst_retry_verdict cst_write_verdict(struct cst_object_op *op, int status);
+enum cst_write_result { CST_WRITE_DONE, CST_WRITE_ERROR, CST_WRITE_MALFORMED, CST_WRITE_GOES_ON };
+/* Looks into a 2xx answer. ERROR: op->error and *verdict tell; MALFORMED: op->stop_why. */
+enum cst_write_result cst_write_check(struct cst_object_op *op, struct cst_retry_verdict *verdict);
+/* Is the verdict the end of it? ERROR: see the verdict. */
+enum cst_write_result cst_write_refused(struct cst_object_op *op, struct cst_retry_verdict verdict);
 /* explain.c: op->err for people. http_err may be NULL. */
 /* Keeps in op->before why this attempt failed: the deadline may end the next one before it has anything to tell. */
 void cst_op_remember(struct cst_object_op *op, const struct cst_error *http_err);
 void cst_op_explain(struct cst_object_op *op, int error, int rc, const struct cst_error *http_err);
+void cst_op_explain_key(const struct cst_object_op *op, int error, struct cst_slice key, struct cst_error *err);
 /* signer.c */
 struct cst_signer *cst_signer_new(void);
 void cst_signer_free(struct cst_signer *s);

@@ -13,7 +13,25 @@
 #define PROBE_DEADLINE (45 * CST_NS_PER_S)
 #define STATUS_MAX 600
 
-static const char *const op_names[CST_OP_KINDS] = {"get", "head", "list", "symlink"};
+static const char *const op_names[CST_OP_KINDS] = {
+	[CST_OP_GET] = "get",
+	[CST_OP_HEAD] = "head",
+	[CST_OP_LIST] = "list",
+	[CST_OP_SYMLINK] = "symlink",
+	[CST_OP_PUT] = "put",
+	[CST_OP_PUT_SYMLINK] = "put_symlink",
+	[CST_OP_APPEND] = "append",
+	[CST_OP_COPY] = "copy",
+	[CST_OP_DELETE] = "delete",
+	[CST_OP_DELETE_MANY] = "delete_many",
+	[CST_OP_BEGIN] = "upload_begin",
+	[CST_OP_PART] = "upload_part",
+	[CST_OP_PART_COPY] = "upload_part_copy",
+	[CST_OP_COMPLETE] = "upload_complete",
+	[CST_OP_ABORT] = "upload_abort",
+	[CST_OP_LIST_PARTS] = "list_parts",
+	[CST_OP_LIST_UPLOADS] = "list_uploads",
+};
 
 static int check_sign(struct cst_bucket *b, const struct cst_bucket_config *config, struct cst_error *err)
 {
@@ -59,6 +77,7 @@ struct cst_bucket *cst_bucket_new(const struct cst_bucket_config *config, struct
 	b->hedge_credit = CST_HEDGE_FIRST;
 	b->requests.rate = config->requests;
 	b->bandwidth.rate = (double)config->bandwidth;
+	b->upload.rate = (double)config->upload_bandwidth;
 	b->tuning = (struct cst_object_tuning){.backoff_base = CST_RETRY_BASE_NS, .backoff_cap = CST_RETRY_CAP_NS};
 	if (config->credentials && !cst_credentials_anonymous(config->credentials))
 		b->credentials = config->credentials;
@@ -166,8 +185,26 @@ static struct cst_metric *request_seconds(enum cst_op_kind kind)
 
 void cst_op_count(const struct cst_object_op *op, int status, int64_t ns)
 {
-	uint64_t *counters[CST_OP_KINDS] = {&op->bucket->stats.get, &op->bucket->stats.head, &op->bucket->stats.list,
-					    &op->bucket->stats.symlink};
+	struct cst_bucket_stats *s = &op->bucket->stats;
+	uint64_t *const counters[CST_OP_KINDS] = {
+		[CST_OP_GET] = &s->get,
+		[CST_OP_HEAD] = &s->head,
+		[CST_OP_LIST] = &s->list,
+		[CST_OP_SYMLINK] = &s->symlink,
+		[CST_OP_PUT] = &s->put,
+		[CST_OP_PUT_SYMLINK] = &s->put,
+		[CST_OP_APPEND] = &s->append,
+		[CST_OP_COPY] = &s->copy,
+		[CST_OP_DELETE] = &s->remove,
+		[CST_OP_DELETE_MANY] = &s->remove,
+		[CST_OP_BEGIN] = &s->upload,
+		[CST_OP_PART] = &s->part,
+		[CST_OP_PART_COPY] = &s->copy,
+		[CST_OP_COMPLETE] = &s->upload,
+		[CST_OP_ABORT] = &s->upload,
+		[CST_OP_LIST_PARTS] = &s->upload,
+		[CST_OP_LIST_UPLOADS] = &s->upload,
+	};
 	__atomic_fetch_add(counters[op->kind], 1, __ATOMIC_RELAXED);
 	cst_metric_add(request_counter(op->kind, status), 1);
 	cst_metric_observe_ns(request_seconds(op->kind), ns);

@@ -57,7 +57,8 @@ static void XMLCALL on_end(void *arg, const XML_Char *name)
 		      {"RequestId", out->request_id, sizeof(out->request_id)},
 		      {"EC", out->ec, sizeof(out->ec)},
 		      {"Endpoint", out->endpoint, sizeof(out->endpoint)},
-		      {"Region", out->region, sizeof(out->region)}};
+		      {"Region", out->region, sizeof(out->region)},
+		      {"Condition", out->condition, sizeof(out->condition)}};
 	for (size_t i = 0; s->depth == 2 && i < CST_ARRAY_LEN(fields); i++)
 		if (strcmp(name, fields[i].name) == 0)
 			store(fields[i].to, fields[i].size, cst_buf_slice(&s->text));

@@ -8,10 +8,25 @@
 
 static const char *verb(const struct cst_object_op *op)
 {
-	static const char *const verbs[] = {[CST_OP_GET] = "read",
-					    [CST_OP_HEAD] = "look up",
-					    [CST_OP_LIST] = "list",
-					    [CST_OP_SYMLINK] = "read the symlink"};
+	static const char *const verbs[] = {
+		[CST_OP_GET] = "read",
+		[CST_OP_HEAD] = "look up",
+		[CST_OP_LIST] = "list",
+		[CST_OP_SYMLINK] = "read the symlink",
+		[CST_OP_PUT] = "write",
+		[CST_OP_PUT_SYMLINK] = "write the symlink",
+		[CST_OP_APPEND] = "append to",
+		[CST_OP_COPY] = "copy to",
+		[CST_OP_DELETE] = "delete",
+		[CST_OP_DELETE_MANY] = "delete objects of",
+		[CST_OP_BEGIN] = "begin an upload of",
+		[CST_OP_PART] = "upload a part of",
+		[CST_OP_PART_COPY] = "copy into a part of",
+		[CST_OP_COMPLETE] = "complete the upload of",
+		[CST_OP_ABORT] = "abort the upload of",
+		[CST_OP_LIST_PARTS] = "list the uploaded parts of",
+		[CST_OP_LIST_UPLOADS] = "list the uploads below",
+	};
 	return verbs[op->kind];
 }
 
@@ -34,7 +49,7 @@ static void say_answer(const struct cst_object_op *op, struct cst_buf *why)
 
 static void say_why(const struct cst_object_op *op, int error, const struct cst_error *http_err, struct cst_buf *why)
 {
-	bool answered = op->status && (op->status < 200 || op->status > 299);
+	bool answered = op->status && (op->status < 200 || op->status > 299 || op->has_error);
 	if (error == ECANCELED)
 		cst_buf_add_str(why, "cancelled");
 	else if (op->stop_why && op->stop != CST_STOP_ENOUGH)
@@ -88,6 +103,88 @@ static bool hint_place(const struct cst_object_op *op, struct cst_buf *hint)
 	return hint->len > 0;
 }
 
+/* The action that a policy must allow. */
+static const char *permission(const struct cst_object_op *op)
+{
+	bool s3 = op->bucket->backend->crc32c;
+	switch (op->kind) {
+	case CST_OP_DELETE:
+	case CST_OP_DELETE_MANY:
+		return "DeleteObject";
+	case CST_OP_ABORT:
+		return "AbortMultipartUpload";
+	case CST_OP_LIST_PARTS:
+		return s3 ? "ListMultipartUploadParts" : "ListParts";
+	case CST_OP_LIST_UPLOADS:
+		return s3 ? "ListBucketMultipartUploads" : "ListMultipartUploads";
+	default:
+		return "PutObject";
+	}
+}
+
+static void hint_denied(const struct cst_object_op *op, const char *source, struct cst_buf *hint)
+{
+	const char *prefix = op->bucket->backend->permission;
+	if (!op->write) {
+		cst_buf_printf(hint,
+			       "the key (from: %s) may not do this: check the policies of the key and of the bucket",
+			       source);
+		return;
+	}
+	cst_buf_printf(hint, "the key (from: %s) lacks %s%s", source, prefix, permission(op));
+	if (op->kind == CST_OP_COPY || op->kind == CST_OP_PART_COPY)
+		cst_buf_printf(hint, " or, for the source, %sGetObject", prefix);
+	cst_buf_add_str(hint, ": check the policies of the key and of the bucket, or mount with ro");
+}
+
+/* Failures that only writing has. */
+static bool hint_write(const struct cst_object_op *op, int error, struct cst_buf *hint)
+{
+	if (!op->write)
+		return false;
+	switch (error) {
+	case EDQUOT:
+		cst_buf_add_str(hint,
+				"the quota of the bucket or account is used up: delete something or have it raised");
+		break;
+	case ENOSPC:
+		cst_buf_add_str(hint, "the store's disks are full");
+		break;
+	case EROFS:
+		cst_buf_add_str(
+			hint,
+			"a retention policy (WORM) of the bucket protects this object: it can't be changed before its time");
+		break;
+	case EFBIG:
+		cst_buf_printf(hint, "the store takes up to %llu GiB in one request",
+			       (unsigned long long)(op->bucket->backend->limits.put_max >> 30));
+		break;
+	case EEXIST:
+		cst_buf_add_str(hint, "somebody else has made this object");
+		break;
+	case ESTALE:
+		cst_buf_add_str(hint, "somebody else has changed the object since it was opened");
+		break;
+	case EPERM:
+		cst_buf_add_str(hint, "the object was not made by appending: only AppendObject makes such ones");
+		break;
+	case EBADMSG:
+		cst_buf_add_str(hint, "the bytes were damaged on their way, or the memory of a machine is: check both");
+		break;
+	case E2BIG:
+		cst_buf_add_str(hint, "metadata (extended attributes among it) may have 8 KiB on OSS, 2 KiB on S3");
+		break;
+	case ENOENT:
+		if (strcmp(op->error.code, "NoSuchUpload") != 0)
+			return false;
+		cst_buf_add_str(hint, "the upload was completed or aborted, or a lifecycle rule has removed it");
+		break;
+	default:
+		return false;
+	}
+	return true;
+}
+
 static void hint_credentials(const struct cst_object_op *op, struct cst_buf *hint)
 {
 	const struct cst_bucket *b = op->bucket;
@@ -105,9 +202,9 @@ static void hint_credentials(const struct cst_object_op *op, struct cst_buf *hin
 			hint, "check the access key (from: %s) and that the endpoint is of the right cloud and account",
 			source);
 	else if (strcmp(code, "AccessDenied") == 0)
-		cst_buf_printf(hint,
-			       "the key (from: %s) may not do this: check the policies of the key and of the bucket",
-			       source);
+		hint_denied(op, source, hint);
+	else if (strcmp(code, "UserDisable") == 0)
+		cst_buf_add_str(hint, "the account is disabled, mostly because a bill is overdue");
 	else
 		cst_buf_printf(hint, "check the credentials (from: %s)", source);
 }
@@ -155,7 +252,7 @@ static void say_hint(const struct cst_object_op *op, int error, int rc, const st
 		     struct cst_buf *hint)
 {
 	const char *code = op->error.code;
-	if (error == ECANCELED || hint_place(op, hint))
+	if (error == ECANCELED || hint_place(op, hint) || hint_write(op, error, hint))
 		return;
 	if (http_err && http_err->hint[0] && rc == -EPROTO)
 		cst_buf_add_str(hint, http_err->hint);
@@ -174,6 +271,21 @@ static void say_hint(const struct cst_object_op *op, int error, int rc, const st
 		cst_buf_add_str(hint, "open it again to read the new content");
 	else if (op->kind == CST_OP_LIST && op->status >= 300 && op->status < 500 && !op->has_error)
 		cst_buf_printf(hint, "is %s the endpoint of an object store?", op->bucket->endpoint.url);
+}
+
+void cst_op_explain_key(const struct cst_object_op *op, int error, struct cst_slice key, struct cst_error *err)
+{
+	CST_AUTO_BUF name = CST_BUF_INIT, hint = CST_BUF_INIT;
+	const struct cst_store_error *e = &op->error;
+	cst_text_printable(&name, key);
+	cst_error_set(err, error, "can't delete %s://%s/%.160s%s", op->bucket->backend->scheme, op->bucket->name,
+		      name.data ? name.data : "", name.len > 160 ? "…" : "");
+	cst_error_why(err, "the store answered %s%s%s", e->code[0] ? e->code : "with an error",
+		      e->message[0] ? ": " : "", e->message);
+	say_hint(op, error, 0, NULL, &hint);
+	if (hint.len)
+		cst_error_hint(err, "%s", hint.data);
+	snprintf(err->api, sizeof(err->api), "%s", e->code);
 }
 
 void cst_op_remember(struct cst_object_op *op, const struct cst_error *http_err)

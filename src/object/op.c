@@ -49,6 +49,7 @@ static void recycle(struct cst_object_op *op)
 	free(op->meta);
 	cst_hedge_free(op);
 	cst_list_xml_free(op->xml);
+	cst_write_free(op);
 	memset(op, 0, sizeof(*op));
 	for (size_t i = 0; i < CST_ARRAY_LEN(list); i++)
 		*list[i] = kept[i];
@@ -133,9 +134,26 @@ static bool waiting(const struct cst_object_op *op)
 
 static enum cst_op_lane lane_of(const struct cst_object_op *op)
 {
-	if (op->kind != CST_OP_GET)
-		return op->kind == CST_OP_HEAD ? CST_LANE_HEAD : CST_LANE_LIST;
-	return op->background ? CST_LANE_BACKGROUND : CST_LANE_DEMAND;
+	switch (op->kind) {
+	case CST_OP_GET:
+		return op->background ? CST_LANE_BACKGROUND : CST_LANE_DEMAND;
+	case CST_OP_HEAD:
+		return CST_LANE_HEAD;
+	case CST_OP_LIST:
+	case CST_OP_SYMLINK:
+	case CST_OP_LIST_PARTS:
+	case CST_OP_LIST_UPLOADS:
+		return CST_LANE_LIST;
+	default:
+		if (!op->write->length)
+			return CST_LANE_CHANGE;
+		return op->background ? CST_LANE_UPLOAD_BACKGROUND : CST_LANE_UPLOAD;
+	}
+}
+
+static bool is_background(enum cst_op_lane lane)
+{
+	return lane == CST_LANE_BACKGROUND || lane == CST_LANE_UPLOAD_BACKGROUND;
 }
 
 static void leave_wait_locked(struct cst_object_op *op)
@@ -244,14 +262,17 @@ uint64_t cst_op_enter_locked(struct cst_object_op *op, uint64_t from)
 	struct cst_bucket *b = op->bucket;
 	int64_t now = cst_now();
 	uint64_t bytes = op->kind == CST_OP_GET ? op->length - from : 0;
+	enum cst_op_lane lane = lane_of(op);
 	op->state = CST_OP_RUNNING;
 	op->late = false;
-	if (op->background)
-		b->background_at = now;
+	if (is_background(lane))
+		b->background_at[lane] = now;
 	b->heads += op->kind == CST_OP_HEAD;
 	b->limiter.in_flight++;
 	cst_allowance_take(&b->requests, now, 1);
 	cst_allowance_take(&b->bandwidth, now, (double)bytes);
+	if (op->write)
+		cst_allowance_take(&b->upload, now, (double)op->write->length);
 	return bytes;
 }
 
@@ -265,6 +286,10 @@ void cst_op_left_locked(struct cst_object_op *op, bool last, uint64_t paid, size
 		*(op->late ? &b->late_heads : &b->heads) -= 1;
 	if (op->kind == CST_OP_GET)
 		cst_allowance_correct(&b->bandwidth, (double)received - (double)paid);
+	if (op->write && op->write->length) {
+		struct cst_write *w = op->write;
+		cst_allowance_correct(&b->upload, (double)(w->sent.bytes - w->sent_before) - (double)w->length);
+	}
 }
 
 static void enter_locked(struct cst_object_op *op)
@@ -298,6 +323,8 @@ static int64_t allowed_at_locked(const struct cst_object_op *op, int64_t now)
 {
 	const struct cst_bucket *b = op->bucket;
 	int64_t at = cst_allowance_when(&b->requests, now);
+	if (op->write && op->write->length)
+		return cst_max(at, cst_allowance_when(&b->upload, now));
 	return op->kind == CST_OP_GET ? cst_max(at, cst_allowance_when(&b->bandwidth, now)) : at;
 }
 
@@ -308,8 +335,9 @@ static bool behind_others_locked(const struct cst_object_op *op)
 	enum cst_op_lane lane = lane_of(op);
 	bool full = b->limiter.limit > 0;
 	for (int i = 0; i < CST_LANES; i++)
-		if (!TAILQ_EMPTY(&b->queues[i]) && (i == (int)lane || (full && i != CST_LANE_BACKGROUND) ||
-						    (lane == CST_LANE_BACKGROUND && i == CST_LANE_DEMAND)))
+		if (!TAILQ_EMPTY(&b->queues[i]) && (i == (int)lane || (full && !is_background((enum cst_op_lane)i)) ||
+						    (lane == CST_LANE_BACKGROUND && i == CST_LANE_DEMAND) ||
+						    (lane == CST_LANE_UPLOAD_BACKGROUND && i == CST_LANE_UPLOAD)))
 			return true;
 	return false;
 }
@@ -374,7 +402,7 @@ void cst_op_begin(struct cst_object_op *op)
 
 static bool has_patience_locked(const struct cst_object_op *op, int64_t now)
 {
-	return now - cst_max(op->queued_at, op->bucket->background_at) <= PATIENCE;
+	return now - cst_max(op->queued_at, op->bucket->background_at[lane_of(op)]) <= PATIENCE;
 }
 
 /* Who is next: of those that may go, who came first; in the background only when nobody else may, or one of them after a while: what a stream
@@ -386,7 +414,8 @@ static struct cst_object_op *next_locked(struct cst_bucket *b, int64_t now)
 		struct cst_object_op *op = TAILQ_FIRST(&b->queues[i]);
 		if (!op || crowded_locked(op) || allowed_at_locked(op, now) > now)
 			continue;
-		if (!best || (op->order < best->order && (i != CST_LANE_BACKGROUND || !has_patience_locked(op, now))))
+		bool yields = is_background((enum cst_op_lane)i) && has_patience_locked(op, now);
+		if (!best || (op->order < best->order && !yields))
 			best = op;
 	}
 	return best;
@@ -489,6 +518,8 @@ void cst_op_on_done(void *arg, int rc, size_t received, const struct cst_error *
 	cst_http_release(call);
 	cst_op_count(op, rc == 0 || op->stop != CST_STOP_NONE ? op->status : 0, cst_now() - op->attempt_started);
 	__atomic_fetch_add(&b->stats.bytes_in, received, __ATOMIC_RELAXED);
+	if (op->write)
+		cst_write_attempt_ended(op, rc);
 	cst_hedge_attempt_ended(op, rc, received, err);
 	cst_op_start_queued(b); /* after the verdict, which may have changed the limit */
 	cst_op_unref(op);
@@ -507,6 +538,12 @@ void cst_op_retry(struct cst_object_op *op, int64_t delay)
 	op->wake_at = cst_now() + delay;
 	post_locked(op);
 	pthread_mutex_unlock(&b->lock);
+}
+
+void cst_op_go_on(struct cst_object_op *op)
+{
+	op->failures = 0;
+	try_start(op);
 }
 
 static void on_renewed(void *arg, int rc)
@@ -548,6 +585,10 @@ void cst_op_renew(struct cst_object_op *op)
 static void call_back(struct cst_object_op *op, int rc)
 {
 	const struct cst_error *err = rc < 0 ? &op->err : NULL;
+	if (op->write) {
+		cst_write_call_back(op, rc, err);
+		return;
+	}
 	switch (op->kind) {
 	case CST_OP_GET:
 		((cst_object_get_fn)op->fn)(op->arg, rc, (size_t)op->got, &op->info, err);
@@ -599,12 +640,12 @@ void cst_object_hurry(struct cst_object_op *op)
 	pthread_mutex_lock(&b->lock);
 	bool moves = op->background && op->state == CST_OP_QUEUED;
 	if (moves)
-		TAILQ_REMOVE(&b->queues[CST_LANE_BACKGROUND], op, link);
+		TAILQ_REMOVE(&b->queues[lane_of(op)], op, link);
 	op->background = false;
 	if (moves) {
 		/* Behind those whom somebody waited for before: else one long file would go before all others. */
 		op->order = ++b->order;
-		TAILQ_INSERT_TAIL(&b->queues[CST_LANE_DEMAND], op, link);
+		TAILQ_INSERT_TAIL(&b->queues[lane_of(op)], op, link);
 	}
 	pthread_mutex_unlock(&b->lock);
 }

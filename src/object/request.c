@@ -7,34 +7,38 @@
 #include <inttypes.h>
 
 #define HEAD_LATE CST_NS_PER_S
-#define PARAMS_MAX 8
-struct params {
-	struct cst_sign_param list[PARAMS_MAX];
-	size_t count;
-};
+#define SLOW_ANSWER 5		 /* request timeouts that a store may take to copy or to put parts together */
+#define RATE_LEAST INT64_C(8192) /* bytes per second of a body */
 
-static void add(struct params *p, const char *name, struct cst_slice value, bool has_value)
+void cst_op_param(struct cst_op_params *p, const char *name, struct cst_slice value)
 {
-	p->list[p->count++] = (struct cst_sign_param){cst_slice_of(name), value, has_value};
+	CST_ASSERT(p->count < CST_OP_PARAMS);
+	p->list[p->count++] = (struct cst_sign_param){cst_slice_of(name), value, true};
 }
 
-static void list_params(const struct cst_object_op *op, char max_keys[16], struct params *p)
+void cst_op_param_bare(struct cst_op_params *p, const char *name)
 {
-	snprintf(max_keys, 16, "%u", op->max_keys);
-	add(p, "list-type", CST_SLICE("2"), true);
-	add(p, "encoding-type", CST_SLICE("url"), true);
-	add(p, "max-keys", cst_slice_of(max_keys), true);
+	CST_ASSERT(p->count < CST_OP_PARAMS);
+	p->list[p->count++] = (struct cst_sign_param){cst_slice_of(name), {0}, false};
+}
+
+static void list_params(const struct cst_object_op *op, char max_keys[24], struct cst_op_params *p)
+{
+	snprintf(max_keys, 24, "%u", op->max_keys);
+	cst_op_param(p, "list-type", CST_SLICE("2"));
+	cst_op_param(p, "encoding-type", CST_SLICE("url"));
+	cst_op_param(p, "max-keys", cst_slice_of(max_keys));
 	if (op->key.len)
-		add(p, "prefix", cst_buf_slice(&op->key), true);
+		cst_op_param(p, "prefix", cst_buf_slice(&op->key));
 	if (op->delimiter.len)
-		add(p, "delimiter", cst_buf_slice(&op->delimiter), true);
+		cst_op_param(p, "delimiter", cst_buf_slice(&op->delimiter));
 	if (op->token.len)
-		add(p, "continuation-token", cst_buf_slice(&op->token), true);
+		cst_op_param(p, "continuation-token", cst_buf_slice(&op->token));
 	else if (op->start_after.len)
-		add(p, "start-after", cst_buf_slice(&op->start_after), true);
+		cst_op_param(p, "start-after", cst_buf_slice(&op->start_after));
 }
 
-static void write_target(struct cst_object_op *op, struct cst_slice key, const struct params *p)
+static void write_target(struct cst_object_op *op, struct cst_slice key, const struct cst_op_params *p)
 {
 	const struct cst_bucket *b = op->bucket;
 	struct cst_buf *t = &op->target;
@@ -131,39 +135,56 @@ static void reset_attempt(struct cst_object_op *op)
 int64_t cst_op_attempt_deadline(const struct cst_object_op *op, int64_t now)
 {
 	int64_t at = now + 2 * op->bucket->request_timeout;
+	/* A body that gets on is not given up for another attempt, which would begin with its first byte. */
+	if (op->write && !op->deadline_fixed)
+		return cst_max(op->deadline, now + (int64_t)op->write->length * (CST_NS_PER_S / RATE_LEAST));
 	return op->kind == CST_OP_GET && !op->sift && !op->no_retry ? cst_min(at, op->deadline) : op->deadline;
+}
+
+/* What the kinds that read need; the key that the request is about. */
+static struct cst_slice read_request(struct cst_object_op *op, struct cst_op_params *params,
+				     struct cst_http_request *req, char number[24])
+{
+	struct cst_bucket *b = op->bucket;
+	req->method = op->kind == CST_OP_HEAD ? "HEAD" : "GET";
+	if (op->kind == CST_OP_LIST) {
+		list_params(op, number, params);
+		if (op->delivered)
+			op->list_ops.restart(op->arg);
+		op->delivered = 0;
+		cst_list_xml_reset(op->xml, op);
+		return (struct cst_slice){0};
+	}
+	if (op->kind == CST_OP_SYMLINK) {
+		cst_op_param_bare(params, "symlink");
+	} else if (op->kind == CST_OP_HEAD) {
+		if (op->light && b->backend->light_head)
+			cst_op_param_bare(params, "objectMeta");
+		req->alarm_after = HEAD_LATE;
+		req->on_alarm = cst_op_on_head_alarm;
+	} else {
+		if (op->sift)
+			op->got = 0;
+		write_range(op);
+	}
+	if (op->kind == CST_OP_GET && !op->sift) {
+		req->into = op->rest;
+		req->into_count = op->rest_count;
+		req->on_progress = op->progress || b->hedge ? cst_op_on_progress : NULL;
+		req->alarm_after = op->alarm;
+		req->on_alarm = cst_hedge_on_alarm;
+	}
+	return cst_buf_slice(&op->key);
 }
 
 struct cst_http_call *cst_op_send(struct cst_object_op *op)
 {
 	struct cst_bucket *b = op->bucket;
-	struct params params = {.count = 0};
-	struct cst_slice key = op->kind == CST_OP_LIST ? (struct cst_slice){0} : cst_buf_slice(&op->key);
-	const char *method = op->kind == CST_OP_HEAD ? "HEAD" : "GET";
-	char max_keys[16];
+	struct cst_op_params params = {.count = 0};
+	char number[24];
 	reset_attempt(op);
-	if (op->kind == CST_OP_LIST) {
-		list_params(op, max_keys, &params);
-		if (op->delivered)
-			op->list_ops.restart(op->arg);
-		op->delivered = 0;
-		cst_list_xml_reset(op->xml, op);
-	} else if (op->kind == CST_OP_SYMLINK) {
-		add(&params, "symlink", (struct cst_slice){0}, false);
-	} else if (op->kind == CST_OP_HEAD && op->light && b->backend->light_head) {
-		add(&params, "objectMeta", (struct cst_slice){0}, false);
-	} else if (op->kind == CST_OP_GET) {
-		if (op->sift)
-			op->got = 0;
-		write_range(op);
-	}
-	write_target(op, key, &params);
-	op->generation = cst_op_sign(op, method, key, params.list, params.count, &op->headers);
 	struct cst_http_request req = {
 		.origin = &b->endpoint.origin,
-		.method = method,
-		.target = op->target.data,
-		.headers = cst_buf_slice(&op->headers),
 		.host_header = b->endpoint.host,
 		.deadline = cst_op_attempt_deadline(op, op->attempt_started),
 		.first_byte_timeout = b->request_timeout,
@@ -173,16 +194,13 @@ struct cst_http_call *cst_op_send(struct cst_object_op *op)
 		.on_done = cst_op_on_done,
 		.arg = op,
 	};
-	if (op->kind == CST_OP_HEAD) {
-		req.alarm_after = HEAD_LATE;
-		req.on_alarm = cst_op_on_head_alarm;
-	}
-	if (op->kind == CST_OP_GET && !op->sift) {
-		req.into = op->rest;
-		req.into_count = op->rest_count;
-		req.on_progress = op->progress || b->hedge ? cst_op_on_progress : NULL;
-		req.alarm_after = op->alarm;
-		req.on_alarm = cst_hedge_on_alarm;
-	}
+	struct cst_slice key =
+		op->write ? cst_write_request(op, &params, &req, number) : read_request(op, &params, &req, number);
+	if (op->kind == CST_OP_COPY || op->kind == CST_OP_PART_COPY || op->kind == CST_OP_COMPLETE)
+		req.first_byte_timeout *= SLOW_ANSWER;
+	write_target(op, key, &params);
+	op->generation = cst_op_sign(op, req.method, key, params.list, params.count, &op->headers);
+	req.target = op->target.data;
+	req.headers = cst_buf_slice(&op->headers);
 	return cst_http_start(b->http, &req);
 }

@@ -6,6 +6,7 @@
 static const char *const kind_names[CST_STORE_FAULT_COUNT] = {
 	[CST_STORE_FAULT_NONE] = "none",   [CST_STORE_FAULT_503] = "503",   [CST_STORE_FAULT_RESET] = "reset",
 	[CST_STORE_FAULT_SHORT] = "short", [CST_STORE_FAULT_SLOW] = "slow", [CST_STORE_FAULT_ETAG] = "etag",
+	[CST_STORE_FAULT_LOST] = "lost",
 };
 
 const char *cst_store_fault_name(enum cst_store_fault_kind kind)
@@ -75,7 +76,7 @@ int cst_store_fault_parse(const char *text, struct cst_store_fault *fault, struc
 	if (parse_rate(rate, &fault->threshold) < 0)
 		why = "the rate is not a fraction from 0 to 1";
 	else if (parse_kind(kind, &fault->kind) < 0)
-		why = "the kind is none of 503, reset, short, slow, etag";
+		why = "the kind is none of 503, reset, short, slow, etag, lost";
 	else if (rest.data && parse_operation(rest, &fault->operation) < 0)
 		why = "no operation has that name";
 	if (!why)

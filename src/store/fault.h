@@ -14,6 +14,7 @@ enum cst_store_fault_kind {
 	CST_STORE_FAULT_SHORT, /* the body ends early, or there is no answer at all when it has none */
 	CST_STORE_FAULT_SLOW,  /* the body comes at 16 KiB/s */
 	CST_STORE_FAULT_ETAG,  /* the answer carries another ETag */
+	CST_STORE_FAULT_LOST,  /* all is done, and the connection closes without an answer */
 	CST_STORE_FAULT_COUNT,
 };
 #define CST_STORE_FAULT_SLOW_RATE (16 * 1024)

@@ -193,6 +193,10 @@ static int before_head(struct cst_http_exchange *x, int status, int64_t length, 
 	case CST_STORE_FAULT_SHORT:
 		rc = strike_connection(request, x, body, request->fault == CST_STORE_FAULT_RESET);
 		break;
+	case CST_STORE_FAULT_LOST:
+		count_end(request);
+		rc = -EPIPE;
+		break;
 	case CST_STORE_FAULT_SLOW:
 		struck = body > 0;
 		cst_http_fault_rate(x, CST_STORE_FAULT_SLOW_RATE);

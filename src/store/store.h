@@ -25,7 +25,7 @@ struct cst_store_config {
 	int64_t latency;	   /* ns before the first byte of each answer */
 	uint64_t bandwidth;	   /* bytes per second of response bodies on each connection; 0: no limit */
 	uint64_t total_bandwidth;  /* the same over all connections */
-	const char *const *faults; /* "RATE:KIND[:OPERATION]", KIND 503|reset|short|slow|etag */
+	const char *const *faults; /* "RATE:KIND[:OPERATION]", KIND 503|reset|short|slow|etag|lost */
 	size_t fault_count;
 	uint64_t fault_seed;
 

@@ -295,6 +295,28 @@ static void injects_resets(void **state)
 	stop();
 }
 
+static void loses_answers(void **state)
+{
+	(void)state;
+	int rc;
+	size_t len;
+	start("1:lost", 0, true, "127.0.0.1:0");
+	unsigned before = executed;
+	for (unsigned i = 0; i < 10; i++) {
+		free(ask(GET("/b/k"), &rc, &len));
+		assert_int_equal(rc, 0); /* closed, not reset */
+		assert_int_equal(len, 0);
+		free(ask("PUT /b/k HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nbody", &rc, &len));
+		assert_int_equal(len, 0);
+	}
+	assert_int_equal(executed - before, 20); /* and each was done */
+	json_t *s = stats();
+	assert_int_equal(number(s, "faults", "PutObject", "lost"), 10);
+	assert_int_equal(number(s, "in_flight", NULL, NULL), 0);
+	json_decref(s);
+	stop();
+}
+
 static void injects_short_bodies(void **state)
 {
 	(void)state;
@@ -425,6 +447,7 @@ int main(void)
 		cmocka_unit_test(delays),
 		cmocka_unit_test(injects_503),
 		cmocka_unit_test(injects_resets),
+		cmocka_unit_test(loses_answers),
 		cmocka_unit_test(injects_short_bodies),
 		cmocka_unit_test(injects_wrong_etags),
 		cmocka_unit_test(can_be_repeated),

@@ -1,0 +1,43 @@
+/* Writing operations that wait, and buckets of the embedded store in both dialects. */
+#pragma once
+
+#include "bucket_fixture.h"
+#include "store/store.h"
+
+struct written {
+	bool done, repeated;
+	int rc;
+	struct cst_object_info info;
+	struct cst_object_part part;
+	struct cst_buf upload_id, list; /* list: what a listing gave, or the keys that failed, "NAME=RC;" */
+	unsigned next;
+	struct cst_buf next_key, next_id;
+	uint64_t next_position;
+	struct cst_error err;
+	char text[CST_ERROR_TEXT_MAX];
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+};
+void written_init(struct written *w);
+void written_fini(struct written *w);
+void written_wait(struct written *w);
+void on_written(void *arg, const struct cst_object_written *written);
+extern const struct cst_object_parts_ops on_parts;
+extern const struct cst_object_uploads_ops on_uploads;
+extern const struct cst_object_delete_ops on_delete;
+/* Waits for the operation, releases it; the outcome's rc. */
+int finish(struct cst_object_op *op, struct written *w);
+
+struct real_store {
+	struct cst_store *store;
+	struct cst_http_client *http;
+	struct cst_credentials *credentials;
+	struct cst_bucket *bucket;
+	char dir[64];
+};
+/* fault: of --fail, or NULL. A bucket "bkt" is there. */
+void real_store_start(struct real_store *s, enum cst_cloud cloud, enum cst_sign_kind sign, const char *fault);
+void real_store_stop(struct real_store *s);
+/* The whole object; its length, or -errno. *info: of a HEAD. */
+int real_store_read(struct real_store *s, struct cst_slice key, char *buffer, size_t size,
+		    struct cst_object_info *info);
