@@ -1,5 +1,5 @@
 /* Directories and their listings: see dir.h. Asking for single names is in probe.c. */
-#include "meta/internal.h"
+#include "meta/own.h"
 
 #include <sys/stat.h>
 #include <xxhash.h>
@@ -41,6 +41,7 @@ struct cst_dir *cst_dir_new(struct cst_meta *meta, struct cst_slice prefix)
 	pthread_mutex_init(&dir->lock, NULL);
 	TAILQ_INIT(&dir->probes);
 	LIST_INIT(&dir->relists);
+	LIST_INIT(&dir->all);
 	dir->last_miss = INT64_MIN / 2;
 	dir->prefix = prefix_new(prefix);
 	return dir;
@@ -70,6 +71,7 @@ static void listing_free(struct cst_listing *listing)
 		struct cst_listing *before = listing->before;
 		CST_CHECK(listing, CST_LISTING_MAGIC);
 		CST_ASSERT(TAILQ_EMPTY(&listing->waits) && !listing->in_lru);
+		LIST_REMOVE(listing, of_dir);
 		cst_names_fini(&listing->names);
 		cst_buf_fini(&listing->token);
 		listing->magic = 0;
@@ -91,6 +93,7 @@ void cst_dir_unref(struct cst_dir *dir)
 		CST_ASSERT(dir->listing->refs == 1);
 		listing_free(dir->listing);
 	}
+	cst_own_free_locked(dir);
 	/* A thread that gives up old listings may just be looking at this directory under meta's lock. */
 	pthread_mutex_lock(&dir->meta->lock);
 	pthread_mutex_unlock(&dir->meta->lock);
@@ -167,6 +170,13 @@ bool cst_listing_is_fresh_locked(const struct cst_listing *listing)
 	       cst_meta_now(listing->dir->meta) - listing->refreshed < listing->dir->meta->config.list_ttl;
 }
 
+uint64_t cst_listing_bytes_locked(const struct cst_listing *listing)
+{
+	const struct cst_dir *dir = listing->dir;
+	uint64_t own = dir->listing == listing ? cst_own_bytes_locked(dir) : 0;
+	return cst_names_bytes(&listing->names) + sizeof(*listing) + sizeof(*dir) + own;
+}
+
 struct cst_listing *cst_listing_new_locked(struct cst_dir *dir, unsigned wanted_pages)
 {
 	struct cst_meta *meta = dir->meta;
@@ -178,6 +188,8 @@ struct cst_listing *cst_listing_new_locked(struct cst_dir *dir, unsigned wanted_
 	listing->number = ++dir->listings;
 	listing->started = listing->refreshed = cst_meta_now(meta);
 	TAILQ_INIT(&listing->waits);
+	LIST_INSERT_HEAD(&dir->all, listing, of_dir);
+	cst_own_begin_listing_locked(listing);
 	if (old && meta->config.attributes_object && old->names.attr_count > 0) {
 		old->refs++;
 		listing->before = old;
@@ -322,6 +334,10 @@ static void page_take_locked(const struct page_op *op, int rc, const struct cst_
 	struct cst_listing *listing = op->listing;
 	size_t first = listing->names.sealed;
 	listing->running = false;
+	if (op->prefix != listing->dir->prefix) { /* moved meanwhile: asked once more, there */
+		cst_names_rollback(&listing->names);
+		return;
+	}
 	listing->resume = can_resume(listing, op, rc);
 	if (listing->resume) {
 		cst_names_rollback(&listing->names);
@@ -371,7 +387,9 @@ static void page_done(void *arg, int rc, const struct cst_object_list_page *resu
 	struct page_news news = {0};
 	pthread_mutex_lock(&dir->lock);
 	page_take_locked(page, rc, result, err, &news);
-	uint64_t bytes = cst_names_bytes(&listing->names) + sizeof(*listing) + sizeof(*dir);
+	if (listing->names.complete)
+		cst_own_sweep_locked(dir);
+	uint64_t bytes = cst_listing_bytes_locked(listing);
 	uint64_t names = listing->names.sealed;
 	pthread_mutex_unlock(&dir->lock);
 	cst_listing_kick(listing); /* the next page travels while this one is used */
@@ -466,26 +484,42 @@ bool cst_listing_entry_locked(const struct cst_listing *listing, size_t i, struc
 	return entry->attr != NULL;
 }
 
-int cst_dir_find(struct cst_dir *dir, const char *name, struct cst_entry *entry, int64_t *at)
+/* What a listing has of the name by itself. */
+static int find_listed_locked(struct cst_listing *listing, const char *name, struct cst_entry *entry, int64_t *at)
 {
 	size_t i;
+	__atomic_store_n(&listing->used, true, __ATOMIC_RELAXED);
+	*at = listing->started;
+	switch (cst_names_find(&listing->names, cst_slice_of(name), &i)) {
+	case CST_NAMES_FOUND:
+		return cst_listing_entry_locked(listing, i, entry) ? 0 : -EAGAIN;
+	case CST_NAMES_ABSENT:
+		return -ENOENT;
+	default:
+		return -EAGAIN;
+	}
+}
+
+int cst_dir_find(struct cst_dir *dir, const char *name, struct cst_entry *entry, int64_t *at)
+{
+	const struct cst_own *own;
 	int rc = -EAGAIN;
 	*entry = (struct cst_entry)CST_ENTRY_INIT;
 	pthread_mutex_lock(&dir->lock);
-	struct cst_listing *listing = dir->listing;
-	if (cst_listing_is_fresh_locked(listing)) {
-		__atomic_store_n(&listing->used, true, __ATOMIC_RELAXED);
-		*at = listing->started;
-		switch (cst_names_find(&listing->names, cst_slice_of(name), &i)) {
-		case CST_NAMES_FOUND:
-			rc = cst_listing_entry_locked(listing, i, entry) ? 0 : -EAGAIN;
-			break;
-		case CST_NAMES_ABSENT:
-			rc = -ENOENT;
-			break;
-		default:
-			break;
-		}
+	struct cst_listing *listing = cst_listing_is_fresh_locked(dir->listing) ? dir->listing : NULL;
+	enum cst_own_says says = cst_own_says_locked(dir, listing, cst_slice_of(name), &own);
+	if (says == CST_OWN_NOTHING && listing)
+		rc = find_listed_locked(listing, name, entry, at);
+	/* What the listing hasn't reached may still be known otherwise. */
+	if (says == CST_OWN_NOTHING && own && rc == -EAGAIN && entry->kind == CST_KIND_NONE)
+		says = cst_own_says_locked(dir, NULL, cst_slice_of(name), &own);
+	if (says == CST_OWN_GONE || says == CST_OWN_PRESENT)
+		*at = own->at;
+	if (says == CST_OWN_GONE)
+		rc = -ENOENT;
+	if (says == CST_OWN_PRESENT) {
+		cst_own_entry(own, entry);
+		rc = own->held || own->attr || !dir->meta->config.attributes_object ? 0 : -EAGAIN;
 	}
 	pthread_mutex_unlock(&dir->lock);
 	return rc;
@@ -494,9 +528,11 @@ int cst_dir_find(struct cst_dir *dir, const char *name, struct cst_entry *entry,
 int cst_dir_place(struct cst_dir *dir, const char *name, struct cst_dir_place *place)
 {
 	int rc = -EAGAIN;
+	const struct cst_own *own;
 	pthread_mutex_lock(&dir->lock);
 	struct cst_listing *listing = dir->listing;
 	if (cst_listing_is_fresh_locked(listing) && !listing->names.unsorted &&
+	    cst_own_says_locked(dir, listing, cst_slice_of(name), &own) == CST_OWN_NOTHING &&
 	    cst_names_find(&listing->names, cst_slice_of(name), &place->at) == CST_NAMES_FOUND &&
 	    !(cst_names_flags(&listing->names, place->at) & (CST_NAME_PREFIX | CST_NAME_FOLDER))) {
 		__atomic_store_n(&listing->used, true, __ATOMIC_RELAXED);
@@ -516,10 +552,9 @@ bool cst_dir_walk(struct cst_dir *dir, const struct cst_dir_place *place,
 	bool same = cst_listing_is_fresh_locked(listing) && listing->number == place->listing;
 	for (size_t i = place->at; same && i < listing->names.sealed; i++) {
 		struct cst_name_view view;
-		if (cst_names_flags(&listing->names, i) & CST_NAME_HIDDEN)
-			continue;
-		cst_names_get(&listing->names, i, &view);
-		if (!each(arg, i, &view, cst_names_attr(&listing->names, i)))
+		struct cst_object_attr *attr;
+		int64_t at;
+		if (cst_own_shown_locked(listing, i, &view, &attr, &at) && !each(arg, i, &view, attr))
 			break;
 	}
 	pthread_mutex_unlock(&dir->lock);
@@ -532,8 +567,74 @@ void cst_dir_doubt(struct cst_dir *dir, const char *name)
 	pthread_mutex_lock(&dir->lock);
 	if (dir->listing && cst_names_find(&dir->listing->names, cst_slice_of(name), &i) == CST_NAMES_FOUND)
 		cst_names_doubt(&dir->listing->names, i);
+	cst_own_doubt_locked(dir, cst_slice_of(name));
 	cst_relist_doubt_locked(dir, cst_slice_of(name), cst_meta_now(dir->meta));
 	pthread_mutex_unlock(&dir->lock);
+}
+
+/* One that can go on, or has failed and those who wait for it don't know; referenced. */
+static struct cst_listing *next_after_move_locked(struct cst_dir *dir, bool *failed)
+{
+	struct cst_listing *listing;
+	LIST_FOREACH (listing, &dir->all, of_dir) {
+		bool due = !listing->running && !listing->names.complete && listing->rc == 0 &&
+			   (listing->pages < listing->wanted_pages || listing->readers > 0);
+		*failed = listing->rc < 0;
+		if (!due && (!*failed || TAILQ_EMPTY(&listing->waits)))
+			continue;
+		cst_listing_ref_locked(listing);
+		return listing;
+	}
+	return NULL;
+}
+
+static void go_on_after_move(struct cst_dir *dir)
+{
+	for (;;) {
+		pthread_mutex_lock(&dir->lock);
+		bool failed;
+		struct cst_listing *listing = next_after_move_locked(dir, &failed);
+		pthread_mutex_unlock(&dir->lock);
+		if (!listing)
+			return;
+		if (failed)
+			wake_readers(listing);
+		else
+			cst_listing_kick(listing);
+		cst_listing_unref(listing);
+	}
+}
+
+void cst_dir_move(struct cst_dir *dir, struct cst_slice prefix)
+{
+	struct cst_listing *listing;
+	struct cst_dir_probe *p;
+	CST_CHECK(dir, CST_DIR_MAGIC);
+	struct cst_prefix *old = NULL, *new = prefix_new(prefix);
+	cst_dir_ref(dir);
+	pthread_mutex_lock(&dir->lock);
+	old = dir->prefix;
+	dir->prefix = new;
+	cst_own_forget_locked(dir);
+	detach_listing_locked(dir);
+	LIST_FOREACH (listing, &dir->all,
+		      of_dir) { /* readers of an unfinished one go on at the new place, after what they have */
+		listing->moved = true;
+		cst_buf_clear(&listing->token);
+		listing->resume = listing->names.sealed > 0;
+		if (listing->names.complete || listing->rc < 0 || !listing->names.unsorted)
+			continue;
+		listing->rc = -ESTALE;
+		cst_error_set(&listing->err, ESTALE, "can't list %s", old->text);
+		cst_error_why(&listing->err, "the directory has been renamed meanwhile");
+	}
+	TAILQ_FOREACH (p, &dir->probes, link)
+		p->moved = true;
+	pthread_mutex_unlock(&dir->lock);
+	cst_prefix_unref(old);
+	go_on_after_move(dir);
+	cst_dir_advance_probes(dir);
+	cst_dir_unref(dir);
 }
 
 struct cst_listing *cst_dir_open(struct cst_dir *dir)
@@ -545,6 +646,7 @@ struct cst_listing *cst_dir_open(struct cst_dir *dir)
 		listing = cst_listing_start_locked(dir, 1);
 	listing->readers++;
 	listing->refs++;
+	cst_own_begin_reading_locked(listing);
 	__atomic_store_n(&listing->used, true, __ATOMIC_RELAXED);
 	pthread_mutex_unlock(&dir->lock);
 	cst_listing_kick(listing);
@@ -571,6 +673,40 @@ void cst_listing_close(struct cst_listing *listing)
 	cst_dir_unref(dir);
 }
 
+/* Own entries of the listing, then what it hasn't. Returns whether there was any. */
+static bool read_shown_locked(struct cst_listing *listing, size_t from, size_t *next,
+			      bool (*each)(void *arg, size_t i, const struct cst_name_view *view,
+					   struct cst_object_attr *attr, int64_t at),
+			      void *arg)
+{
+	const struct cst_own *own;
+	struct cst_name_view view;
+	bool any = false;
+	size_t i = from;
+	/* Who comes to the end of the entries sees all that there is by then. */
+	if (from <= listing->names.sealed)
+		cst_own_begin_reading_locked(listing);
+	for (; i < listing->names.sealed; i++) {
+		struct cst_object_attr *attr;
+		int64_t at;
+		*next = i;
+		if (!cst_own_shown_locked(listing, i, &view, &attr, &at))
+			continue;
+		any = true;
+		if (!each(arg, i, &view, attr, at))
+			return true;
+	}
+	while (listing->names.complete && (own = cst_own_next_locked(listing, &i, &view)) != NULL) {
+		*next = i;
+		any = true;
+		if (!each(arg, i, &view, own->attr, own->at))
+			return true;
+		i++;
+	}
+	*next = i;
+	return any;
+}
+
 int cst_listing_read(struct cst_listing *listing, size_t from, size_t *next, struct cst_listing_wait *wait,
 		     bool (*each)(void *arg, size_t i, const struct cst_name_view *view, struct cst_object_attr *attr,
 				  int64_t at),
@@ -579,21 +715,12 @@ int cst_listing_read(struct cst_listing *listing, size_t from, size_t *next, str
 	struct cst_dir *dir = listing->dir;
 	int rc = -ENOENT;
 	pthread_mutex_lock(&dir->lock);
-	size_t i = from;
-	for (; i < listing->names.sealed; i++) {
-		struct cst_name_view view;
-		if (cst_names_flags(&listing->names, i) & CST_NAME_HIDDEN)
-			continue;
-		cst_names_get(&listing->names, i, &view);
+	if (read_shown_locked(listing, from, next, each, arg)) {
 		rc = 0;
-		if (!each(arg, i, &view, cst_names_attr(&listing->names, i), listing->started))
-			break;
-	}
-	*next = i;
-	if (rc != 0 && listing->rc < 0) {
+	} else if (listing->rc < 0) {
 		rc = listing->rc;
 		*err = listing->err;
-	} else if (rc != 0 && !listing->names.complete) {
+	} else if (!listing->names.complete) {
 		rc = -EAGAIN;
 		wait->queued = true;
 		TAILQ_INSERT_TAIL(&listing->waits, wait, link);
@@ -623,9 +750,11 @@ uint32_t cst_listing_tag(struct cst_slice name)
 static bool has_tag_locked(const struct cst_listing *listing, size_t i, uint32_t tag)
 {
 	struct cst_name_view view;
-	if (i >= listing->names.sealed)
+	size_t position = i;
+	if (i < listing->names.sealed)
+		cst_names_get(&listing->names, i, &view);
+	else if (!cst_own_next_locked(listing, &position, &view) || position != i)
 		return false;
-	cst_names_get(&listing->names, i, &view);
 	return cst_listing_tag(view.name) == tag;
 }
 
@@ -633,7 +762,7 @@ size_t cst_listing_resume(struct cst_listing *listing, size_t i, uint32_t tag)
 {
 	size_t found = i;
 	pthread_mutex_lock(&listing->dir->lock);
-	size_t count = listing->names.sealed;
+	size_t count = listing->names.complete ? cst_own_positions_locked(listing) : listing->names.sealed;
 	/* Not there: look around the place, the nearest first. What has not been listed yet is taken at its word. */
 	if (i > 0 && i <= count && !has_tag_locked(listing, i - 1, tag)) {
 		for (size_t away = 1; away < count; away++) {

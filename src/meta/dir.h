@@ -73,14 +73,21 @@ void cst_dir_doubt(struct cst_dir *dir, const char *name);
  * A name that was created, published, removed or renamed through this mount lies over every listing and every answer to a request that began before the
  * change was confirmed, and gives way to those that began after it. While `held` (a file that is being written and may not be in the store yet, or is
  * there in another version) it lies over all of them. Lookups, walks and listings that are read show it; a listing that is being read shows names that
- * were added after those that it has, each once, and offsets stay valid. */
+ * were added after those that it has, each once, and offsets stay valid. What shows of a held name is what it was put as: its inode (inode->held) knows
+ * the size it has now.
+ *
+ * A change answers by itself for list_ttl after it was confirmed, and as long as the listing that it lies over. */
+/* entry->at: when it was confirmed; 0: now. With attributes=object it has the attributes too, else the store is asked for them. */
 void cst_dir_put(struct cst_dir *dir, const char *name, const struct cst_entry *entry, bool held);
 void cst_dir_put_gone(struct cst_dir *dir, const char *name, int64_t at);
+/* Nobody holds it any more, and what became of it isn't known (a conflict, a failure): the store is asked next. */
+void cst_dir_let_go(struct cst_dir *dir, const char *name);
 /* Is the name one's own change that no listing has caught up with yet? *held may be NULL. */
 bool cst_dir_is_own(struct cst_dir *dir, const char *name, bool *held);
 /* The directory was made by this mount just now and nobody else is known to have put anything there: its listing is complete and empty. */
 void cst_dir_set_empty(struct cst_dir *dir);
-/* It has another prefix from now on (a rename above it): what is known of it is forgotten but for held names; requests under way end as if they failed. */
+/* It has another prefix from now on (a rename above it): what is known of it is forgotten but for held names. Requests under way are made once more at the
+ * new place, and readers of an unfinished listing go on there after what they have. */
 void cst_dir_move(struct cst_dir *dir, struct cst_slice prefix);
 
 /* A listing being read. Its entries keep their positions until it is closed, whatever happens to the directory. */

@@ -59,6 +59,10 @@ struct cst_listing {
 	int rc;	     /* of a page that failed */
 	struct cst_error err;
 	TAILQ_HEAD(, cst_listing_wait) waits;
+	LIST_ENTRY(cst_listing) of_dir; /* all that there are of the directory */
+	uint64_t own_first; /* own changes that it hasn't: the number at its first position after its entries, */
+	uint64_t own_until; /* and the last one that is shown */
+	bool moved;	    /* the directory was moved since it began: it tells of another time and place */
 	struct cst_listing *before;   /* attributes that are still right are taken from there */
 	TAILQ_ENTRY(cst_listing) lru; /* meta's lock */
 	bool in_lru;
@@ -74,6 +78,8 @@ struct cst_dir_probe {
 	bool own_requests; /* doesn't, or no longer, wait for the directory's listing */
 	bool head_first;   /* most probably a file: a listing below it only if the HEAD says no */
 	bool finished;
+	bool own_change; /* the answer is one's own change, not the store's */
+	bool moved; /* the directory was moved: what the store says is of another place, it must be asked once more */
 	unsigned pending; /* requests under way and threads at work on it */
 	enum step_state head, marker, folder, below_state;
 	struct cst_entry file;
@@ -113,6 +119,9 @@ struct cst_dir {
 	struct cst_listing *listing; /* the current one, or NULL */
 	TAILQ_HEAD(, cst_dir_probe) probes;
 	LIST_HEAD(, cst_relist) relists; /* under way */
+	LIST_HEAD(, cst_listing) all;
+	struct cst_owns *owns; /* own.c; NULL: none */
+	uint64_t own_last;     /* the last number of those there were */
 	int64_t last_miss;
 	unsigned misses;
 	uint64_t listings;	   /* begun so far */
@@ -140,6 +149,8 @@ struct cst_dir *cst_dir_try_ref(struct cst_dir *dir);
 /* Gives up the directory's current listing if it is this one and nobody reads it. */
 void cst_dir_drop_listing(struct cst_dir *dir, const struct cst_listing *listing);
 bool cst_listing_is_fresh_locked(const struct cst_listing *listing);
+/* With what lies over it. */
+uint64_t cst_listing_bytes_locked(const struct cst_listing *listing);
 /* A listing of the directory that is not (yet) its current one; the caller's reference. */
 struct cst_listing *cst_listing_new_locked(struct cst_dir *dir, unsigned wanted_pages);
 /* Takes a reference of its own and gives that of the one before back. NULL: the directory has none. */

@@ -8,7 +8,7 @@
  *
  * or, while the directory itself is being listed, waits for the pages that decide about the name. HEAD and page are asked at the same
  * time, so a name costs one round trip. */
-#include "meta/internal.h"
+#include "meta/own.h"
 
 #define FOLDER CST_SLICE("_$folder$")
 #define MISSES_PER_PAGE 32
@@ -60,11 +60,55 @@ static bool is_likely_file(const struct cst_dir_probe *p, const struct cst_listi
 	       !(cst_names_flags(&listing->names, count - 1) & (CST_NAME_PREFIX | CST_NAME_FOLDER));
 }
 
+static void answer_own(struct cst_dir_probe *p, const struct cst_own *own)
+{
+	cst_entry_fini(&p->file);
+	if (own->gone)
+		p->file = (struct cst_entry)CST_ENTRY_INIT;
+	else
+		cst_own_entry(own, &p->file);
+	p->started = own->at;
+	p->own_change = true;
+	answer(p, own->gone ? -ENOENT : 0);
+}
+
+/* One's own change, confirmed after the question was asked or held, is the answer whatever the store says. */
+static bool own_decides_locked(struct cst_dir_probe *p)
+{
+	const struct cst_own *own;
+	if (!cst_own_decides_locked(p->dir, p->name, p->started, &own))
+		return false;
+	answer_own(p, own);
+	return true;
+}
+
+/* What lies over the listing; as listing_decides_locked. */
+static bool own_lies_over_locked(struct cst_dir_probe *p, enum cst_names_found *found, size_t *i,
+				 struct cst_entry *entry, bool *decides)
+{
+	const struct cst_own *own;
+	enum cst_own_says says = cst_own_says_locked(p->dir, p->dir->listing, p->name, &own);
+	bool lacks_attr = says == CST_OWN_PRESENT && !own->attr && !own->held && p->dir->meta->config.attributes_object;
+	if (says == CST_OWN_NOTHING)
+		return false;
+	*found = lacks_attr ? CST_NAMES_FOUND : CST_NAMES_UNKNOWN;
+	*i = 0;
+	*decides = !lacks_attr && says != CST_OWN_DOUBTFUL;
+	if (lacks_attr)
+		cst_own_entry(own, entry);
+	if (*decides)
+		answer_own(p, own);
+	return true;
+}
+
 /* What the directory's listing says of the name, if that is all there is to know. *i: as of cst_names_find(). */
 static bool listing_decides_locked(struct cst_dir_probe *p, enum cst_names_found *found, size_t *i,
 				   struct cst_entry *entry)
 {
 	const struct cst_listing *listing = p->dir->listing;
+	bool decides;
+	if (own_lies_over_locked(p, found, i, entry, &decides))
+		return decides;
 	*found = cst_names_find(&listing->names, p->name, i);
 	if (*found == CST_NAMES_ABSENT) {
 		p->started = listing->started;
@@ -128,9 +172,29 @@ static bool is_hidden_marker(const struct cst_dir_probe *p)
 	       memcmp(p->name.data + p->name.len - FOLDER.len, FOLDER.data, FOLDER.len) == 0;
 }
 
+/* What was learnt of the earlier place is forgotten once no request of then is under way. */
+static bool begin_anew_locked(struct cst_dir_probe *p)
+{
+	if (p->head == STEP_RUNNING || p->marker == STEP_RUNNING || p->folder == STEP_RUNNING ||
+	    p->below_state == STEP_RUNNING)
+		return false;
+	p->moved = false;
+	p->head = p->marker = p->folder = p->below_state = STEP_NONE;
+	cst_entry_fini(&p->file);
+	cst_object_attr_unref(p->dir_attr);
+	p->dir_attr = NULL;
+	p->rc = 0;
+	p->started = cst_meta_now(p->dir->meta);
+	return true;
+}
+
 static unsigned step_locked(struct cst_dir_probe *p)
 {
 	if (p->finished)
+		return 0;
+	if (own_decides_locked(p))
+		return DO_ANSWER;
+	if (p->moved && !begin_anew_locked(p))
 		return 0;
 	if (p->head == STEP_FAILED || p->below_state == STEP_FAILED || p->marker == STEP_FAILED ||
 	    p->folder == STEP_FAILED)
@@ -256,7 +320,8 @@ static void below_ready(struct cst_dir_probe *p)
 	pthread_mutex_lock(&below->lock);
 	const struct cst_listing *listing = p->below_listing;
 	marker = listing->names.has_marker;
-	bool empty = listing->names.sealed == 0 && !marker, more = !listing->names.complete;
+	bool empty = listing->names.sealed == 0 && !marker && !cst_own_has_any_locked(listing),
+	     more = !listing->names.complete;
 	if (empty && more && listing->rc == 0 &&
 	    listing->pages < EMPTY_PAGES_MAX) { /* a page without a key decides nothing */
 		below_wait_locked(p, p->below_listing);
@@ -287,13 +352,15 @@ static void below_page(struct cst_listing_wait *wait)
 
 static void start_below(struct cst_dir_probe *p)
 {
-	if (!p->below) {
-		CST_AUTO_BUF prefix = CST_BUF_INIT;
-		cst_dir_add_prefix(p->dir, &prefix);
-		cst_buf_add_slice(&prefix, p->name);
-		cst_buf_add_char(&prefix, '/');
+	CST_AUTO_BUF prefix = CST_BUF_INIT;
+	cst_dir_add_prefix(p->dir, &prefix);
+	cst_buf_add_slice(&prefix, p->name);
+	cst_buf_add_char(&prefix, '/');
+	if (!p->below)
 		p->below = cst_dir_new(p->dir->meta, cst_buf_slice(&prefix));
-	}
+	else if (!cst_dir_has_prefix(p->below, cst_buf_slice(&prefix))) /* asked once more after a move */
+		cst_dir_move(p->below, cst_buf_slice(&prefix));
+	cst_listing_unref(cst_steal(p->below_listing));
 	struct cst_dir *below = p->below;
 	pthread_mutex_lock(&below->lock);
 	struct cst_listing *listing = below->listing;
@@ -344,8 +411,10 @@ static unsigned prepare_locked(struct cst_dir_probe *p)
 	if (actions & DO_ANSWER) {
 		p->finished = true;
 		TAILQ_REMOVE(&p->dir->probes, p, link);
-		if (p->rc == 0 || p->rc == -ENOENT)
+		if (!p->own_change && (p->rc == 0 || p->rc == -ENOENT)) {
+			cst_own_teach_locked(p->dir, p->name, p->rc, &p->file, p->started);
 			teach_listing_locked(p);
+		}
 	}
 	return actions;
 }

@@ -1,7 +1,7 @@
 /* Listing a directory once more: see relist.h. */
 #include "meta/relist.h"
 
-#include "meta/internal.h"
+#include "meta/own.h"
 
 #define BATCH 1000
 #define NAME_ROOM 256 /* longer names are not shown */
@@ -84,7 +84,6 @@ static bool compare(void *arg, size_t i, const struct cst_name_view *view, struc
 {
 	struct cst_relist *r = arg;
 	struct cst_name_view was;
-	size_t place;
 	(void)i;
 	(void)attr;
 	(void)at;
@@ -92,16 +91,17 @@ static bool compare(void *arg, size_t i, const struct cst_name_view *view, struc
 		return false;
 	if (!r->old)
 		return true;
-	if (cst_names_find(&r->old->names, view->name, &place) == CST_NAMES_ABSENT) {
+	switch (cst_own_find_shown_locked(r->old, view->name, &was)) {
+	case CST_NAMES_FOUND:
+		if (!is_same(&was, view))
+			r->config.news(r->config.arg, CST_NEWS_CHANGED, view->name);
+		break;
+	case CST_NAMES_ABSENT:
 		r->config.news(r->config.arg, CST_NEWS_NEW, view->name);
-		return true;
+		break;
+	default: /* not reached; or doubtful: something newer is known of it than the listing says */
+		break;
 	}
-	/* Of what was doubtful something newer is known than the listing says. */
-	if (place == SIZE_MAX || cst_names_flags(&r->old->names, place) & CST_NAME_DOUBTFUL)
-		return true;
-	cst_names_get(&r->old->names, place, &was);
-	if (!is_same(&was, view))
-		r->config.news(r->config.arg, CST_NEWS_CHANGED, view->name);
 	return true;
 }
 
@@ -109,15 +109,14 @@ static bool compare(void *arg, size_t i, const struct cst_name_view *view, struc
 static bool find_gone(struct cst_relist *r)
 {
 	struct cst_dir *dir = r->config.dir;
-	size_t place;
 	pthread_mutex_lock(&dir->lock);
 	size_t count = r->old ? r->old->names.sealed : 0, end = cst_min(count, r->gone + BATCH);
 	for (; r->gone < end; r->gone++) {
-		struct cst_name_view was;
-		if (cst_names_flags(&r->old->names, r->gone) & CST_NAME_HIDDEN)
-			continue;
-		cst_names_get(&r->old->names, r->gone, &was);
-		if (cst_names_find(&r->fresh->names, was.name, &place) == CST_NAMES_ABSENT)
+		struct cst_name_view was, is;
+		struct cst_object_attr *attr;
+		int64_t at;
+		if (cst_own_shown_locked(r->old, r->gone, &was, &attr, &at) &&
+		    cst_own_find_shown_locked(r->fresh, was.name, &is) == CST_NAMES_ABSENT)
 			r->config.news(r->config.arg, CST_NEWS_GONE, was.name);
 	}
 	pthread_mutex_unlock(&dir->lock);
@@ -142,18 +141,27 @@ static void take_place(struct cst_relist *r)
 	pthread_mutex_lock(&dir->lock);
 	const struct cst_listing *now = dir->listing;
 	/* Another relist may have been quicker. */
-	bool newer = now && now->started > fresh->started && now->names.complete;
+	bool newer = (now && now->started > fresh->started && now->names.complete) || fresh->moved; /* moved just now */
 	if (!newer) {
 		doubt_what_is_newer_locked(r);
 		cst_listing_make_current_locked(dir, fresh);
+		cst_own_sweep_locked(dir);
 	}
-	uint64_t bytes = cst_names_bytes(&fresh->names) + sizeof(*fresh) + sizeof(*dir);
+	uint64_t bytes = cst_listing_bytes_locked(fresh);
 	uint64_t names = fresh->names.sealed;
 	pthread_mutex_unlock(&dir->lock);
 	if (newer)
 		return;
 	cst_dir_advance_probes(dir);
 	cst_meta_touch(dir->meta, fresh, bytes, names);
+}
+
+static bool has_moved(struct cst_relist *r)
+{
+	pthread_mutex_lock(&r->config.dir->lock);
+	bool moved = r->fresh->moved;
+	pthread_mutex_unlock(&r->config.dir->lock);
+	return moved;
 }
 
 int cst_relist_step(struct cst_relist *r, struct cst_error *err)
@@ -168,6 +176,11 @@ int cst_relist_step(struct cst_relist *r, struct cst_error *err)
 	}
 	if (find_gone(r))
 		return 1;
+	if (has_moved(r)) {
+		cst_error_set(err, ESTALE, "can't refresh a directory");
+		cst_error_why(err, "it has been renamed meanwhile");
+		return -ESTALE;
+	}
 	take_place(r);
 	return 0;
 }
@@ -192,11 +205,16 @@ bool cst_relist_each(struct cst_relist *r, size_t *next,
 		struct cst_name_view view;
 		CST_AUTO_ENTRY entry = CST_ENTRY_INIT;
 		pthread_mutex_lock(lock);
+		const struct cst_own *own;
 		bool ended = *next >= names->sealed;
 		bool hidden = !ended && cst_names_flags(names, *next) & (CST_NAME_HIDDEN | CST_NAME_DOUBTFUL);
-		bool known = !ended && !hidden && cst_listing_entry_locked(r->fresh, *next, &entry);
 		if (!ended && !hidden) {
 			cst_names_get(names, *next, &view);
+			/* Of one's own changes newer things are known. */
+			hidden = cst_own_says_locked(r->config.dir, r->fresh, view.name, &own) != CST_OWN_NOTHING;
+		}
+		bool known = !ended && !hidden && cst_listing_entry_locked(r->fresh, *next, &entry);
+		if (!ended && !hidden) {
 			memcpy(name, view.name.data, view.name.len);
 			name[view.name.len] = 0;
 		}
@@ -211,9 +229,9 @@ bool cst_relist_each(struct cst_relist *r, size_t *next,
 
 bool cst_relist_covered(struct cst_relist *r, struct cst_slice name)
 {
-	size_t place;
+	struct cst_name_view view;
 	pthread_mutex_lock(&r->config.dir->lock);
-	bool covered = r->old && cst_names_find(&r->old->names, name, &place) != CST_NAMES_UNKNOWN;
+	bool covered = r->old && cst_own_find_shown_locked(r->old, name, &view) != CST_NAMES_UNKNOWN;
 	pthread_mutex_unlock(&r->config.dir->lock);
 	return covered;
 }
@@ -223,8 +241,16 @@ int cst_dir_peek(struct cst_dir *dir, const char *name, struct cst_entry *entry)
 	size_t place = SIZE_MAX;
 	int rc = -EAGAIN;
 	*entry = (struct cst_entry)CST_ENTRY_INIT;
+	const struct cst_own *own;
 	pthread_mutex_lock(&dir->lock);
-	if (dir->listing) {
+	enum cst_own_says says = cst_own_says_locked(dir, dir->listing, cst_slice_of(name), &own);
+	if (says == CST_OWN_GONE) {
+		rc = -ENOENT;
+	} else if (says == CST_OWN_PRESENT) {
+		cst_own_entry(own, entry);
+		cst_entry_fini(entry);
+		rc = 0;
+	} else if (dir->listing && says == CST_OWN_NOTHING) {
 		enum cst_names_found found = cst_names_find(&dir->listing->names, cst_slice_of(name), &place);
 		if (found == CST_NAMES_ABSENT)
 			rc = -ENOENT;
