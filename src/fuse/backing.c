@@ -3,11 +3,11 @@
 
 #define CST_LOG_AREA "fuse"
 #include "base/log.h"
+#include "fuse/device.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
 
 /* Linux 6.9 */
@@ -15,19 +15,23 @@
 
 static int register_file(const struct cst_fuse *fuse, int fd)
 {
-	struct cst_kfuse_backing_map map = {.fd = fd};
-	int id = ioctl(fuse->channels[0].fd, CST_KFUSE_IOC_BACKING_OPEN, &map);
-
-	return id < 0 ? -errno : id > 0 ? id : -EIO;
+	return fuse->keeper ? cst_keeper_backing_open(fuse->keeper, fd)
+			    : cst_fuse_device_backing_open(fuse->channels[0].fd, fd);
 }
 
 static void unregister(const struct cst_fuse *fuse, int backing)
 {
-	uint32_t id = (uint32_t)backing;
+	int rc = 0;
 
 	/* Once the connection has ended the ids are gone with it. */
-	if (ioctl(fuse->channels[0].fd, CST_KFUSE_IOC_BACKING_CLOSE, &id) < 0)
-		cst_log_debug("backing file %u: %s", id, strerror(errno));
+	if (__atomic_load_n(&fuse->stopping, __ATOMIC_ACQUIRE) && !fuse->leaving)
+		return;
+	if (fuse->keeper)
+		cst_keeper_backing_close(fuse->keeper, backing);
+	else
+		rc = cst_fuse_device_backing_close(fuse->channels[0].fd, backing);
+	if (rc < 0)
+		cst_log_debug("backing file %d: %s", backing, strerror(-rc));
 }
 
 /* A file without a name where the others will lie; else one that any kernel takes. */

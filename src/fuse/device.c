@@ -50,3 +50,25 @@ int cst_fuse_device_clone(int fd)
 		return -errno;
 	return cst_steal_fd(&clone_fd);
 }
+
+int cst_fuse_device_backing_open(int device, int fd)
+{
+	struct cst_kfuse_backing_map map = {.fd = fd};
+	int id = ioctl(device, CST_KFUSE_IOC_BACKING_OPEN, &map);
+
+	return id < 0 ? -errno : id > 0 ? id : -EIO;
+}
+
+int cst_fuse_device_backing_close(int device, int backing)
+{
+	uint32_t id = (uint32_t)backing;
+
+	return ioctl(device, CST_KFUSE_IOC_BACKING_CLOSE, &id) < 0 ? -errno : 0;
+}
+
+int cst_fuse_device_resend(int device)
+{
+	struct cst_kfuse_out_header h = {.len = sizeof(h), .error = CST_KFUSE_NOTIFY_RESEND};
+
+	return write(device, &h, sizeof(h)) < 0 ? -errno : 0;
+}

@@ -47,7 +47,12 @@ static bool read_one(struct cst_fuse_channel *c)
 	static struct cst_log_limit limit;
 
 	if (n >= 0) {
+		/* Nothing that is done here may last: who finds it busy for long takes the process for dead. */
+		if (c->beat)
+			cst_beat_set(c->beat, cst_now());
 		cst_fuse_dispatch(c, data, (size_t)n);
+		if (c->beat)
+			cst_beat_set(c->beat, 0);
 		return false;
 	}
 	switch (errno) {
@@ -108,6 +113,13 @@ static void kick_readers_locked(struct cst_fuse *fuse)
 	}
 }
 
+static uint32_t max_read_of(const struct cst_fuse_config *config)
+{
+	uint32_t wanted = config->max_read ? config->max_read : MAX_READ_DEFAULT;
+
+	return cst_max(cst_min(wanted, MAX_READ_DEFAULT), 4096u);
+}
+
 static struct cst_fuse *fuse_new(const struct cst_fuse_config *config)
 {
 	struct cst_fuse *fuse = CST_NEW(struct cst_fuse);
@@ -115,8 +127,8 @@ static struct cst_fuse *fuse_new(const struct cst_fuse_config *config)
 
 	fuse->magic = CST_FUSE_MAGIC;
 	fuse->dead_fd = -1;
-	fuse->max_read = config->max_read ? config->max_read : MAX_READ_DEFAULT;
-	fuse->max_read = cst_max(cst_min(fuse->max_read, MAX_READ_DEFAULT), 4096u);
+	fuse->max_read = max_read_of(config);
+	fuse->keeper = config->keeper;
 	fuse->wish = (struct cst_fuse_init_wish){
 		.readdirplus = config->readdirplus,
 		.auto_cache = config->auto_cache,
@@ -166,6 +178,7 @@ static void fuse_destroy(struct cst_fuse *fuse)
 	pthread_cond_destroy(&fuse->changed);
 	pthread_mutex_destroy(&fuse->notify.lock);
 	pthread_cond_destroy(&fuse->notify.wake);
+	cst_opens_free(fuse->opens);
 	free(fuse->where.path);
 	free(fuse->backing_dir);
 	fuse->magic = 0;
@@ -182,7 +195,8 @@ static struct cst_fuse_channel *add_channel(struct cst_fuse *fuse, int fd, bool 
 	return c;
 }
 
-struct cst_fuse *cst_fuse_mount(const struct cst_fuse_config *config, struct cst_error *err)
+int cst_fuse_mount_device(const struct cst_fuse_config *config, struct cst_fuse_mountpoint *where,
+			  struct cst_error *err)
 {
 	CST_AUTO_FREE char *path = cst_fuse_mountpoint_resolve(config->mountpoint);
 	struct cst_fuse_mount_request req = {
@@ -192,33 +206,39 @@ struct cst_fuse *cst_fuse_mount(const struct cst_fuse_config *config, struct cst
 		.allow_other = config->allow_other || config->allow_root,
 		.default_permissions = config->default_permissions,
 		.flags = config->mount_flags | MS_NOSUID | MS_NODEV,
+		.max_read = max_read_of(config),
 	};
-	struct cst_fuse *fuse;
-	int fd, ends[2];
+	int rc;
 
 	if (!path) {
-		cst_error_set(err, errno, "can't mount on %s", config->mountpoint);
-		cst_error_why(err, "%s", errno == ENOENT ? "the mountpoint does not exist" : strerror(errno));
+		rc = cst_error_set(err, errno, "can't mount on %s", config->mountpoint);
+		cst_error_why(err, "%s", rc == -ENOENT ? "the mountpoint does not exist" : strerror(-rc));
 		cst_error_hint(err, "create it with `mkdir -p %s`", config->mountpoint);
-		return NULL;
+		return rc;
 	}
-	if (cst_fuse_mountpoint_check(path, config->nonempty, err) < 0)
-		return NULL;
+	rc = cst_fuse_mountpoint_check(path, config->nonempty, err);
+	if (rc < 0)
+		return rc;
 	CST_AUTO_CLOSE int lock = cst_fuse_mountpoint_lock(path);
-	if (lock >= 0 && cst_fuse_mountpoint_check(path, config->nonempty, err) < 0)
-		return NULL;
-	fuse = fuse_new(config);
-	req.max_read = fuse->max_read;
+	rc = lock >= 0 ? cst_fuse_mountpoint_check(path, config->nonempty, err) : 0;
+	return rc < 0 ? rc : cst_fuse_mountpoint_mount(&req, where, err);
+}
+
+struct cst_fuse *cst_fuse_mount(const struct cst_fuse_config *config, struct cst_error *err)
+{
+	struct cst_fuse *fuse = fuse_new(config);
+	int fd, ends[2];
+
 	/* Held from now on so that the end can't fail for want of a descriptor. */
 	if (pipe2(ends, O_CLOEXEC) < 0) {
-		cst_error_set(err, errno, "can't mount on %s", path);
+		cst_error_set(err, errno, "can't mount on %s", config->mountpoint);
 		cst_error_why(err, "%s", strerror(errno));
 		fuse_destroy(fuse);
 		return NULL;
 	}
 	fuse->dead_fd = ends[0];
 	close(ends[1]);
-	fd = cst_fuse_mountpoint_mount(&req, &fuse->where, err);
+	fd = fuse->keeper ? cst_fuse_keep_attach(fuse, err) : cst_fuse_mount_device(config, &fuse->where, err);
 	if (fd < 0) {
 		fuse_destroy(fuse);
 		return NULL;
@@ -271,19 +291,61 @@ static int negotiate_once(struct cst_fuse *fuse, struct cst_error *err)
 	return rc;
 }
 
-static void add_clones(struct cst_fuse *fuse)
+static unsigned readers_wanted(const struct cst_fuse *fuse)
 {
 	long cores = sysconf(_SC_NPROCESSORS_ONLN);
 	unsigned wanted = fuse->threads ? fuse->threads : (unsigned)cst_max(cores, 1L);
 
-	wanted = cst_min(wanted, CST_FUSE_CHANNELS_MAX);
+	return cst_min(wanted, CST_FUSE_CHANNELS_MAX);
+}
+
+static void add_clones(struct cst_fuse *fuse)
+{
+	int kept[CST_KEEPER_CLONES];
+	unsigned wanted = readers_wanted(fuse), clones;
+
+	if (fuse->keeper) {
+		clones = cst_fuse_keep_clones(fuse, wanted - 1, kept);
+		for (unsigned i = 0; i < clones; i++)
+			add_channel(fuse, kept[i], false);
+		fuse->channels[0].idle = clones > 0 && !(fuse->agreed.flags & CST_KFUSE_HAS_RESEND);
+	}
 	while (fuse->channel_count < wanted) {
-		int fd = cst_fuse_device_clone(fuse->channels[0].fd);
+		int fd = fuse->keeper ? -EMFILE : cst_fuse_device_clone(fuse->channels[0].fd);
 
 		if (fd < 0)
 			cst_log_debug("readers share one descriptor: %s", strerror(-fd));
 		add_channel(fuse, fd < 0 ? fuse->channels[0].fd : fd, fd < 0);
 	}
+}
+
+static int negotiate(struct cst_fuse *fuse, struct cst_error *err)
+{
+	int rc;
+
+	if (cst_fuse_keep_restore(fuse))
+		return 0;
+	do {
+		rc = negotiate_once(fuse, err);
+	} while (rc == -EAGAIN);
+	if (rc == 0)
+		cst_fuse_keep_agreed(fuse);
+	return rc;
+}
+
+static int start_reader(struct cst_fuse *fuse, struct cst_fuse_channel *c)
+{
+	CST_AUTO_FREE char *name = cst_xasprintf("cst-fuse-%u", c->index);
+	int rc;
+
+	if (c->idle)
+		return 0;
+	if (fuse->keeper)
+		c->beat = cst_beat_take(cst_keeper_header(fuse->keeper), CST_BEAT_WORKS, name);
+	rc = cst_thread_start(&c->thread, name, 0, reader_main, c);
+	c->started = rc == 0;
+	fuse->readers_left += rc == 0;
+	return rc;
 }
 
 int cst_fuse_start(struct cst_fuse *fuse, struct cst_fs *fs, struct cst_error *err)
@@ -294,9 +356,7 @@ int cst_fuse_start(struct cst_fuse *fuse, struct cst_fs *fs, struct cst_error *e
 	CST_CHECK(fuse, CST_FUSE_MAGIC);
 	fuse->fs = fs;
 	sigaction(KICK_SIGNAL, &action, NULL);
-	do {
-		rc = negotiate_once(fuse, err);
-	} while (rc == -EAGAIN);
+	rc = negotiate(fuse, err);
 	if (rc < 0)
 		return rc;
 	fuse->read_ahead_kb = cst_fuse_mountpoint_read_ahead(&fuse->where, fuse->read_ahead_most);
@@ -306,15 +366,11 @@ int cst_fuse_start(struct cst_fuse *fuse, struct cst_fs *fs, struct cst_error *e
 	add_clones(fuse);
 	rc = cst_fuse_notify_start(fuse);
 	pthread_mutex_lock(&fuse->lock);
-	for (unsigned i = 0; rc == 0 && i < fuse->channel_count; i++) {
-		struct cst_fuse_channel *c = &fuse->channels[i];
-		CST_AUTO_FREE char *name = cst_xasprintf("cst-fuse-%u", i);
-
-		rc = cst_thread_start(&c->thread, name, 0, reader_main, c);
-		c->started = rc == 0;
-		fuse->readers_left += rc == 0;
-	}
+	for (unsigned i = 0; rc == 0 && i < fuse->channel_count; i++)
+		rc = start_reader(fuse, &fuse->channels[i]);
 	pthread_mutex_unlock(&fuse->lock);
+	if (rc == 0)
+		cst_fuse_keep_resend(fuse);
 	if (rc < 0) {
 		cst_error_set(err, -rc, "can't start the file system on %s", fuse->where.path);
 		cst_error_why(err, "no thread could be started: %s", strerror(-rc));
@@ -347,6 +403,8 @@ static void unmount_ours(struct cst_fuse *fuse)
 	struct cst_error err = CST_ERROR_INIT;
 	char text[CST_ERROR_TEXT_MAX];
 
+	if (cst_fuse_keep_unmount(fuse) == 0)
+		return;
 	if (cst_fuse_mountpoint_unmount(&fuse->where, &err) < 0)
 		cst_log_warn("%s", cst_error_text(&err, text, sizeof(text)));
 }
@@ -381,7 +439,7 @@ static void end_connection(struct cst_fuse *fuse)
 			pthread_join((pthread_t)fuse->channels[i].thread, NULL);
 		fuse->channels[i].started = false;
 	}
-	while (!cst_fuse_notify_stop(fuse, KICK_EVERY_MS * CST_NS_PER_MS)) {
+	while (!fuse->leaving && !cst_fuse_notify_stop(fuse, KICK_EVERY_MS * CST_NS_PER_MS)) {
 		cst_fuse_request_interrupt_all(fuse);
 		turn_away_queued(&fuse->channels[0]);
 	}
@@ -389,8 +447,9 @@ static void end_connection(struct cst_fuse *fuse)
 		if (!fuse->channels[i].shares_fd)
 			dup3(fuse->dead_fd, fuse->channels[i].fd, O_CLOEXEC);
 	/* After an abort the dead mount is still there. */
-	if (!unmounted)
+	if (!unmounted && !fuse->leaving)
 		unmount_ours(fuse);
+	cst_fuse_keep_end(fuse);
 }
 
 int cst_fuse_wait(struct cst_fuse *fuse)
@@ -426,6 +485,30 @@ void cst_fuse_stop(struct cst_fuse *fuse)
 	__atomic_store_n(&fuse->stopping, true, __ATOMIC_RELEASE);
 	pthread_mutex_lock(&fuse->lock);
 	kick_readers_locked(fuse);
+	fuse->stops_running--;
+	pthread_cond_broadcast(&fuse->changed);
+	pthread_mutex_unlock(&fuse->lock);
+}
+
+#define LEAVE_PATIENCE_MS 2000
+void cst_fuse_leave(struct cst_fuse *fuse)
+{
+	struct timespec until;
+
+	CST_CHECK(fuse, CST_FUSE_MAGIC);
+	pthread_mutex_lock(&fuse->lock);
+	if (fuse->stops_running > 0 || fuse->gone) {
+		pthread_mutex_unlock(&fuse->lock);
+		return;
+	}
+	fuse->stops_running++;
+	fuse->leaving = true;
+	__atomic_store_n(&fuse->stopping, true, __ATOMIC_RELEASE);
+	kick_readers_locked(fuse);
+	until = in_ms(LEAVE_PATIENCE_MS);
+	while (__atomic_load_n(&fuse->in_flight, __ATOMIC_ACQUIRE) > 0)
+		if (pthread_cond_timedwait(&fuse->changed, &fuse->lock, &until) == ETIMEDOUT)
+			break;
 	fuse->stops_running--;
 	pthread_cond_broadcast(&fuse->changed);
 	pthread_mutex_unlock(&fuse->lock);
@@ -487,5 +570,6 @@ void cst_fuse_stats(const struct cst_fuse *fuse, struct cst_fuse_stats *stats)
 		.requests = __atomic_load_n(&fuse->requests, __ATOMIC_RELAXED),
 		.in_flight = __atomic_load_n(&fuse->in_flight, __ATOMIC_RELAXED),
 		.interrupts = __atomic_load_n(&fuse->interrupts, __ATOMIC_RELAXED),
+		.inherited_opens = fuse->opens ? cst_opens_inherited(fuse->opens) : 0,
 	};
 }

@@ -6,8 +6,10 @@
 #pragma once
 
 #include "fs/fs.h"
+#include "supervisor/keeper.h"
 
 struct cst_fuse;
+struct cst_fuse_mountpoint;
 
 struct cst_fuse_config {
 	const char *mountpoint;
@@ -30,11 +32,17 @@ struct cst_fuse_config {
 	uint32_t read_ahead_kb; /* written to the mount's bdi; 0: leave */
 	bool readdirplus;
 	bool auto_cache; /* the kernel drops a file's pages when its mtime or size change */
+	/* Who mounts, holds the descriptors and outlives this process; borrowed. NULL: this process does all that itself. */
+	struct cst_keeper *keeper;
 };
 
 /* Checks the mountpoint, opens /dev/fuse, mounts. Error texts are for people (missing, not a directory, not empty, already
  * mounted, /dev/fuse missing, not permitted). */
 struct cst_fuse *cst_fuse_mount(const struct cst_fuse_config *config, struct cst_error *err);
+/* The same for a process that only keeps the mount: the descriptor of the connection, to be served by another process through its
+ * keeper. *where is the caller's to free (where->path). */
+int cst_fuse_mount_device(const struct cst_fuse_config *config, struct cst_fuse_mountpoint *where,
+			  struct cst_error *err);
 /* The vtable for cst_fs_new(). */
 const struct cst_fs_host *cst_fuse_host(struct cst_fuse *fuse);
 /* Starts the readers; returns after INIT was negotiated. */
@@ -44,6 +52,9 @@ int cst_fuse_wait(struct cst_fuse *fuse);
 /* Unmounts (lazily when busy) and lets cst_fuse_wait() return, also while it is used. Async-signal-unsafe: call from a thread that
  * sigwaits, which must be joined before cst_fuse_free(). */
 void cst_fuse_stop(struct cst_fuse *fuse);
+/* Another process goes on with the mount: takes no more requests, answers those that can be answered in a moment and lets cst_fuse_wait() return.
+ * The kernel sends the others to the successor. With a keeper only; nothing may be freed after it. As cst_fuse_stop(). */
+void cst_fuse_leave(struct cst_fuse *fuse);
 /* After cst_fuse_wait(): ends outstanding calls; no more come. The file system may be freed then, and before the host, which it still tells of
  * what closes. False: a call is never answered. */
 bool cst_fuse_drain(struct cst_fuse *fuse);
@@ -62,6 +73,7 @@ struct cst_fuse_stats {
 	uint32_t max_background, max_write;
 	uint32_t read_ahead_kb; /* now: it falls as the number of open files grows */
 	uint64_t requests, in_flight, interrupts;
+	uint64_t inherited_opens; /* passed through by a process before this one */
 };
 void cst_fuse_stats(const struct cst_fuse *fuse, struct cst_fuse_stats *stats);
 

@@ -12,6 +12,7 @@
 #include "fuse/init.h"
 #include "fuse/mountpoint.h"
 #include "fuse/parse.h"
+#include "supervisor/opens.h"
 
 #include <pthread.h>
 #include <sys/queue.h>
@@ -29,10 +30,12 @@ struct cst_fuse_channel {
 	struct cst_fuse *fuse;
 	int fd;
 	bool shares_fd; /* no clone could be had: same descriptor as channel 0 */
+	bool idle;	/* holds the connection, is not read from */
 	unsigned index;
 	unsigned long thread;
-	bool started, left; /* under fuse->lock */
-	char *buffer;	    /* of the pool; the reader's alone */
+	bool started, left;    /* under fuse->lock */
+	struct cst_beat *beat; /* says since when it is busy with a request; NULL: nobody asks */
+	char *buffer;	       /* of the pool; the reader's alone */
 };
 
 /* What readers read into. A WRITE that the file system does not answer at once keeps the buffer of its reader, which gets another one. */
@@ -51,6 +54,7 @@ struct cst_fuse_request {
 	int refs;	 /* one of the dispatching reader, one of the pending reply */
 	bool dispatched; /* the file system has returned from the first call: `cancel` is in place */
 	uint64_t unique;
+	uint64_t node, fh; /* as they came */
 	uint32_t size;
 	bool writes;	   /* OPEN, CREATE: for writing; its close is to be told */
 	int buffer_state;  /* atomic: CST_FUSE_BUFFER_* */
@@ -99,6 +103,9 @@ struct cst_fuse {
 	char *backing_dir;	    /* or NULL */
 	int backing_error;	    /* atomic: -errno of the last backing file, 0: it was taken */
 	unsigned threads;	    /* wanted */
+	struct cst_keeper *keeper;  /* NULL: this process holds the mount itself */
+	struct cst_opens *opens;    /* with a keeper */
+	bool leaving;		    /* another process goes on */
 	uint32_t max_read;
 
 	struct cst_fuse_channel channels[CST_FUSE_CHANNELS_MAX];
@@ -169,6 +176,17 @@ void cst_fuse_backing_start(struct cst_fuse *fuse); /* after INIT: can it be had
 int cst_fuse_backing_open(void *host, int fd);
 void cst_fuse_backing_close(void *host, int backing);
 const char *cst_fuse_backing_state(const struct cst_fuse *fuse); /* cst_fuse_stats.passthrough */
+
+/* keep.c: what there is to do with a keeper; without one these do nothing. */
+int cst_fuse_keep_attach(struct cst_fuse *fuse, struct cst_error *err); /* the first channel's descriptor, or -errno */
+bool cst_fuse_keep_restore(struct cst_fuse *fuse); /* true: agreed is what a predecessor negotiated */
+void cst_fuse_keep_agreed(struct cst_fuse *fuse);
+unsigned cst_fuse_keep_clones(struct cst_fuse *fuse, unsigned wanted, int fds[CST_KEEPER_CLONES]);
+void cst_fuse_keep_resend(struct cst_fuse *fuse);
+void cst_fuse_keep_opened(struct cst_fuse *fuse, const struct cst_fuse_request *r, uint64_t fh, int backing);
+void cst_fuse_keep_released(struct cst_fuse *fuse, uint64_t fh); /* as it came */
+int cst_fuse_keep_unmount(struct cst_fuse *fuse);		 /* -ENOENT: no keeper */
+void cst_fuse_keep_end(struct cst_fuse *fuse);
 
 /* readahead.c: the host's open_files. */
 void cst_fuse_read_ahead_for(void *host, uint64_t open_files);

@@ -91,9 +91,13 @@ static int taken(int rc)
 
 static void reply_error(struct cst_fs_call *call, int rc)
 {
+	struct cst_fuse_request *r = request_of(call);
 	struct iovec iov[1];
 
-	(void)cst_fuse_request_reply(request_of(call), rc, iov, 1);
+	/* After what the file system did, before the kernel forgets the request: whoever gets it again finds it done. */
+	if (r->opcode == CST_KFUSE_RELEASE)
+		cst_fuse_keep_released(r->channel->fuse, r->fh);
+	(void)cst_fuse_request_reply(r, rc, iov, 1);
 }
 
 static int reply_entry(struct cst_fs_call *call, const struct cst_fs_entry *entry)
@@ -142,13 +146,27 @@ static void fill_open(const struct cst_fuse_request *r, uint64_t fh, unsigned fl
 		out->open_flags |= CST_KFUSE_FOPEN_PARALLEL_DIRECT_WRITES;
 }
 
+/* What is passed through is noted first: whoever gets the RELEASE has to give the id back. */
+static int taken_open(struct cst_fs_call *call, const void *data, size_t len, const struct cst_kfuse_open_out *open)
+{
+	struct cst_fuse *fuse = request_of(call)->channel->fuse;
+	uint64_t fh = open->fh;
+	int rc;
+
+	cst_fuse_keep_opened(fuse, request_of(call), fh, open->backing_id);
+	rc = taken(reply(call, data, len));
+	if (rc < 0)
+		cst_fuse_keep_released(fuse, fh);
+	return rc;
+}
+
 static int reply_opened(struct cst_fs_call *call, uint64_t fh, unsigned flags, int backing)
 {
 	const struct cst_fuse_request *r = request_of(call);
 	struct cst_kfuse_open_out out;
 
 	fill_open(r, fh, flags, backing, &out);
-	return taken(reply(call, &out, sizeof(out)));
+	return taken_open(call, &out, sizeof(out), &out);
 }
 
 static int reply_created(struct cst_fs_call *call, const struct cst_fs_entry *entry, uint64_t fh, unsigned flags,
@@ -161,7 +179,7 @@ static int reply_created(struct cst_fs_call *call, const struct cst_fs_entry *en
 
 	fill_entry(entry, &out.entry);
 	fill_open(request_of(call), fh, flags, backing, &out.open);
-	return taken(reply(call, &out, sizeof(out)));
+	return taken_open(call, &out, sizeof(out), &out.open);
 }
 
 static void reply_written(struct cst_fs_call *call, uint32_t size)

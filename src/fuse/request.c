@@ -39,6 +39,8 @@ struct cst_fuse_request *cst_fuse_request_new(struct cst_fuse_channel *channel, 
 	r->opcode = in->opcode;
 	r->refs = 2;
 	r->unique = in->unique;
+	r->node = in->node;
+	r->fh = in->fh;
 	r->size = in->size;
 	r->channel = channel;
 	r->writes =
