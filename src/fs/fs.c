@@ -73,7 +73,10 @@ struct cst_fs *cst_fs_new(const struct cst_fs_config *config, const struct cst_f
 	pthread_mutex_init(&fs->refused_lock, NULL);
 	pthread_mutex_init(&fs->refresh_lock, NULL);
 	pthread_cond_init(&fs->refresh_wake, NULL);
-	fs->table = cst_inode_table_new(drop_inode, NULL);
+	fs->first_node = config->identities ? *config->identities->next_node : 0;
+	fs->table = cst_inode_table_new(drop_inode, config->identities);
+	if (config->inherited_count > 0)
+		cst_inode_table_restore(fs->table, config->inherited, config->inherited_count);
 	fs->absent = cst_absent_new(config->absent_ttl, config->absent_max);
 	fs->pool = cst_pool_new("cst-fs", POOL_THREADS);
 	for (unsigned i = 0; i < HANDLE_SHARDS; i++)

@@ -118,6 +118,8 @@ struct cst_fs_host {
 enum cst_fs_write { CST_FS_WRITE_NONE, CST_FS_WRITE_APPEND };
 enum cst_fs_attributes { CST_FS_ATTRIBUTES_LIST, CST_FS_ATTRIBUTES_OBJECT };
 
+struct cst_identity;
+struct cst_identity_memory;
 struct cst_fs_config {
 	struct cst_bucket *bucket; /* borrowed */
 	struct cst_fetch *fetch;   /* borrowed */
@@ -150,6 +152,11 @@ struct cst_fs_config {
 	bool ignore_fsync;	     /* fsync succeeds at once; what counts is close */
 	uint64_t
 		rename_dir_limit; /* objects that renaming a directory may move at most; more: -EXDEV, so that mv(1) copies and tells; 0: 2,000,000 */
+	/* Where the identities of inodes lie when they outlive this process (borrowed; NULL: they don't), and what the process before this one
+	 * left there, in the order of its commits. */
+	const struct cst_identity_memory *identities;
+	struct cst_identity *const *inherited;
+	size_t inherited_count;
 	int64_t (*clock)(void); /* NULL: cst_now */
 };
 struct cst_fs *cst_fs_new(const struct cst_fs_config *config, const struct cst_fs_host *host, struct cst_error *err);

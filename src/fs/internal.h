@@ -67,6 +67,7 @@ struct cst_fs {
 	pthread_cond_t live_none;
 	uint64_t live; /* fs_waits: their last steps come after the reply */
 	uint64_t next_fh;
+	uint64_t first_node; /* node ids below it were given by a process before this one */
 	int64_t mounted;				  /* ns since 1970: the time of directories that have none */
 	uint64_t open_files, open_dirs, open_passthrough; /* atomic, as are all counters */
 	uint64_t opens_passthrough, opens_cached, opens_direct;

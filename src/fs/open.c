@@ -354,7 +354,12 @@ static void open_checked(struct cst_fs *fs, struct cst_fs_call *call, struct cst
 {
 	CST_AUTO_ENTRY version = CST_ENTRY_INIT;
 	cst_inode_entry(fs->table, inode, &version);
-	if (rc == -ESTALE)
+	/* A process before this one may have opened it, in a mode that nobody knows here: the name leads to another inode of the version. */
+	bool inherited =
+		rc == 0 && inode->node < fs->first_node && (asks || fs->config.write) && !comes_again(fs, call);
+	if (inherited)
+		cst_inode_set_aside(fs->table, inode);
+	if (rc == -ESTALE || inherited)
 		refuse(fs, call);
 	else if (rc < 0)
 		fs->host->error(call, rc);
