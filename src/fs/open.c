@@ -354,6 +354,7 @@ static void open_checked(struct cst_fs *fs, struct cst_fs_call *call, struct cst
 {
 	CST_AUTO_ENTRY version = CST_ENTRY_INIT;
 	cst_inode_entry(fs->table, inode, &version);
+	bool asks = fs->config.cache && version.size > 0 && version.etag[0];
 	/* A process before this one may have opened it, in a mode that nobody knows here: the name leads to another inode of the version. */
 	bool inherited =
 		rc == 0 && inode->node < fs->first_node && (asks || fs->config.write) && !comes_again(fs, call);
@@ -363,7 +364,7 @@ static void open_checked(struct cst_fs *fs, struct cst_fs_call *call, struct cst
 		refuse(fs, call);
 	else if (rc < 0)
 		fs->host->error(call, rc);
-	else if (fs->config.cache && version.size > 0 && version.etag[0])
+	else if (asks)
 		open_with_cache(fs, call, inode);
 	else
 		reply_opened(fs, call, inode, NULL, fs->config.direct_io ? MODE_DIRECT : MODE_CACHED);
