@@ -154,12 +154,15 @@ static void detach_listing_locked(struct cst_dir *dir)
 		listing_free(listing);
 }
 
-void cst_dir_drop_listing(struct cst_dir *dir, const struct cst_listing *listing)
+bool cst_dir_drop_listing(struct cst_dir *dir, const struct cst_listing *listing)
 {
 	pthread_mutex_lock(&dir->lock);
-	if (dir->listing == listing && listing->readers == 0 && !listing->running && TAILQ_EMPTY(&dir->probes))
+	bool drop = dir->listing == listing && listing->readers == 0 && !listing->running && !listing->joined &&
+		    TAILQ_EMPTY(&dir->probes);
+	if (drop)
 		detach_listing_locked(dir);
 	pthread_mutex_unlock(&dir->lock);
+	return drop;
 }
 
 bool cst_listing_is_fresh_locked(const struct cst_listing *listing)
@@ -403,6 +406,75 @@ static void page_done(void *arg, int rc, const struct cst_object_list_page *resu
 		page_op_free(page);
 }
 
+/* A listing that has not come to its end, and that nobody reads, gives way to a whole one, which inherits its doubts. */
+static bool gives_way_locked(const struct cst_listing *listing)
+{
+	return !listing->names.complete && !listing->joined && listing->readers == 0;
+}
+
+static void inherit_doubts(struct cst_names *names, const struct cst_names *before)
+{
+	for (size_t i = 0, at; i < before->sealed; i++) {
+		struct cst_name_view view;
+		if (!(cst_names_flags(before, i) & CST_NAME_DOUBTFUL))
+			continue;
+		cst_names_get(before, i, &view);
+		if (cst_names_find(names, view.name, &at) == CST_NAMES_FOUND)
+			cst_names_doubt(names, at);
+	}
+}
+
+/* Which listing takes what a preload brought: the one that waits for it, or a new one. NULL: it isn't needed. */
+static struct cst_listing *to_fill_locked(struct cst_dir *dir, struct cst_names *names)
+{
+	struct cst_listing *listing = dir->listing;
+	bool fresh = cst_listing_is_fresh_locked(listing);
+	cst_names_seal(names, true);
+	if (listing && listing->joined && listing->names.count == 0)
+		return listing;
+	if (fresh && gives_way_locked(listing))
+		inherit_doubts(names, &listing->names);
+	else if (fresh)
+		return NULL;
+	return cst_listing_start_locked(dir, 1);
+}
+
+bool cst_dir_install(struct cst_dir *dir, struct cst_names *names, int64_t started, int64_t refreshed, uint32_t preload)
+{
+	struct page_news news = {0};
+	cst_dir_ref(dir);
+	pthread_mutex_lock(&dir->lock);
+	struct cst_listing *listing = to_fill_locked(dir, names);
+	if (!listing) {
+		pthread_mutex_unlock(&dir->lock);
+		cst_dir_unref(dir);
+		return false;
+	}
+	listing->refs++;
+	bool opened = listing->joined;
+	listing->preloaded = opened ? 0 : preload;
+	listing->joined = false;
+	listing->started = cst_min(listing->started, started);
+	listing->refreshed = refreshed;
+	listing->names = *names;
+	*names = (struct cst_names){0};
+	listing->pages = 1;
+	inherit_attrs_locked(listing, 0);
+	collect_news_locked(listing, 0, &news);
+	uint64_t bytes = cst_names_bytes(&listing->names) + sizeof(*listing) + sizeof(*dir);
+	uint64_t count = listing->names.sealed;
+	pthread_mutex_unlock(&dir->lock);
+	tell_news(dir, &news);
+	wake_readers(listing);
+	cst_dir_advance_probes(dir);
+	cst_meta_touch(dir->meta, listing, bytes, count);
+	if (opened && preload)
+		cst_preload_hit(dir->meta, preload);
+	cst_listing_unref(listing);
+	cst_dir_unref(dir);
+	return true;
+}
+
 static void page_start(struct page_op *page)
 {
 	static const struct cst_object_list_ops ops = {page_entry, page_restart, page_done};
@@ -428,7 +500,8 @@ void cst_listing_kick(struct cst_listing *listing)
 	struct cst_dir *dir = listing->dir;
 	struct page_op *page = NULL;
 	pthread_mutex_lock(&dir->lock);
-	bool refused = false, due = !listing->running && !listing->names.complete && listing->rc == 0 &&
+	bool refused = false, due = !listing->running && !listing->joined && !listing->names.complete &&
+				    listing->rc == 0 &&
 				    (listing->pages < listing->wanted_pages || listing->readers > 0);
 	if (due && !cst_meta_is_stopping(dir->meta)) {
 		page = CST_NEW(struct page_op);
@@ -642,14 +715,20 @@ struct cst_listing *cst_dir_open(struct cst_dir *dir)
 	cst_dir_ref(dir);
 	pthread_mutex_lock(&dir->lock);
 	struct cst_listing *listing = dir->listing;
-	if (!cst_listing_is_fresh_locked(listing))
+	if (!cst_listing_is_fresh_locked(listing)) {
 		listing = cst_listing_start_locked(dir, 1);
+		listing->joined = cst_preload_join(dir, listing);
+	}
+	uint32_t preload = listing->preloaded;
+	listing->preloaded = 0;
 	listing->readers++;
 	listing->refs++;
 	cst_own_begin_reading_locked(listing);
 	__atomic_store_n(&listing->used, true, __ATOMIC_RELAXED);
 	pthread_mutex_unlock(&dir->lock);
 	cst_listing_kick(listing);
+	if (preload)
+		cst_preload_hit(dir->meta, preload);
 	return listing;
 }
 

@@ -25,6 +25,18 @@ struct head_job {
 	void *arg;
 };
 
+/* Directories that nobody has, by prefix, and preloads under way: preload_park.c. The lock comes after a directory's. */
+struct cst_preload;
+struct cst_preloads {
+	pthread_mutex_t lock;
+	struct cst_dir **table;
+	size_t size, count;
+	TAILQ_HEAD(, cst_preload) active;
+	unsigned active_count; /* atomic */
+	uint32_t last_id;
+	int64_t barrier; /* atomic: what was asked for until then is not put in place */
+};
+
 struct cst_meta {
 	unsigned magic;
 	struct cst_meta_config config;
@@ -36,6 +48,7 @@ struct cst_meta {
 	unsigned heads_running;
 	TAILQ_HEAD(, cst_listing) lru; /* listings that are some directory's current one, least recently used first */
 	uint64_t lru_count, lru_bytes, lru_names, heads, lists;
+	struct cst_preloads preloads;
 };
 #define CST_META_MAGIC 0x3e7a0001u
 
@@ -54,6 +67,8 @@ struct cst_listing {
 	int64_t refreshed; /* of the last page: list_ttl counts from here */
 	unsigned pages, wanted_pages, readers;
 	bool running;
+	bool joined;	    /* a request of a preload is waited for instead of one of its own */
+	uint32_t preloaded; /* by which preload it was made, until it is opened; 0: none */
 	bool resume; /* the store has forgotten the token: the next page begins after the last name */
 	bool used;   /* atomic: has answered since the eviction looked at it */
 	int rc;	     /* of a page that failed */
@@ -124,11 +139,25 @@ struct cst_dir {
 	uint64_t own_last;     /* the last number of those there were */
 	int64_t last_miss;
 	unsigned misses;
-	uint64_t listings;	   /* begun so far */
-	uint64_t skipped, losers;  /* told already */
+	uint64_t listings;	  /* begun so far */
+	uint64_t skipped, losers; /* told already */
+	struct cst_dir *parked_next; /* the lock of parked directories, and so: */
+	bool parked;
 	struct cst_prefix *prefix; /* counted, replaced as a whole by a move; the lock */
 };
 #define CST_DIR_MAGIC 0xd1200001u
+
+/* Makes these names, all there are, the directory's listing, unless it has a young one; takes them then. */
+bool cst_dir_install(struct cst_dir *dir, struct cst_names *names, int64_t started, int64_t refreshed, uint32_t preload);
+void cst_preloads_init(struct cst_meta *meta);
+void cst_preloads_stop(struct cst_meta *meta);
+void cst_preloads_fini(struct cst_meta *meta);
+/* Will a request under way bring the listing, which has just begun? Then it comes by itself, or is kicked. The directory's lock is held. */
+bool cst_preload_join(struct cst_dir *dir, struct cst_listing *listing);
+/* A listing made by a preload was opened. */
+void cst_preload_hit(struct cst_meta *meta, uint32_t id);
+/* The listing was given up: no need to keep the directory if nobody else does. */
+void cst_parked_forget(struct cst_dir *dir);
 
 void cst_meta_op_begin(struct cst_meta *meta, struct cst_meta_op *op);
 /* Once the start call has returned. False: it has finished already and the caller frees what holds `op`. */
@@ -147,7 +176,7 @@ void cst_meta_untrack(struct cst_meta *meta, struct cst_listing *listing);
 /* NULL when the last reference has just gone: for the list of old listings, which counts nothing. */
 struct cst_dir *cst_dir_try_ref(struct cst_dir *dir);
 /* Gives up the directory's current listing if it is this one and nobody reads it. */
-void cst_dir_drop_listing(struct cst_dir *dir, const struct cst_listing *listing);
+bool cst_dir_drop_listing(struct cst_dir *dir, const struct cst_listing *listing);
 bool cst_listing_is_fresh_locked(const struct cst_listing *listing);
 /* With what lies over it. */
 uint64_t cst_listing_bytes_locked(const struct cst_listing *listing);

@@ -1,6 +1,8 @@
 /* The context of a mount's metadata: operations under way, the limit on HEADs, the memory of listings. */
 #include "meta/internal.h"
 
+#include "meta/preload.h"
+
 #define HEADS_MAX 112 /* of which the bucket lets 64 go at once, and more when some stall */
 #define LOOKUP_PAGES 12
 #define MISS_WINDOW (30 * CST_NS_PER_S)
@@ -30,6 +32,7 @@ struct cst_meta *cst_meta_new(const struct cst_meta_config *config)
 	TAILQ_INIT(&meta->ops);
 	STAILQ_INIT(&meta->queue);
 	TAILQ_INIT(&meta->lru);
+	cst_preloads_init(meta);
 	return meta;
 }
 
@@ -156,6 +159,7 @@ void cst_meta_stop(struct cst_meta *meta)
 {
 	struct cst_meta_op *op;
 	CST_CHECK(meta, CST_META_MAGIC);
+	cst_preloads_stop(meta);
 	pthread_mutex_lock(&meta->lock);
 	__atomic_store_n(&meta->stopping, true, __ATOMIC_RELEASE);
 	/* What waits in the queue is started as the others end; cst_meta_op_started() then cancels it. */
@@ -170,6 +174,7 @@ again:
 	while (!TAILQ_EMPTY(&meta->ops))
 		pthread_cond_wait(&meta->idle, &meta->lock);
 	pthread_mutex_unlock(&meta->lock);
+	cst_parked_drop(meta, CST_SLICE(""));
 }
 
 void cst_meta_free(struct cst_meta *meta)
@@ -178,6 +183,7 @@ void cst_meta_free(struct cst_meta *meta)
 		return;
 	CST_CHECK(meta, CST_META_MAGIC);
 	CST_ASSERT(TAILQ_EMPTY(&meta->ops) && TAILQ_EMPTY(&meta->lru));
+	cst_preloads_fini(meta);
 	meta->magic = 0;
 	pthread_cond_destroy(&meta->idle);
 	pthread_mutex_destroy(&meta->lock);
@@ -216,7 +222,8 @@ void cst_meta_touch(struct cst_meta *meta, struct cst_listing *listing, uint64_t
 		if (!dir)
 			continue;
 		pthread_mutex_unlock(&meta->lock);
-		cst_dir_drop_listing(dir, oldest);
+		if (cst_dir_drop_listing(dir, oldest))
+			cst_parked_forget(dir);
 		cst_dir_unref(dir);
 		pthread_mutex_lock(&meta->lock);
 	}

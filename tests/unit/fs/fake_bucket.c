@@ -306,7 +306,7 @@ static void run_list(struct cst_object_op *op)
 	for (; i < b->count && (after || matching(op, b->items[i])); i++) {
 		const struct item *item = b->items[i];
 		if (after && (compare(item->key, item->key_len, from.data, from.len) <= 0 ||
-			      (op->token.len > 0 && from.data[from.len - 1] == '/' &&
+			      (op->delimited && op->token.len > 0 && from.data[from.len - 1] == '/' &&
 			       cst_slice_starts((struct cst_slice){item->key, item->key_len}, from))))
 			continue;
 		if (!matching(op, item))

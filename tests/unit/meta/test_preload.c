@@ -1,0 +1,634 @@
+/* Preloads against a bucket in memory: what they put in place is what a listing of each directory brings, whatever the keys are, however they are cut
+ * into ranges, and at no more requests than the keys fill. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+
+#include "../fs/fake_bucket.h"
+#include "meta/preload_private.h"
+
+#include <errno.h>
+#include <sched.h>
+
+static struct cst_bucket *bucket;
+static struct cst_meta *meta;
+static struct cst_meta_config config;
+static int64_t now_ns;
+static unsigned skipped, shadowed;
+
+static int64_t test_clock(void)
+{
+	return __atomic_load_n(&now_ns, __ATOMIC_RELAXED);
+}
+
+static void pass(int64_t ns)
+{
+	__atomic_fetch_add(&now_ns, ns, __ATOMIC_RELAXED);
+}
+
+static void count_skipped(void *arg, struct cst_slice dir, struct cst_slice name, uint64_t count)
+{
+	(void)arg;
+	(void)dir;
+	(void)name;
+	__atomic_fetch_add(&skipped, (unsigned)count, __ATOMIC_RELAXED);
+}
+
+static void count_shadowed(void *arg, struct cst_slice dir, struct cst_slice name)
+{
+	(void)arg;
+	(void)dir;
+	(void)name;
+	__atomic_fetch_add(&shadowed, 1, __ATOMIC_RELAXED);
+}
+
+static int setup(void **state)
+{
+	(void)state;
+	now_ns = 1000 * CST_NS_PER_S;
+	skipped = shadowed = 0;
+	bucket = fake_bucket_new();
+	config = (struct cst_meta_config){.bucket = bucket,
+					  .symlinks = true,
+					  .list_ttl = 60 * CST_NS_PER_S,
+					  .clock = test_clock,
+					  .skipped = count_skipped,
+					  .shadowed = count_shadowed};
+	meta = NULL;
+	return 0;
+}
+
+static void start(void)
+{
+	meta = cst_meta_new(&config);
+}
+
+static int teardown(void **state)
+{
+	(void)state;
+	if (meta)
+		cst_meta_stop(meta);
+	cst_meta_free(meta);
+	fake_bucket_free(bucket);
+	return 0;
+}
+
+/* ---- what a directory's listing has, as text ---- */
+
+static bool add_line(void *arg, size_t i, const struct cst_name_view *view, struct cst_object_attr *attr, int64_t at)
+{
+	(void)i;
+	(void)attr;
+	(void)at;
+	cst_buf_printf(arg, "%.*s %u %u %llu %lld %s\n", (int)view->name.len, view->name.data, view->kind, view->type,
+		       (unsigned long long)view->size, (long long)view->mtime, view->etag);
+	return true;
+}
+
+struct waiter {
+	struct cst_listing_wait wait;
+	bool came; /* atomic */
+};
+
+static void news(struct cst_listing_wait *wait)
+{
+	struct waiter *w = cst_container_of(wait, struct waiter, wait);
+	__atomic_store_n(&w->came, true, __ATOMIC_RELEASE);
+}
+
+static char *list(struct cst_dir *dir)
+{
+	struct cst_buf text = CST_BUF_INIT;
+	struct cst_listing *listing = cst_dir_open(dir);
+	struct waiter w = {.wait = {.done = news}};
+	struct cst_error err = CST_ERROR_INIT;
+	size_t next = 0;
+	int rc;
+	while ((rc = cst_listing_read(listing, next, &next, &w.wait, add_line, &text, &err)) != -ENOENT) {
+		assert_true(rc == 0 || rc == -EAGAIN);
+		while (rc == -EAGAIN && !__atomic_load_n(&w.came, __ATOMIC_ACQUIRE))
+			sched_yield();
+		w.came = false;
+	}
+	cst_buf_printf(&text, "marker %d\n", listing->names.has_marker);
+	cst_listing_close(listing);
+	return cst_buf_steal(&text);
+}
+
+static char *list_anew(struct cst_slice prefix)
+{
+	struct cst_dir *dir = cst_dir_new(meta, prefix);
+	char *text = list(dir);
+	cst_dir_unref(dir);
+	return text;
+}
+
+/* ---- a preload to its end ---- */
+
+static struct cst_preload_progress progress;
+
+static void preload_config(struct cst_preload_config *c, struct cst_dir *dir)
+{
+	*c = (struct cst_preload_config){.dir = dir};
+}
+
+static void wait_for(struct cst_preload *p)
+{
+	do {
+		sched_yield();
+		cst_preload_progress(p, &progress);
+	} while (progress.end == CST_PRELOAD_RUNNING);
+}
+
+static struct cst_dir *base;
+static struct cst_dir *find_base(void *arg, struct cst_slice prefix)
+{
+	(void)arg;
+	return cst_slice_eq(prefix, cst_dir_prefix(base)) ? cst_dir_ref(base) : NULL;
+}
+
+static void preload(const char *prefix)
+{
+	struct cst_preload_config c;
+	base = cst_dir_new(meta, cst_slice_of(prefix));
+	preload_config(&c, base);
+	c.find = find_base;
+	struct cst_preload *p = cst_preload_start(&c);
+	wait_for(p);
+	cst_preload_unref(p);
+}
+
+/* Every directory that can be reached from the base is as a listing of its own; returns how many there are. */
+static unsigned compare_below(struct cst_dir *dir, bool need)
+{
+	struct cst_slice prefix = cst_dir_prefix(dir);
+	unsigned count = 1, before = fake_counts(bucket).lists;
+	char *got = list(dir);
+	if (need && fake_counts(bucket).lists != before)
+		fail_msg("%.*s was listed once more", (int)prefix.len, prefix.data);
+	char *wanted = list_anew(prefix);
+	if (strcmp(got, wanted) != 0)
+		print_error("%.*s is\n%sand not\n%s", (int)prefix.len, prefix.data, got, wanted);
+	assert_string_equal(got, wanted);
+	for (char *line = got, *end; (end = strchr(line, '\n')) != NULL; line = end + 1) {
+		char *name_end = line;
+		int kind = 0;
+		/* name kind type size mtime etag */
+		for (char *p = line; p < end; p++)
+			if (*p == ' ' && p[1] >= '0' && p[1] <= '9' && p[2] == ' ' && sscanf(p, " %d", &kind) == 1) {
+				name_end = p;
+				break;
+			}
+		if (kind != CST_KIND_DIR || name_end == line)
+			continue;
+		CST_AUTO_BUF below = CST_BUF_INIT;
+		cst_buf_add_slice(&below, prefix);
+		cst_buf_add(&below, line, (size_t)(name_end - line));
+		cst_buf_add_char(&below, '/');
+		struct cst_dir *child = cst_dir_get(meta, cst_buf_slice(&below));
+		pthread_mutex_lock(&child->lock);
+		bool known = child->listing != NULL;
+		pthread_mutex_unlock(&child->lock);
+		/* One whose $folder$ object is all there is of it has no key of its own. */
+		count += compare_below(child, need && known);
+		if (need && !known)
+			assert_null(strstr(wanted, "/"));
+		cst_dir_unref(child);
+	}
+	free(got);
+	free(wanted);
+	return count;
+}
+
+static void put(const char *key)
+{
+	char etag[40];
+	snprintf(etag, sizeof(etag), "%08zX", strlen(key) * 2654435761u);
+	fake_put(bucket, key, strlen(key), etag, (int64_t)strlen(key), NULL);
+}
+
+static void a_small_tree_takes_one_page(void **state)
+{
+	(void)state;
+	put("t/a/1");
+	put("t/a/2");
+	put("t/b/c/3");
+	put("t/b/c/");
+	put("t/x");
+	fake_put(bucket, "t/old_$folder$", 0, "E", 1, NULL);
+	start();
+	preload("t/");
+	assert_int_equal(progress.end, CST_PRELOAD_WHOLE);
+	assert_int_equal(progress.pages, 1);
+	assert_in_range(progress.directories, 3, 4); /* the base may have its own listing, which tells where to cut */
+	assert_in_range(fake_counts(bucket).lists, 1, 2);
+	compare_below(base, true);
+	cst_dir_unref(base);
+}
+
+static const char *const parts[] = {"a",	"b", "a-b",  "a.b", "b_$folder$", "",	 ".",	 "..",
+				    "\xc3\xa9", "z", "aa\n", "0",   "10",	  "A b", "q%2F", "_$folder$"};
+
+static void random_trees(void **state)
+{
+	(void)state;
+	for (unsigned seed = 1; seed <= 150; seed++) {
+		srand(seed);
+		unsigned count = 20 + (unsigned)rand() % 400;
+		fake_page_size(bucket, 3 + (unsigned)rand() % 60);
+		fake_retry_pages(bucket, seed % 5 == 0);
+		for (unsigned i = 0; i < count; i++) {
+			char key[200] = "";
+			unsigned depth = 1 + (unsigned)rand() % 5;
+			for (unsigned d = 0; d < depth; d++) {
+				strcat(key, parts[(unsigned)rand() % CST_ARRAY_LEN(parts)]);
+				if (d + 1 < depth || rand() % 6 == 0)
+					strcat(key, "/");
+			}
+			if (key[0])
+				fake_put(bucket, key, strstr(key, "$folder$") ? 0 : 7, "E", 5, NULL);
+		}
+		start();
+		preload(seed % 3 ? "" : "a/");
+		assert_int_equal(progress.end, CST_PRELOAD_WHOLE);
+		compare_below(base, true);
+		cst_dir_unref(base);
+		teardown(NULL);
+		setup(NULL);
+	}
+}
+
+static void make_tree(unsigned dirs, unsigned files)
+{
+	char key[64];
+	for (unsigned d = 0; d < dirs; d++)
+		for (unsigned f = 0; f < files; f++) {
+			snprintf(key, sizeof(key), "tree/dir%04u/f%04u", d, f);
+			put(key);
+		}
+}
+
+static void many_directories(void **state)
+{
+	(void)state;
+	make_tree(200, 100);
+	fake_page_size(bucket, 200); /* 100 pages of keys */
+	start();
+	preload("tree/");
+	assert_int_equal(progress.end, CST_PRELOAD_WHOLE);
+	assert_in_range(progress.directories, 200, 201);
+	assert_true(fake_counts(bucket).lists <= 120);
+	assert_true(fake_counts(bucket).max_in_flight > 1);
+	fake_page_size(bucket, 1000);
+	assert_int_equal(compare_below(base, true), 201);
+	cst_dir_unref(base);
+}
+
+/* One directory alone, of which nothing tells where to cut. */
+static void a_large_directory_is_cut_too(void **state)
+{
+	(void)state;
+	char key[64];
+	for (unsigned f = 0; f < 20000; f++) {
+		snprintf(key, sizeof(key), "one/img_%08u.jpg", f);
+		put(key);
+	}
+	fake_page_size(bucket, 100); /* 200 pages */
+	config.listing_bytes = UINT64_C(1) << 30;
+	start();
+	preload("one/");
+	assert_int_equal(progress.end, CST_PRELOAD_WHOLE);
+	assert_true(fake_counts(bucket).max_in_flight > 1);
+	assert_true(progress.pages <= 250);
+	compare_below(base, true);
+	cst_dir_unref(base);
+}
+
+static void names_of_every_kind_have_a_middle(void **state)
+{
+	struct cst_seen seen = {0};
+	(void)state;
+	static const char *const low[] = {"img_00007999", "0f3a", "5", "zebra/17", ""};
+	static const char *const high[] = {"", "3", "6", "", "zz"};
+	cst_seen_add(&seen, CST_SLICE("img_00000000"));
+	cst_seen_add(&seen, CST_SLICE("0f3a9b"));
+	cst_seen_add(&seen, CST_SLICE("zebra/17"));
+	for (size_t i = 0; i < CST_ARRAY_LEN(low); i++)
+		for (int least = 0; least < 2; least++) {
+			CST_AUTO_BUF middle = CST_BUF_INIT;
+			assert_true(
+				cst_seen_between(&seen, cst_slice_of(low[i]), cst_slice_of(high[i]), least, &middle));
+			assert_true(strcmp(middle.data, low[i]) > 0);
+			assert_true(!high[i][0] || strcmp(middle.data, high[i]) < 0);
+		}
+	/* Never in the middle of a character. */
+	CST_AUTO_BUF none = CST_BUF_INIT;
+	struct cst_seen accents = {0};
+	cst_seen_add(&accents, CST_SLICE("\xc3\xa9"));
+	assert_false(cst_seen_between(&accents, CST_SLICE("\xc3\xa9"), (struct cst_slice){0}, false, &none));
+}
+
+static void memory_that_is_used_up_ends_it(void **state)
+{
+	struct cst_meta_stats stats;
+	(void)state;
+	make_tree(200, 100);
+	config.listing_bytes = 256 << 10;
+	fake_page_size(bucket, 200);
+	start();
+	preload("tree/");
+	assert_int_equal(progress.end, CST_PRELOAD_FULL);
+	assert_true(progress.directories > 10 && progress.directories < 200);
+	cst_meta_stats(meta, &stats);
+	assert_true(stats.listing_bytes <= config.listing_bytes);
+	assert_true(progress.pages < 100);
+	/* The rest goes on as without it. */
+	fake_page_size(bucket, 1000);
+	char *text = list(base);
+	assert_non_null(strstr(text, "dir0199 2 "));
+	free(text);
+	cst_dir_unref(base);
+}
+
+static void listings_end_with_their_time(void **state)
+{
+	(void)state;
+	make_tree(20, 10);
+	start();
+	preload("tree/");
+	pass(61 * CST_NS_PER_S);
+	struct cst_dir *dir = cst_dir_get(meta, CST_SLICE("tree/dir0003/"));
+	unsigned before = fake_counts(bucket).lists;
+	free(list(dir));
+	assert_int_equal(fake_counts(bucket).lists, before + 1);
+	cst_dir_unref(dir);
+	cst_dir_unref(base);
+}
+
+static void what_is_young_stays(void **state)
+{
+	(void)state;
+	make_tree(3, 3);
+	start();
+	struct cst_dir *dir = cst_dir_new(meta, CST_SLICE("tree/dir0001/"));
+	free(list(dir));
+	cst_dir_park(dir);
+	cst_dir_unref(dir);
+	pass(CST_NS_PER_S);
+	put("tree/dir0001/later");
+	preload("tree/");
+	assert_in_range(progress.directories, 2, 3);
+	dir = cst_dir_get(meta, CST_SLICE("tree/dir0001/"));
+	char *text = list(dir);
+	assert_null(strstr(text, "later"));
+	free(text);
+	cst_dir_unref(dir);
+	cst_dir_unref(base);
+}
+
+/* A refresh, or a rename, while requests are under way: what they bring is not put in place. */
+static void what_is_dropped_stays_away(void **state)
+{
+	struct cst_preload_config c;
+	(void)state;
+	make_tree(3, 3);
+	start();
+	fake_hold(bucket, true);
+	base = cst_dir_new(meta, CST_SLICE("tree/"));
+	preload_config(&c, base);
+	c.find = find_base;
+	struct cst_preload *p = cst_preload_start(&c);
+	fake_wait_held(bucket, 2);
+	cst_parked_drop(meta, CST_SLICE(""));
+	fake_hold(bucket, false);
+	wait_for(p);
+	assert_int_equal(progress.end, CST_PRELOAD_WHOLE);
+	assert_int_equal(progress.directories, 0);
+	cst_preload_unref(p);
+	cst_dir_unref(base);
+}
+
+static void who_opens_a_directory_waits_for_what_is_under_way(void **state)
+{
+	struct cst_preload_config c;
+	(void)state;
+	make_tree(20, 10);
+	start();
+	fake_hold(bucket, true);
+	base = cst_dir_new(meta, CST_SLICE("tree/"));
+	struct cst_dir *other = cst_dir_new(meta, CST_SLICE("tree/nothing/"));
+	struct cst_dir *dir = cst_dir_new(meta, CST_SLICE("tree/dir0007/"));
+	preload_config(&c, base);
+	struct cst_preload *p = cst_preload_start(&c);
+	fake_wait_held(bucket, 2);
+	struct cst_listing *absent = cst_dir_open(other), *listing = cst_dir_open(dir);
+	assert_int_equal(fake_counts(bucket).lists, 2);
+	assert_true(listing->joined && absent->joined);
+	fake_hold(bucket, false);
+	wait_for(p);
+	/* Without a way to find it, the directory is none that the preload knows: it asks by itself in the end. */
+	char *text = list(dir);
+	assert_non_null(strstr(text, "f0009"));
+	free(text);
+	text = list(other);
+	assert_string_equal(text, "marker 0\n");
+	free(text);
+	cst_listing_close(listing);
+	cst_listing_close(absent);
+	cst_preload_unref(p);
+	cst_dir_unref(dir);
+	cst_dir_unref(other);
+	cst_dir_unref(base);
+}
+
+static struct cst_dir *opened;
+static struct cst_dir *find_opened(void *arg, struct cst_slice prefix)
+{
+	(void)arg;
+	return cst_slice_eq(prefix, cst_dir_prefix(opened)) ? cst_dir_ref(opened) : NULL;
+}
+
+static void an_opened_directory_is_filled(void **state)
+{
+	struct cst_preload_config c;
+	(void)state;
+	make_tree(20, 10);
+	start();
+	fake_hold(bucket, true);
+	base = cst_dir_new(meta, CST_SLICE("tree/"));
+	opened = cst_dir_new(meta, CST_SLICE("tree/dir0007/"));
+	preload_config(&c, base);
+	c.find = find_opened;
+	struct cst_preload *p = cst_preload_start(&c);
+	fake_wait_held(bucket, 2);
+	struct cst_listing *listing = cst_dir_open(opened);
+	fake_hold(bucket, false);
+	char *text = list(opened);
+	assert_non_null(strstr(text, "f0009"));
+	free(text);
+	wait_for(p);
+	assert_int_equal(fake_counts(bucket).lists, 2);
+	assert_int_equal(progress.hits, 1);
+	cst_listing_close(listing);
+	cst_preload_unref(p);
+	cst_dir_unref(opened);
+	cst_dir_unref(base);
+}
+
+static pthread_mutex_t walk_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct cst_dir *find_walked(void *arg, struct cst_slice prefix)
+{
+	struct cst_dir *found = find_base(arg, prefix);
+	pthread_mutex_lock(&walk_lock);
+	if (!found && opened && cst_slice_eq(prefix, cst_dir_prefix(opened)))
+		found = cst_dir_ref(opened);
+	pthread_mutex_unlock(&walk_lock);
+	return found;
+}
+
+static struct cst_preload *start_ahead(const char *after)
+{
+	struct cst_preload_config c;
+	base = cst_dir_new(meta, CST_SLICE("tree/"));
+	preload_config(&c, base);
+	c.find = find_walked;
+	c.ahead = true;
+	c.after = cst_slice_of(after);
+	opened = NULL;
+	return cst_preload_start(&c);
+}
+
+/* Opens a directory of the tree, reads it and closes it. */
+static void walk_into(unsigned d)
+{
+	char prefix[32];
+	snprintf(prefix, sizeof(prefix), "tree/dir%04u/", d);
+	struct cst_dir *dir = cst_dir_get(meta, cst_slice_of(prefix));
+	pthread_mutex_lock(&walk_lock);
+	opened = dir;
+	pthread_mutex_unlock(&walk_lock);
+	char *text = list(dir);
+	assert_non_null(strstr(text, "f0019"));
+	free(text);
+	pthread_mutex_lock(&walk_lock);
+	opened = NULL;
+	pthread_mutex_unlock(&walk_lock);
+	cst_dir_unref(dir);
+}
+
+static void ahead_of_a_walk(void **state)
+{
+	(void)state;
+	make_tree(300, 20);
+	fake_page_size(bucket, 100);
+	start();
+	struct cst_preload *p = start_ahead("tree/dir0003.");
+	for (unsigned d = 3; d < 300; d++) {
+		walk_into(d);
+		cst_preload_progress(p, &progress);
+		assert_true(progress.pages <= 2 + progress.hits);
+	}
+	/* 60 pages have the keys; a walk as quick as the store overtakes it now and then. */
+	assert_in_range(fake_counts(bucket).lists, 60, 150);
+	cst_preload_cancel(p);
+	cst_preload_unref(p);
+	cst_dir_unref(base);
+}
+
+/* Who stops soon has paid for a few pages. */
+static void a_walk_that_stops(void **state)
+{
+	(void)state;
+	make_tree(100, 50);
+	fake_page_size(bucket, 100);
+	start();
+	struct cst_preload *p = start_ahead("tree/dir0003.");
+	walk_into(3);
+	walk_into(4);
+	cst_meta_stop(meta); /* whatever was under way has ended */
+	cst_preload_progress(p, &progress);
+	assert_true(progress.pages <= 4);
+	cst_preload_unref(p);
+	cst_dir_unref(base);
+}
+
+static void large_directories_are_no_gain(void **state)
+{
+	(void)state;
+	make_tree(10, 50);
+	fake_page_size(bucket, 20);
+	start();
+	struct cst_preload *p = start_ahead("tree/dir0003.");
+	wait_for(p);
+	assert_int_equal(progress.end, CST_PRELOAD_NO_GAIN);
+	assert_true(progress.pages <= 2);
+	cst_preload_unref(p);
+	cst_dir_unref(base);
+}
+
+static void failures_end_it(void **state)
+{
+	(void)state;
+	make_tree(3, 3);
+	start();
+	fake_fail(bucket, -EACCES, "AccessDenied");
+	preload("tree/");
+	assert_int_equal(progress.end, CST_PRELOAD_FAILED);
+	cst_dir_unref(base);
+	fake_fail(bucket, 0, "");
+	fake_expire_tokens(bucket, true);
+	fake_page_size(bucket, 2);
+	preload("tree/");
+	assert_int_equal(progress.end, CST_PRELOAD_WHOLE);
+	assert_in_range(progress.directories, 3, 4);
+	cst_dir_unref(base);
+	/* Stopped while requests are under way. */
+	fake_hold(bucket, true);
+	struct cst_preload_config c;
+	base = cst_dir_new(meta, CST_SLICE(""));
+	preload_config(&c, base);
+	struct cst_preload *p = cst_preload_start(&c);
+	cst_meta_stop(meta);
+	wait_for(p);
+	assert_int_equal(progress.end, CST_PRELOAD_CANCELLED);
+	fake_hold(bucket, false);
+	cst_preload_unref(p);
+	cst_dir_unref(base);
+}
+
+static void empty_pages_are_passed(void **state)
+{
+	(void)state;
+	make_tree(10, 10);
+	fake_empty_pages(bucket, true);
+	start();
+	preload("tree/");
+	assert_int_equal(progress.end, CST_PRELOAD_WHOLE);
+	assert_true(progress.directories >= 10);
+	cst_dir_unref(base);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(a_small_tree_takes_one_page, setup, teardown),
+		cmocka_unit_test_setup_teardown(random_trees, setup, teardown),
+		cmocka_unit_test_setup_teardown(many_directories, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_large_directory_is_cut_too, setup, teardown),
+		cmocka_unit_test_setup_teardown(names_of_every_kind_have_a_middle, setup, teardown),
+		cmocka_unit_test_setup_teardown(memory_that_is_used_up_ends_it, setup, teardown),
+		cmocka_unit_test_setup_teardown(listings_end_with_their_time, setup, teardown),
+		cmocka_unit_test_setup_teardown(what_is_young_stays, setup, teardown),
+		cmocka_unit_test_setup_teardown(what_is_dropped_stays_away, setup, teardown),
+		cmocka_unit_test_setup_teardown(who_opens_a_directory_waits_for_what_is_under_way, setup, teardown),
+		cmocka_unit_test_setup_teardown(an_opened_directory_is_filled, setup, teardown),
+		cmocka_unit_test_setup_teardown(ahead_of_a_walk, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_walk_that_stops, setup, teardown),
+		cmocka_unit_test_setup_teardown(large_directories_are_no_gain, setup, teardown),
+		cmocka_unit_test_setup_teardown(failures_end_it, setup, teardown),
+		cmocka_unit_test_setup_teardown(empty_pages_are_passed, setup, teardown),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
