@@ -2,12 +2,17 @@
  *
  * Same rules as there: asynchronous, callbacks once, retries inside until the deadline, cancel and release. What differs is what a
  * retry means. An operation whose answer was lost may have taken effect: the next attempt then may find its own work (409, 412, 404
- * NoSuchUpload). The outcome says so (`repeated`): the caller decides by the write id that it put into the object's metadata.
+ * NoSuchUpload). The outcome says so (`repeated`): the caller decides by the write id that it put into the object's metadata. A request in doubt is one
+ * that was sent to its last byte and got no answer, or a 5xx that does not refuse it, or a 200 whose text is cut or says that it failed.
+ *
+ * Bodies are sent again from memory at each attempt. Unless the caller gives a deadline, an attempt that is under way then may take longer, the time that
+ * its body needs at 8 KiB/s; a store that takes none of it for the request timeout ends the attempt earlier.
  *
  * Result codes besides those of object.h: -EEXIST (a condition IF_ABSENT failed: 409 FileAlreadyExists, 412 after If-None-Match),
  * -ESTALE (IF_MATCH failed; the source of a copy is another version), -ENOENT (NoSuchUpload, or no source), -EBADMSG (what arrived is not what
  * was sent, after retries), -ENOTSUP (this cloud has no such operation or condition), -EFBIG (over the store's size limit), -EPERM (409
- * ObjectNotAppendable), -ERANGE (409 PositionNotEqualToLength), -EROFS (FileImmutable: a retention policy), -EDQUOT (quota exceeded).
+ * ObjectNotAppendable), -ERANGE (409 PositionNotEqualToLength), -EROFS (FileImmutable: a retention policy), -EDQUOT (quota exceeded), -ENOSPC (the store's
+ * disks are full), -E2BIG (too much metadata), -ENAMETOOLONG; -EINVAL also for metadata and ETags that no header can hold.
  *
  * Integrity: OSS answers the CRC64 of what it has, which is compared; S3 is sent x-amz-checksum-crc32c, which it verifies.
  *
@@ -54,7 +59,8 @@ struct cst_object_part {
 	char crc32c[12]; /* S3, base64: what the store has verified; "" else */
 };
 
-/* The outcome. `info` has what the answer tells (etag, crc64; size is what was sent). Valid inside the callback only. */
+/* The outcome. `info` has what the answer tells (etag, crc64; size is what was sent; mtime is the answer's Date where it has no Last-Modified: up to a
+ * second off). Valid inside the callback only. */
 struct cst_object_written {
 	int rc;
 	/* An attempt before the one that was answered may have taken effect; with no answer at last (-ETIMEDOUT, -ECANCELED, -EIO): any of them. */
@@ -129,7 +135,8 @@ struct cst_object_op *cst_object_multipart_complete(struct cst_bucket *b, const 
 /* An upload that is not there is no error. */
 struct cst_object_op *cst_object_multipart_abort(struct cst_bucket *b, struct cst_slice key, struct cst_slice upload_id,
 						 cst_object_written_fn fn, void *arg);
-/* What has arrived of an upload, one page: parts in ascending order, in `part`; then done. */
+/* What has arrived of an upload, one page: parts in ascending order, in `part`; then done. A page is handed out when it has come whole, so `restart` never
+ * comes; it may be NULL. */
 struct cst_object_parts_ops {
 	void (*part)(void *arg, const struct cst_object_part *part);
 	void (*restart)(void *arg); /* the page is retried: forget what this call has given */
@@ -152,8 +159,8 @@ struct cst_object_op *cst_object_list_uploads(struct cst_bucket *b, struct cst_s
 
 /* ---- others ---- */
 
-/* OSS: the object is made appendable by the first append at position 0. -ERANGE: it is not that long; next_position tells how long it is (a repeated
- * attempt whose first one took effect ends so, too). */
+/* OSS: the object is made appendable by the first append at position 0. -ERANGE: it is not that long; next_position tells how long it is, info.crc64
+ * what it has. A repeated attempt whose first one took effect ends so, too, unless length and CRC64 prove that (crc64_before is known): that is a success. */
 struct cst_object_append {
 	struct cst_slice key;
 	uint64_t position;
@@ -166,7 +173,8 @@ struct cst_object_append {
 struct cst_object_op *cst_object_append(struct cst_bucket *b, const struct cst_object_append *append,
 					cst_object_written_fn fn, void *arg);
 
-/* Up to copy_max bytes in one request; larger ones by parts. Without properties the source's go along, else they are replaced. */
+/* Up to copy_max bytes in one request; larger ones by parts. Without properties the source's go along, else they are replaced. Conditions of the target:
+ * stores that are only compatible with S3 may not know them here and overwrite. */
 struct cst_object_copy {
 	struct cst_slice source, key;
 	const char *source_if_match;
@@ -178,10 +186,12 @@ struct cst_object_copy {
 struct cst_object_op *cst_object_copy(struct cst_bucket *b, const struct cst_object_copy *copy,
 				      cst_object_written_fn fn, void *arg);
 
-/* A key that is not there is no error, as in the stores. if_match (S3 only, else -ENOTSUP): only this version. */
+/* A key that is not there is no error, as in the stores. if_match (S3 only, else -ENOTSUP): only this version; stores that are only compatible may not
+ * know it. */
 struct cst_object_op *cst_object_delete(struct cst_bucket *b, struct cst_slice key, const char *if_match,
 					cst_object_written_fn fn, void *arg);
-/* Up to 1000 keys, copied. `failed` comes for each that could not be deleted, before done (done: rc of the request as a whole). */
+/* Up to 1000 keys, copied. `failed` comes for each that could not be deleted, before done. done, rc < 0: the request as a whole failed, and nothing is
+ * known of the keys for which `failed` has not come. Keys that XML can't hold are deleted one by one. */
 struct cst_object_delete_ops {
 	void (*failed)(void *arg, struct cst_slice key, int rc, const struct cst_error *err);
 	void (*done)(void *arg, int rc, const struct cst_error *err);

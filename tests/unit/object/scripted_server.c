@@ -10,6 +10,7 @@
 
 #define CONNECTIONS_MAX 2048
 #define REQUESTS_MAX 4096
+#define BODY_KEPT ((size_t)65536)
 
 struct scripted_server {
 	scripted_fn fn;
@@ -21,8 +22,8 @@ struct scripted_server {
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
 	bool let_go;
-	char *requests[REQUESTS_MAX];
-	unsigned count;
+	char *requests[REQUESTS_MAX], *bodies[REQUESTS_MAX];
+	unsigned count, early;
 };
 
 struct connection {
@@ -53,13 +54,42 @@ static bool read_head(struct connection *c, struct cst_buf *in)
 	return true;
 }
 
+/* The body behind a head of `head` bytes; what of it is kept goes to *kept. */
+static bool read_body(struct connection *c, struct cst_buf *in, size_t head, struct cst_buf *kept)
+{
+	const char *line = memmem(in->data, head, "\r\nContent-Length: ", 18);
+	size_t left = line ? strtoull(line + 18, NULL, 10) : 0;
+	for (;;) {
+		size_t n = cst_min(left, in->len - head);
+		cst_buf_add(kept, in->data + head, cst_min(n, BODY_KEPT - kept->len));
+		memmove(in->data + head, in->data + head + n, in->len - head - n);
+		in->len -= n;
+		left -= n;
+		if (left == 0)
+			return true;
+		if (!wait_readable(c->server, c->fd))
+			return false;
+		ssize_t got = recv(c->fd, cst_buf_room(in, 65536), 65536, 0);
+		if (got <= 0)
+			return false;
+		in->len += (size_t)got;
+	}
+}
+
 static enum scripted_end answer(struct connection *c, struct cst_buf *in, struct cst_buf *out)
 {
 	struct scripted_server *s = c->server;
 	size_t len = (size_t)(strstr(in->data, "\r\n\r\n") - in->data) + 4;
+	CST_AUTO_BUF body = CST_BUF_INIT;
+	pthread_mutex_lock(&s->lock);
+	bool early = s->count < s->early;
+	pthread_mutex_unlock(&s->lock);
+	if (!early && !read_body(c, in, len, &body))
+		return SCRIPTED_CLOSE;
 	pthread_mutex_lock(&s->lock);
 	CST_ASSERT(s->count < REQUESTS_MAX);
 	char *head = s->requests[s->count] = cst_xstrndup(in->data, len);
+	s->bodies[s->count] = cst_buf_steal(&body);
 	enum scripted_end end = s->fn(s->arg, s->count++, head, out);
 	pthread_cond_broadcast(&s->changed);
 	pthread_mutex_unlock(&s->lock);
@@ -160,7 +190,7 @@ void scripted_server_stop(struct scripted_server *s)
 	for (unsigned i = 0; i < s->connection_count; i++)
 		pthread_join(s->connections[i], NULL);
 	for (unsigned i = 0; i < s->count; i++)
-		free(s->requests[i]);
+		free(s->requests[i]), free(s->bodies[i]);
 	close(s->listener);
 	close(s->quit);
 	pthread_mutex_destroy(&s->lock);
@@ -203,6 +233,21 @@ const char *scripted_server_request(struct scripted_server *s, unsigned n)
 	const char *text = n < s->count ? s->requests[n] : "";
 	pthread_mutex_unlock(&s->lock);
 	return text;
+}
+
+const char *scripted_server_body(struct scripted_server *s, unsigned n)
+{
+	pthread_mutex_lock(&s->lock);
+	const char *text = n < s->count ? s->bodies[n] : "";
+	pthread_mutex_unlock(&s->lock);
+	return text;
+}
+
+void scripted_server_early(struct scripted_server *s, unsigned n)
+{
+	pthread_mutex_lock(&s->lock);
+	s->early = n;
+	pthread_mutex_unlock(&s->lock);
 }
 
 void scripted_answer(struct cst_buf *out, int status, const char *headers, const char *body)

@@ -15,7 +15,7 @@ enum scripted_end {
 #define SCRIPTED_HOLD_AT(position) ((enum scripted_end)(SCRIPTED_HOLD | (int)(position) << 8))
 
 struct scripted_server;
-/* n counts requests from 0; `request` is the head as received, NUL-terminated. */
+/* n counts requests from 0; `request` is the head as received, NUL-terminated. The body has been read, too, unless the server answers early. */
 typedef enum scripted_end (*scripted_fn)(const void *arg, unsigned n, const char *request, struct cst_buf *answer);
 struct scripted_server *scripted_server_start(scripted_fn fn, const void *arg);
 void scripted_server_stop(struct scripted_server *s);
@@ -23,7 +23,10 @@ unsigned scripted_server_port(const struct scripted_server *s);
 unsigned scripted_server_requests(struct scripted_server *s);
 void scripted_server_wait_requests(struct scripted_server *s, unsigned least);
 void scripted_server_let_go(struct scripted_server *s);
-/* The nth request as it came. */
+/* The nth request as it came; its body (up to 64 KiB of it). */
 const char *scripted_server_request(struct scripted_server *s, unsigned n);
+const char *scripted_server_body(struct scripted_server *s, unsigned n);
+/* Bodies of the first n requests are not read, but answered at once. */
+void scripted_server_early(struct scripted_server *s, unsigned n);
 /* Writes head and body; headers: further "Name: value\r\n" lines or "". */
 void scripted_answer(struct cst_buf *out, int status, const char *headers, const char *body);

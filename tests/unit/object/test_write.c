@@ -1,0 +1,822 @@
+/* What becomes of writing operations when answers are refused, lost, early, damaged or lies. */
+#include "write_fixture.h"
+
+#include "base/clock.h"
+#include "base/digest.h"
+
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <cmocka.h>
+
+#define STEPS 6U
+#define BODY "hello, body"
+#define XML_ERROR(code) "<?xml version=\"1.0\"?>\n<Error><Code>" code "</Code><Message>m</Message></Error>"
+
+/* An answer: a status with a code, or with headers and a body; status 0: none, the connection closes. */
+struct step {
+	int status;
+	const char *code, *headers, *body;
+	int cut; /* bytes that the answer ends too early; the connection closes */
+	bool reset;
+};
+
+struct script {
+	struct step steps[STEPS];
+};
+
+static enum scripted_end play(const void *arg, unsigned n, const char *request, struct cst_buf *out)
+{
+	const struct script *script = arg;
+	const struct step *s = &script->steps[cst_min(n, STEPS - 1)];
+	CST_AUTO_BUF error = CST_BUF_INIT;
+	(void)request;
+	if (s->status == 0)
+		return s->reset ? SCRIPTED_RESET : SCRIPTED_CLOSE;
+	cst_buf_printf(&error, "<Error><Code>%s</Code><Message>m</Message></Error>", s->code ? s->code : "");
+	scripted_answer(out, s->status, s->headers ? s->headers : "", s->body ? s->body : s->code ? error.data : "");
+	if (!s->cut)
+		return SCRIPTED_KEEP;
+	CST_ASSERT(out->len > (size_t)s->cut);
+	out->len -= (size_t)s->cut;
+	return SCRIPTED_CLOSE;
+}
+
+static struct cst_credentials *keys(enum cst_cloud cloud)
+{
+	struct cst_credentials_config c = {.cloud = cloud, .access_key = "ak", .secret_key = "sEcReT"};
+	struct cst_credentials *made = cst_credentials_new(&c, NULL);
+	assert_non_null(made);
+	return made;
+}
+
+static void start_fixture(struct fixture *f, const struct script *script, enum cst_cloud cloud)
+{
+	struct cst_bucket_config c = {.cloud = cloud, .credentials = keys(cloud)};
+	fixture_start(f, play, script, &c);
+}
+
+/* ---- operations ---- */
+
+enum what { PUT, PUT_NEW, PUT_MATCH, PART, COMPLETE, COMPLETE_NEW, COPY, COPY_NEW, APPEND, DELETE, ABORT, BEGIN, LINK };
+
+static const char *const what_names[] = {
+	"put",	  "put if absent", "put if match", "part",  "complete", "complete if absent", "copy", "copy if absent",
+	"append", "delete",	   "abort",	   "begin", "link"};
+
+static struct cst_object_op *run(struct cst_bucket *b, enum what what, struct written *w)
+{
+	static const struct iovec body = {(char *)(uintptr_t)BODY, sizeof(BODY) - 1};
+	static const struct cst_object_part part = {.number = 1, .size = sizeof(BODY) - 1, .etag = "p1"};
+	struct cst_slice key = CST_SLICE("dir/k y"), id = CST_SLICE("ID+/="), from = CST_SLICE("from %");
+	struct cst_object_body memory = {.iov = &body, .iov_count = 1, .length = sizeof(BODY) - 1};
+	enum cst_object_condition condition = what == PUT_NEW || what == COMPLETE_NEW || what == COPY_NEW
+						      ? CST_OBJECT_IF_ABSENT
+					      : what == PUT_MATCH ? CST_OBJECT_IF_MATCH
+								  : CST_OBJECT_ANY;
+	struct cst_object_put put = {.key = key, .body = memory, .condition = condition, .if_match = "old"};
+	struct cst_object_part_put part_put = {.key = key, .upload_id = id, .number = 3, .body = memory};
+	struct cst_object_complete complete = {.key = key,
+					       .upload_id = id,
+					       .parts = &part,
+					       .part_count = 1,
+					       .crc64 = cst_crc64(0, BODY, sizeof(BODY) - 1),
+					       .has_crc64 = true,
+					       .condition = condition};
+	struct cst_object_copy copy = {.source = from, .key = key, .source_if_match = "src", .condition = condition};
+	struct cst_object_append append = {
+		.key = key, .position = 100, .body = memory, .crc64_before = 42, .has_crc64_before = true};
+	written_init(w);
+	switch (what) {
+	case PUT:
+	case PUT_NEW:
+	case PUT_MATCH:
+		return cst_object_put(b, &put, on_written, w);
+	case PART:
+		return cst_object_part_put(b, &part_put, on_written, w);
+	case COMPLETE:
+	case COMPLETE_NEW:
+		return cst_object_multipart_complete(b, &complete, on_written, w);
+	case COPY:
+	case COPY_NEW:
+		return cst_object_copy(b, &copy, on_written, w);
+	case APPEND:
+		return cst_object_append(b, &append, on_written, w);
+	case DELETE:
+		return cst_object_delete(b, key, NULL, on_written, w);
+	case ABORT:
+		return cst_object_multipart_abort(b, key, id, on_written, w);
+	case BEGIN:
+		return cst_object_multipart_begin(b, key, NULL, on_written, w);
+	case LINK:
+		return cst_object_put_symlink(b, key, from, NULL, CST_OBJECT_IF_ABSENT, on_written, w);
+	}
+	return NULL;
+}
+
+/* ---- one line a case ---- */
+
+#define OK                                                  \
+	{                                                   \
+		.status = 200, .headers = "ETag: \"e\"\r\n" \
+	}
+#define LOST                \
+	{                   \
+		.status = 0 \
+	}
+#define RESET                              \
+	{                                  \
+		.status = 0, .reset = true \
+	}
+#define NO(status_, code_)                           \
+	{                                            \
+		.status = (status_), .code = (code_) \
+	}
+#define RESULT(root) "<?xml version=\"1.0\"?>\n<" root "><ETag>\"e\"</ETag></" root ">"
+#define DOC(root)                                   \
+	{                                           \
+		.status = 200, .body = RESULT(root) \
+	}
+#define COMPLETED DOC("CompleteMultipartUploadResult")
+#define COPIED DOC("CopyObjectResult")
+#define SAYS(body_)                            \
+	{                                      \
+		.status = 200, .body = (body_) \
+	}
+
+static const struct line {
+	enum what what;
+	enum cst_cloud cloud;
+	int rc;
+	bool repeated;
+	unsigned requests;
+	struct script script;
+} lines[] = {
+	/* Refused: nothing is in doubt. */
+	{PUT, CST_CLOUD_OSS, 0, false, 1, {{OK}}},
+	{PUT, CST_CLOUD_S3, 0, false, 2, {{NO(503, "SlowDown"), OK}}},
+	{PUT, CST_CLOUD_OSS, 0, false, 2, {{NO(503, "UploadTrafficRateLimitExceeded"), OK}}},
+	{PUT, CST_CLOUD_OSS, 0, false, 2, {{NO(400, "RequestTimeout"), OK}}},
+	{PUT_NEW, CST_CLOUD_OSS, -EEXIST, false, 1, {{NO(409, "FileAlreadyExists")}}},
+	{PUT_NEW, CST_CLOUD_OSS, -EEXIST, false, 2, {{NO(429, ""), NO(409, "FileAlreadyExists")}}},
+	{PUT_NEW, CST_CLOUD_S3, -EEXIST, false, 1, {{NO(412, "PreconditionFailed")}}},
+	{PUT_NEW, CST_CLOUD_S3, 0, false, 2, {{NO(409, "ConditionalRequestConflict"), OK}}},
+	{PUT_MATCH, CST_CLOUD_S3, -ESTALE, false, 1, {{NO(412, "PreconditionFailed")}}},
+	{PUT_MATCH, CST_CLOUD_S3, -ESTALE, false, 1, {{NO(404, "NoSuchKey")}}},
+	{PUT_MATCH, CST_CLOUD_OSS, -ENOTSUP, false, 0, {{OK}}},
+	{PUT_NEW, CST_CLOUD_S3, -ENOTSUP, false, 1, {{NO(501, "NotImplemented")}}},
+	{PUT, CST_CLOUD_OSS, -EACCES, false, 1, {{NO(403, "AccessDenied")}}},
+	{PUT, CST_CLOUD_OSS, -ENXIO, false, 1, {{NO(404, "NoSuchBucket")}}},
+	{PUT, CST_CLOUD_OSS, -EROFS, false, 1, {{NO(409, "FileImmutable")}}},
+	{PUT, CST_CLOUD_S3, -EFBIG, false, 1, {{NO(400, "EntityTooLarge")}}},
+	{PUT, CST_CLOUD_S3, -EDQUOT, false, 1, {{NO(403, "QuotaExceeded")}}},
+	{PUT, CST_CLOUD_S3, -ENOSPC, false, 1, {{NO(507, "XMinioStorageFull")}}},
+	{PUT, CST_CLOUD_S3, -EBADMSG, false, 3, {{NO(400, "BadDigest"), NO(400, "BadDigest"), NO(400, "BadDigest")}}},
+	{PUT, CST_CLOUD_S3, -ENAMETOOLONG, false, 1, {{NO(400, "KeyTooLongError")}}},
+	{PUT, CST_CLOUD_S3, -E2BIG, false, 1, {{NO(400, "MetadataTooLarge")}}},
+	{PUT, CST_CLOUD_S3, -ENOTSUP, false, 1, {{NO(405, "MethodNotAllowed")}}},
+	/* Lost: the next answer is to be read with that in mind. */
+	{PUT, CST_CLOUD_OSS, 0, true, 2, {{LOST, OK}}},
+	{PUT, CST_CLOUD_OSS, 0, true, 2, {{RESET, OK}}},
+	{PUT_NEW, CST_CLOUD_OSS, -EEXIST, true, 2, {{LOST, NO(409, "FileAlreadyExists")}}},
+	{PUT_NEW, CST_CLOUD_OSS, -EEXIST, true, 2, {{RESET, NO(409, "FileAlreadyExists")}}},
+	{PUT_NEW, CST_CLOUD_S3, -EEXIST, true, 2, {{LOST, NO(412, "PreconditionFailed")}}},
+	{PUT_MATCH, CST_CLOUD_S3, -ESTALE, true, 2, {{LOST, NO(412, "PreconditionFailed")}}},
+	{PUT_NEW,
+	 CST_CLOUD_OSS,
+	 -EEXIST,
+	 true,
+	 3,
+	 {{LOST, NO(503, "TotalQpsLimitExceeded"), NO(409, "FileAlreadyExists")}}},
+	{LINK, CST_CLOUD_OSS, -EEXIST, true, 2, {{LOST, NO(409, "FileAlreadyExists")}}},
+	{LINK, CST_CLOUD_S3, -ENOTSUP, false, 0, {{OK}}},
+	/* Who breaks down may have done it; who only begins to say no has not. */
+	{PUT_NEW, CST_CLOUD_OSS, -EEXIST, true, 2, {{NO(500, "InternalError"), NO(409, "FileAlreadyExists")}}},
+	{PUT_NEW, CST_CLOUD_OSS, -EEXIST, true, 2, {{NO(504, ""), NO(409, "FileAlreadyExists")}}},
+	{PUT_NEW,
+	 CST_CLOUD_OSS,
+	 -EEXIST,
+	 true,
+	 2,
+	 {{{.status = 200, .body = "xxxx", .cut = 2}, NO(409, "FileAlreadyExists")}}},
+	{PUT_NEW, CST_CLOUD_OSS, -EEXIST, true, 2, {{{.status = 200, .cut = 10}, NO(409, "FileAlreadyExists")}}},
+	{PUT_NEW,
+	 CST_CLOUD_OSS,
+	 -EEXIST,
+	 false,
+	 2,
+	 {{{.status = 403, .body = "xxxx", .cut = 2}, NO(409, "FileAlreadyExists")}}},
+	/* Another CRC64 than ours: again where that mends it. */
+	{PUT,
+	 CST_CLOUD_OSS,
+	 -EBADMSG,
+	 true,
+	 3,
+	 {{{.status = 200, .headers = "x-oss-hash-crc64ecma: 1\r\n"},
+	   {.status = 200, .headers = "x-oss-hash-crc64ecma: 1\r\n"},
+	   {.status = 200, .headers = "x-oss-hash-crc64ecma: 1\r\n"}}}},
+	{PUT, CST_CLOUD_OSS, 0, true, 2, {{{.status = 200, .headers = "x-oss-hash-crc64ecma: 1\r\n"}, OK}}},
+	{PUT_NEW, CST_CLOUD_OSS, -EBADMSG, true, 1, {{{.status = 200, .headers = "x-oss-hash-crc64ecma: 1\r\n"}}}},
+	{PART,
+	 CST_CLOUD_OSS,
+	 0,
+	 true,
+	 2,
+	 {{{.status = 200, .headers = "ETag: \"d\"\r\nx-oss-hash-crc64ecma: 1\r\n"}, OK}}},
+	/* Parts. */
+	{PART, CST_CLOUD_S3, 0, false, 1, {{OK}}},
+	{PART, CST_CLOUD_S3, 0, true, 2, {{LOST, OK}}},
+	{PART, CST_CLOUD_S3, 0, true, 2, {{{.status = 200}, OK}}},
+	{PART, CST_CLOUD_S3, -ENOENT, false, 1, {{NO(404, "NoSuchUpload")}}},
+	{BEGIN, CST_CLOUD_S3, -EIO, true, 3, {{SAYS("<InitiateMultipartUploadResult/>"), SAYS("<html>"), SAYS("")}}},
+	/* Completion: 200 and then the truth. */
+	{COMPLETE, CST_CLOUD_S3, 0, false, 1, {{COMPLETED}}},
+	{COMPLETE, CST_CLOUD_S3, 0, false, 1, {{SAYS(" \n  \r\n\t" RESULT("CompleteMultipartUploadResult"))}}},
+	{COMPLETE, CST_CLOUD_S3, 0, false, 1, {{OK}}},
+	{COMPLETE, CST_CLOUD_S3, 0, true, 2, {{SAYS(XML_ERROR("InternalError")), COMPLETED}}},
+	{COMPLETE, CST_CLOUD_S3, 0, false, 2, {{SAYS(XML_ERROR("SlowDown")), COMPLETED}}},
+	{COMPLETE, CST_CLOUD_S3, -ENOENT, true, 2, {{SAYS("  " XML_ERROR("InternalError")), NO(404, "NoSuchUpload")}}},
+	{COMPLETE, CST_CLOUD_S3, -ENOENT, false, 1, {{SAYS(XML_ERROR("NoSuchUpload"))}}},
+	{COMPLETE_NEW, CST_CLOUD_S3, -EEXIST, false, 1, {{SAYS(XML_ERROR("PreconditionFailed"))}}},
+	{COMPLETE_NEW, CST_CLOUD_OSS, -EEXIST, true, 2, {{LOST, NO(409, "FileAlreadyExists")}}},
+	{COMPLETE, CST_CLOUD_OSS, -ENOENT, true, 2, {{LOST, NO(404, "NoSuchUpload")}}},
+	{COMPLETE, CST_CLOUD_S3, 0, true, 2, {{SAYS(""), COMPLETED}}},
+	{COMPLETE, CST_CLOUD_S3, 0, true, 2, {{SAYS("<CompleteMultipartUploadResult><ETag>"), COMPLETED}}},
+	{COMPLETE, CST_CLOUD_S3, -EIO, true, 3, {{SAYS("<Other/>"), SAYS("<Other/>"), SAYS("<Other/>")}}},
+	{COMPLETE,
+	 CST_CLOUD_OSS,
+	 -EBADMSG,
+	 true,
+	 1,
+	 {{{.status = 200,
+	    .headers = "x-oss-hash-crc64ecma: 1\r\n",
+	    .body = RESULT("CompleteMultipartUploadResult")}}}},
+	{COMPLETE, CST_CLOUD_S3, -EINVAL, false, 1, {{NO(400, "InvalidPart")}}},
+	/* Copies. */
+	{COPY, CST_CLOUD_OSS, 0, false, 1, {{COPIED}}},
+	{COPY, CST_CLOUD_S3, 0, true, 2, {{SAYS(XML_ERROR("InternalError")), COPIED}}},
+	{COPY, CST_CLOUD_S3, -ESTALE, false, 1, {{NO(412, "PreconditionFailed")}}},
+	{COPY, CST_CLOUD_S3, -ENOENT, false, 1, {{NO(404, "NoSuchKey")}}},
+	{COPY_NEW, CST_CLOUD_OSS, -EEXIST, true, 2, {{LOST, NO(409, "FileAlreadyExists")}}},
+	{COPY_NEW, CST_CLOUD_S3, -ESTALE, false, 1, {{NO(412, "PreconditionFailed")}}},
+	{COPY_NEW,
+	 CST_CLOUD_S3,
+	 -EEXIST,
+	 false,
+	 1,
+	 {{{.status = 412,
+	    .body = "<Error><Code>PreconditionFailed</Code><Condition>If-None-Match</Condition></Error>"}}}},
+	{COPY_NEW,
+	 CST_CLOUD_S3,
+	 -ESTALE,
+	 false,
+	 1,
+	 {{{.status = 412,
+	    .body = "<Error><Code>PreconditionFailed</Code><Condition>x-amz-copy-source-If-Match</Condition></Error>"}}}},
+	{COPY, CST_CLOUD_OSS, -EIO, false, 1, {{NO(403, "InvalidObjectState")}}},
+	/* Appends. */
+	{APPEND, CST_CLOUD_OSS, -EPERM, false, 1, {{NO(409, "ObjectNotAppendable")}}},
+	{APPEND,
+	 CST_CLOUD_OSS,
+	 -ERANGE,
+	 false,
+	 1,
+	 {{{.status = 409, .code = "PositionNotEqualToLength", .headers = "x-oss-next-append-position: 7\r\n"}}}},
+	{APPEND, CST_CLOUD_S3, -ENOTSUP, false, 0, {{OK}}},
+	/* What is to be gone is gone. */
+	{DELETE, CST_CLOUD_S3, 0, false, 1, {{{.status = 204}}}},
+	{DELETE, CST_CLOUD_S3, 0, true, 2, {{LOST, NO(404, "NoSuchKey")}}},
+	{DELETE, CST_CLOUD_OSS, -ENXIO, false, 1, {{NO(404, "NoSuchBucket")}}},
+	{DELETE, CST_CLOUD_OSS, -EROFS, false, 1, {{NO(409, "FileImmutable")}}},
+	{ABORT, CST_CLOUD_OSS, 0, true, 2, {{LOST, NO(404, "NoSuchUpload")}}},
+	{ABORT, CST_CLOUD_OSS, -EACCES, false, 1, {{NO(403, "AccessDenied")}}},
+};
+
+static void outcomes(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < CST_ARRAY_LEN(lines); i++) {
+		const struct line *l = &lines[i];
+		struct fixture f;
+		struct written w;
+		start_fixture(&f, &l->script, l->cloud);
+		int rc = finish(run(f.bucket, l->what, &w), &w);
+		unsigned requests = scripted_server_requests(f.server);
+		if (rc != l->rc || w.repeated != l->repeated || requests != l->requests)
+			fail_msg("line %zu (%s, %s): %d %srepeated, %u requests: %s", i, what_names[l->what],
+				 l->cloud == CST_CLOUD_OSS ? "OSS" : "S3", rc, w.repeated ? "" : "not ", requests,
+				 w.text);
+		/* Each attempt had the whole body. */
+		for (unsigned n = 0; n < requests && (l->what <= PART || l->what == APPEND); n++)
+			assert_string_equal(scripted_server_body(f.server, n), BODY);
+		written_fini(&w);
+		fixture_stop(&f);
+	}
+}
+
+/* The store tells the length and CRC64 of what it has: a lost append is recognized. */
+static void lost_append(void **state)
+{
+	(void)state;
+	static const size_t len = sizeof(BODY) - 1;
+	uint64_t ours = cst_crc64_combine(42, cst_crc64(0, BODY, len), len);
+	for (int foreign = 0; foreign < 2; foreign++) {
+		CST_AUTO_BUF headers = CST_BUF_INIT;
+		struct fixture f;
+		struct written w;
+		cst_buf_printf(&headers, "x-oss-next-append-position: %zu\r\nx-oss-hash-crc64ecma: %llu\r\n", 100 + len,
+			       (unsigned long long)(ours + (unsigned)foreign));
+		struct script script = {
+			{LOST, {.status = 409, .code = "PositionNotEqualToLength", .headers = headers.data}}};
+		start_fixture(&f, &script, CST_CLOUD_OSS);
+		assert_int_equal(finish(run(f.bucket, APPEND, &w), &w), foreign ? -ERANGE : 0);
+		assert_true(w.repeated);
+		assert_int_equal(w.next_position, 100 + len);
+		assert_int_equal(w.info.size, 100 + len);
+		written_fini(&w);
+		fixture_stop(&f);
+	}
+}
+
+/* ---- answers while the body is being sent ---- */
+
+#define LARGE ((size_t)48 << 20)
+
+static int put_large(struct fixture *f, enum cst_object_condition condition, struct written *w)
+{
+	static char *memory;
+	if (!memory)
+		memory = cst_xcalloc(1, LARGE);
+	struct iovec body = {memory, LARGE};
+	struct cst_object_put put = {.key = CST_SLICE("large"),
+				     .body = {.iov = &body, .iov_count = 1, .length = LARGE},
+				     .condition = condition};
+	written_init(w);
+	return finish(cst_object_put(f->bucket, &put, on_written, w), w);
+}
+
+static void early_answers(void **state)
+{
+	(void)state;
+	static const struct {
+		struct script script;
+		int rc;
+		unsigned requests;
+	} cases[] = {
+		/* A refusal, kept open or reset by the unread body, is read and believed. */
+		{{{NO(403, "AccessDenied")}}, -EACCES, 1},
+		{{{{.status = 403, .code = "AccessDenied", .headers = "Connection: close\r\n"}}}, -EACCES, 1},
+		{{{NO(503, "SlowDown"), OK}}, 0, 2},
+		{{{NO(400, "EntityTooLarge")}}, -EFBIG, 1},
+		/* An abort in the middle leaves no doubt: it was not all sent. */
+		{{{RESET, NO(409, "FileAlreadyExists")}}, -EEXIST, 2},
+		{{{LOST, NO(409, "FileAlreadyExists")}}, -EEXIST, 2},
+		/* A success that comes too early is none. */
+		{{{OK, NO(409, "FileAlreadyExists")}}, -EEXIST, 2},
+	};
+	for (size_t i = 0; i < CST_ARRAY_LEN(cases); i++) {
+		struct fixture f;
+		struct written w;
+		start_fixture(&f, &cases[i].script, CST_CLOUD_OSS);
+		scripted_server_early(f.server, 1);
+		int rc = put_large(&f, CST_OBJECT_IF_ABSENT, &w);
+		unsigned requests = scripted_server_requests(f.server);
+		if (rc != cases[i].rc || requests != cases[i].requests || w.repeated)
+			fail_msg("case %zu: %d, %u requests, %srepeated: %s", i, rc, requests, w.repeated ? "" : "not ",
+				 w.text);
+		written_fini(&w);
+		fixture_stop(&f);
+	}
+}
+
+/* ---- what is sent ---- */
+
+static bool has(const char *request, const char *line)
+{
+	return strstr(request, line) != NULL;
+}
+
+static void wire(void **state)
+{
+	(void)state;
+	static const struct {
+		enum what what;
+		enum cst_cloud cloud;
+		struct step answer;
+		const char *lines[6], *body;
+	} cases[] = {
+		{PUT_NEW,
+		 CST_CLOUD_OSS,
+		 OK,
+		 {"PUT /bkt/dir/k%20y HTTP/1.1\r\n", "\r\nx-oss-forbid-overwrite: true\r\n",
+		  "\r\nContent-Type: application/octet-stream\r\n", "\r\nContent-Length: 11\r\n"},
+		 BODY},
+		{PUT_NEW,
+		 CST_CLOUD_S3,
+		 OK,
+		 {"PUT /bkt/dir/k%20y HTTP/1.1\r\n", "\r\nIf-None-Match: *\r\n",
+		  "\r\nx-amz-checksum-crc32c: Gk+KeQ==\r\n"},
+		 BODY},
+		{PUT_MATCH, CST_CLOUD_S3, OK, {"\r\nIf-Match: \"old\"\r\n"}, BODY},
+		{PART, CST_CLOUD_OSS, OK, {"PUT /bkt/dir/k%20y?partNumber=3&uploadId=ID%2B%2F%3D HTTP/1.1\r\n"}, BODY},
+		{BEGIN,
+		 CST_CLOUD_S3,
+		 SAYS("<InitiateMultipartUploadResult><UploadId>U&amp;</UploadId></InitiateMultipartUploadResult>"),
+		 {"POST /bkt/dir/k%20y?uploads HTTP/1.1\r\n", "\r\nx-amz-checksum-algorithm: CRC32C\r\n",
+		  "\r\nx-amz-checksum-type: FULL_OBJECT\r\n"},
+		 ""},
+		{COMPLETE_NEW,
+		 CST_CLOUD_S3,
+		 COMPLETED,
+		 {"POST /bkt/dir/k%20y?uploadId=ID%2B%2F%3D HTTP/1.1\r\n", "\r\nIf-None-Match: *\r\n"},
+		 "<CompleteMultipartUpload xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><Part><PartNumber>1</PartNumber>"
+		 "<ETag>\"p1\"</ETag></Part></CompleteMultipartUpload>"},
+		{COPY_NEW,
+		 CST_CLOUD_OSS,
+		 COPIED,
+		 {"PUT /bkt/dir/k%20y HTTP/1.1\r\n", "\r\nx-oss-copy-source: /bkt/from%20%25\r\n",
+		  "\r\nx-oss-copy-source-if-match: \"src\"\r\n", "\r\nx-oss-forbid-overwrite: true\r\n"},
+		 ""},
+		{APPEND, CST_CLOUD_OSS, OK, {"POST /bkt/dir/k%20y?append&position=100 HTTP/1.1\r\n"}, BODY},
+		{DELETE, CST_CLOUD_S3, {.status = 204}, {"DELETE /bkt/dir/k%20y HTTP/1.1\r\n"}, ""},
+		{ABORT, CST_CLOUD_S3, {.status = 204}, {"DELETE /bkt/dir/k%20y?uploadId=ID%2B%2F%3D HTTP/1.1\r\n"}, ""},
+		{LINK,
+		 CST_CLOUD_OSS,
+		 OK,
+		 {"PUT /bkt/dir/k%20y?symlink HTTP/1.1\r\n", "\r\nx-oss-symlink-target: from%20%25\r\n"},
+		 ""},
+	};
+	for (size_t i = 0; i < CST_ARRAY_LEN(cases); i++) {
+		struct script script = {{cases[i].answer}};
+		struct fixture f;
+		struct written w;
+		start_fixture(&f, &script, cases[i].cloud);
+		if (finish(run(f.bucket, cases[i].what, &w), &w) != 0)
+			fail_msg("case %zu: %s", i, w.text);
+		for (size_t k = 0; k < CST_ARRAY_LEN(cases[i].lines) && cases[i].lines[k]; k++)
+			if (!has(scripted_server_request(f.server, 0), cases[i].lines[k]))
+				fail_msg("case %zu: no %s in\n%s", i, cases[i].lines[k],
+					 scripted_server_request(f.server, 0));
+		assert_string_equal(scripted_server_body(f.server, 0), cases[i].body);
+		if (cases[i].what == BEGIN)
+			assert_string_equal(w.upload_id.data, "U&");
+		written_fini(&w);
+		fixture_stop(&f);
+	}
+}
+
+static void refused_headers(void **state)
+{
+	(void)state;
+	static const struct cst_http_header bad[] = {{CST_SLICE("a"), CST_SLICE("b\r\nx-oss-acl: public-read")},
+						     {CST_SLICE("a b"), CST_SLICE("v")},
+						     {CST_SLICE("a:"), CST_SLICE("v")},
+						     {CST_SLICE("n\n"), CST_SLICE("v")},
+						     {CST_SLICE(""), CST_SLICE("v")}};
+	static const struct cst_slice extra[] = {CST_SLICE("no end"), CST_SLICE("a: b\n"), CST_SLICE("a: b\r\n\r\n"),
+						 CST_SLICE("a\r\n"), CST_SLICE("a: b\r\n: c\r\n")};
+	static const struct script script = {{OK}};
+	struct fixture f;
+	struct written w;
+	start_fixture(&f, &script, CST_CLOUD_S3);
+	for (size_t i = 0; i < CST_ARRAY_LEN(bad) + CST_ARRAY_LEN(extra) + 1; i++) {
+		struct cst_object_properties p = {0};
+		struct cst_object_put put = {.key = CST_SLICE("k"), .properties = &p};
+		if (i < CST_ARRAY_LEN(bad)) {
+			p.meta = &bad[i];
+			p.meta_count = 1;
+		} else if (i < CST_ARRAY_LEN(bad) + CST_ARRAY_LEN(extra)) {
+			p.extra = extra[i - CST_ARRAY_LEN(bad)];
+		} else {
+			put.condition = CST_OBJECT_IF_MATCH;
+			put.if_match = "a\"\r\nb";
+		}
+		written_init(&w);
+		assert_int_equal(finish(cst_object_put(f.bucket, &put, on_written, &w), &w), -EINVAL);
+		written_fini(&w);
+	}
+	assert_int_equal(scripted_server_requests(f.server), 0);
+	struct cst_object_properties p = {
+		.extra = CST_SLICE("x-amz-server-side-encryption: aws:kms\r\nCache-Control: no\r\n"),
+		.storage_class = CST_SLICE("IA"),
+		.acl = CST_SLICE("private")};
+	struct cst_object_put put = {.key = CST_SLICE("k"), .properties = &p};
+	written_init(&w);
+	assert_int_equal(finish(cst_object_put(f.bucket, &put, on_written, &w), &w), 0);
+	const char *r = scripted_server_request(f.server, 0);
+	assert_true(has(r, "\r\nx-amz-server-side-encryption: aws:kms\r\n") &&
+		    has(r, "\r\nx-amz-storage-class: IA\r\n"));
+	assert_true(has(r, "\r\nx-amz-acl: private\r\n") && has(r, "\r\nContent-Length: 0\r\n"));
+	written_fini(&w);
+	fixture_stop(&f);
+}
+
+/* ---- many keys ---- */
+
+static const struct cst_slice three[] = {CST_SLICE("a+b"), CST_SLICE("c&d"), CST_SLICE("e")};
+
+static int delete_three(struct fixture *f, struct written *w)
+{
+	written_init(w);
+	return finish(cst_object_delete_many(f->bucket, three, 3, &on_delete, w), w);
+}
+
+static void some_not_deleted(void **state)
+{
+	(void)state;
+	static const struct script script = {
+		{SAYS("<DeleteResult><Error><Key>c%26d</Key><Code>AccessDenied</Code><Message>no</Message></Error>"
+		      "<Error><Key>a%2Bb</Key><Code>InternalError</Code></Error><EncodingType>url</EncodingType></DeleteResult>"),
+		 SAYS("<DeleteResult></DeleteResult>")}};
+	struct fixture f;
+	struct written w;
+	start_fixture(&f, &script, CST_CLOUD_OSS);
+	assert_int_equal(delete_three(&f, &w), 0);
+	assert_string_equal(w.list.data, "c&d=-13;");
+	assert_string_equal(w.err.api, "AccessDenied");
+	assert_string_equal(w.err.what, "can't delete oss://bkt/c&d");
+	assert_non_null(strstr(w.err.hint, "lacks oss:DeleteObject"));
+	assert_true(has(scripted_server_request(f.server, 0), "POST /bkt/?delete&encoding-type=url HTTP/1.1\r\n"));
+	assert_true(has(scripted_server_request(f.server, 0), "\r\nContent-MD5: "));
+	assert_string_equal(
+		scripted_server_body(f.server, 0),
+		"<Delete><Quiet>true</Quiet><Object><Key>a+b</Key></Object><Object><Key>c&amp;d</Key></Object>"
+		"<Object><Key>e</Key></Object></Delete>");
+	/* Only what is worth another attempt. */
+	assert_string_equal(scripted_server_body(f.server, 1),
+			    "<Delete><Quiet>true</Quiet><Object><Key>a+b</Key></Object></Delete>");
+	assert_int_equal(scripted_server_requests(f.server), 2);
+	written_fini(&w);
+	fixture_stop(&f);
+}
+
+static void odd_delete_answers(void **state)
+{
+	(void)state;
+	static const struct {
+		struct script script;
+		int rc;
+		unsigned requests;
+	} cases[] = {
+		{{{{.status = 200}}}, 0, 1}, /* quiet */
+		{{{LOST, SAYS("<DeleteResult/>")}}, 0, 2},
+		{{{SAYS(XML_ERROR("InternalError")), SAYS("<DeleteResult/>")}}, 0, 2},
+		{{{SAYS("<DeleteResult><Error><Key>e</Key><Code>NoSuchKey</Code></Error></DeleteResult>")}}, 0, 1},
+		{{{NO(403, "AccessDenied")}}, -EACCES, 1},
+		{{{SAYS("<Deleted"), SAYS("<DeleteResult/>")}}, 0, 2},
+		{{{SAYS("<DeleteResult><Error><Key>zz</Key><Code>AccessDenied</Code></Error></DeleteResult>"),
+		   SAYS("<DeleteResult/>")}},
+		 0,
+		 2},
+	};
+	for (size_t i = 0; i < CST_ARRAY_LEN(cases); i++) {
+		struct fixture f;
+		struct written w;
+		start_fixture(&f, &cases[i].script, CST_CLOUD_S3);
+		int rc = delete_three(&f, &w);
+		if (rc != cases[i].rc || scripted_server_requests(f.server) != cases[i].requests || w.list.len)
+			fail_msg("case %zu: %d %s", i, rc, w.text);
+		written_fini(&w);
+		fixture_stop(&f);
+	}
+}
+
+/* Keys that no document can hold go one by one, whatever becomes of each. */
+static void keys_beyond_xml(void **state)
+{
+	(void)state;
+	static const struct cst_slice keys[] = {CST_SLICE("\x01"), CST_SLICE("fine"), CST_SLICE("\xff"),
+						CST_SLICE("\x02"), CST_SLICE("\x03")};
+	static const struct script script = {{SAYS("<DeleteResult/>"),
+					      {.status = 204},
+					      NO(403, "AccessDenied"),
+					      LOST,
+					      NO(404, "NoSuchKey"),
+					      {.status = 204}}};
+	struct fixture f;
+	struct written w;
+	start_fixture(&f, &script, CST_CLOUD_S3);
+	written_init(&w);
+	assert_int_equal(finish(cst_object_delete_many(f.bucket, keys, 5, &on_delete, &w), &w), 0);
+	assert_string_equal(w.list.data, "\xff=-13;");
+	assert_int_equal(scripted_server_requests(f.server), 6);
+	assert_true(has(scripted_server_request(f.server, 1), "DELETE /bkt/%01 HTTP/1.1\r\n"));
+	assert_true(has(scripted_server_request(f.server, 2), "DELETE /bkt/%FF HTTP/1.1\r\n"));
+	assert_true(has(scripted_server_request(f.server, 4), "DELETE /bkt/%02 HTTP/1.1\r\n"));
+	assert_true(has(scripted_server_request(f.server, 5), "DELETE /bkt/%03 HTTP/1.1\r\n"));
+	written_fini(&w);
+	fixture_stop(&f);
+}
+
+/* ---- listings ---- */
+
+static void odd_listings(void **state)
+{
+	(void)state;
+#define PARTS(inner) SAYS("<ListPartsResult>" inner "</ListPartsResult>")
+#define P(n) "<Part><PartNumber>" n "</PartNumber><ETag>e</ETag><Size>5</Size></Part>"
+	static const struct {
+		struct script script;
+		int rc;
+		const char *list;
+		unsigned next;
+	} cases[] = {
+		{{{PARTS("")}}, 0, "", 0},
+		{{{PARTS(P("3") P("9") "<IsTruncated>true</IsTruncated>")}}, 0, "3:5:e;9:5:e;", 9},
+		{{{PARTS("<NextPartNumberMarker>9</NextPartNumberMarker><IsTruncated>true</IsTruncated>" P("3")
+				 P("9"))}},
+		 0,
+		 "3:5:e;9:5:e;",
+		 9},
+		/* A listing that leads nowhere, twice, then a good one. Nothing of a bad one is handed out. */
+		{{{PARTS(P("3") "<IsTruncated>true</IsTruncated><NextPartNumberMarker>2</NextPartNumberMarker>"),
+		   PARTS(P("3") P("3")), PARTS(P("4"))}},
+		 0,
+		 "4:5:e;",
+		 0},
+		{{{PARTS(P("2")), SAYS("<ListPartsResult>" P("3")), PARTS(P("x"))}}, -EIO, "", 0},
+		{{{NO(404, "NoSuchUpload")}}, -ENOENT, "", 0},
+	};
+	for (size_t i = 0; i < CST_ARRAY_LEN(cases); i++) {
+		struct fixture f;
+		struct written w;
+		start_fixture(&f, &cases[i].script, CST_CLOUD_OSS);
+		written_init(&w);
+		int rc = finish(cst_object_list_parts(f.bucket, CST_SLICE("k"), CST_SLICE("U"), 2, &on_parts, &w), &w);
+		if (rc != cases[i].rc || w.next != cases[i].next ||
+		    !cst_slice_is(cst_buf_slice(&w.list), cases[i].list))
+			fail_msg("case %zu: %d, next %u, %s: %s", i, rc, w.next, w.list.data ? w.list.data : "",
+				 w.text);
+		assert_true(has(scripted_server_request(f.server, 0),
+				"GET /bkt/k?uploadId=U&max-parts=1000&part-number-marker=2 HTTP/1.1\r\n"));
+		written_fini(&w);
+		fixture_stop(&f);
+	}
+}
+
+/* The encoding is told behind the names. */
+static void encoded_uploads(void **state)
+{
+	(void)state;
+	static const struct script script = {
+		{SAYS("<ListMultipartUploadsResult><Upload><Key>a%2B%0A+b</Key><UploadId>U1</UploadId>"
+		      "<Initiated>2024-01-02T03:04:05.000Z</Initiated></Upload><NextKeyMarker>a%2B%0A+b</NextKeyMarker>"
+		      "<NextUploadIdMarker>U1</NextUploadIdMarker><IsTruncated>true</IsTruncated>"
+		      "<EncodingType>url</EncodingType></ListMultipartUploadsResult>")}};
+	struct fixture f;
+	struct written w;
+	start_fixture(&f, &script, CST_CLOUD_S3);
+	written_init(&w);
+	assert_int_equal(finish(cst_object_list_uploads(f.bucket, CST_SLICE("p/"), CST_SLICE("p/+"), CST_SLICE("U0"),
+							&on_uploads, &w),
+				&w),
+			 0);
+	assert_string_equal(w.list.data, "a+\n b:U1:1;");
+	assert_string_equal(w.next_key.data, "a+\n b");
+	assert_string_equal(w.next_id.data, "U1");
+	assert_true(has(scripted_server_request(f.server, 0), "GET /bkt/?uploads&encoding-type=url&max-uploads=1000&"
+							      "prefix=p%2F&key-marker=p%2F%2B&upload-id-marker=U0 "));
+	written_fini(&w);
+	fixture_stop(&f);
+}
+
+/* ---- time, credentials, limits ---- */
+
+static void late_answer_times_out(void **state)
+{
+	(void)state;
+	static const struct script script = {{LOST}};
+	struct fixture f;
+	struct written w;
+	struct cst_object_put put = {.key = CST_SLICE("k"), .deadline = cst_now() + 100 * CST_NS_PER_MS};
+	start_fixture(&f, &script, CST_CLOUD_OSS);
+	cst_bucket_tune(f.bucket,
+			&(struct cst_object_tuning){.backoff_base = CST_NS_PER_S, .backoff_cap = CST_NS_PER_S});
+	written_init(&w);
+	assert_int_equal(finish(cst_object_put(f.bucket, &put, on_written, &w), &w), -ETIMEDOUT);
+	assert_true(w.repeated); /* nobody knows */
+	written_fini(&w);
+	fixture_stop(&f);
+}
+
+static enum scripted_end hold(const void *arg, unsigned n, const char *request, struct cst_buf *out)
+{
+	(void)arg, (void)n, (void)request, (void)out;
+	return SCRIPTED_STALL;
+}
+
+static void cancelled(void **state)
+{
+	(void)state;
+	struct fixture f;
+	struct written w;
+	struct cst_bucket_config c = {.cloud = CST_CLOUD_S3, .credentials = keys(CST_CLOUD_S3)};
+	fixture_start(&f, hold, NULL, &c);
+	struct cst_object_op *op = run(f.bucket, PUT_NEW, &w);
+	scripted_server_wait_requests(f.server, 1);
+	cst_object_cancel(op);
+	assert_int_equal(finish(op, &w), -ECANCELED);
+	assert_true(w.repeated); /* the server has it all */
+	written_fini(&w);
+	fixture_stop(&f);
+}
+
+static void clock_differs(void **state)
+{
+	(void)state;
+	/* Another signature, the same body. */
+	static const struct script skewed = {
+		{{.status = 403, .code = "RequestTimeTooSkewed", .headers = "Date: Tue, 02 Jan 2024 03:04:05 GMT\r\n"},
+		 OK}};
+	struct fixture f;
+	struct written w;
+	start_fixture(&f, &skewed, CST_CLOUD_S3);
+	assert_int_equal(finish(run(f.bucket, PUT, &w), &w), 0);
+	assert_false(w.repeated);
+	assert_true(has(scripted_server_request(f.server, 1), "\r\nx-amz-date: 20240102T0304"));
+	assert_string_equal(scripted_server_body(f.server, 1), BODY);
+	written_fini(&w);
+	fixture_stop(&f);
+}
+
+static void hints(void **state)
+{
+	(void)state;
+	static const struct {
+		enum what what;
+		enum cst_cloud cloud;
+		struct step answer;
+		const char *text;
+	} cases[] = {
+		{PUT, CST_CLOUD_OSS, NO(403, "AccessDenied"), "lacks oss:PutObject"},
+		{PUT, CST_CLOUD_OSS, NO(403, "AccessDenied"),
+		 "can't write oss://bkt/dir/k y: the store answered 403 AccessDenied: m"},
+		{DELETE, CST_CLOUD_S3, NO(403, "AccessDenied"), "lacks s3:DeleteObject"},
+		{COPY, CST_CLOUD_S3, NO(403, "AccessDenied"), "or, for the source, s3:GetObject"},
+		{ABORT, CST_CLOUD_S3, NO(403, "AccessDenied"), "lacks s3:AbortMultipartUpload"},
+		{PUT, CST_CLOUD_S3, NO(403, "QuotaExceeded"), "the quota of the bucket or account is used up"},
+		{PUT, CST_CLOUD_OSS, NO(409, "FileImmutable"), "retention policy"},
+		{PUT, CST_CLOUD_OSS, NO(400, "EntityTooLarge"), "up to 5 GiB in one request"},
+		{PUT, CST_CLOUD_OSS, NO(404, "NoSuchBucket"), "check the name of the bucket"},
+		{COPY, CST_CLOUD_OSS, NO(403, "InvalidObjectState"), "restore it first"},
+		{COMPLETE, CST_CLOUD_OSS, NO(404, "NoSuchUpload"), "a lifecycle rule has removed it"},
+		{COMPLETE, CST_CLOUD_S3, SAYS(XML_ERROR("AccessDenied")), "the store answered 200 AccessDenied: m"},
+		{APPEND, CST_CLOUD_OSS, NO(409, "ObjectNotAppendable"), "was not made by appending"},
+		{PUT_MATCH, CST_CLOUD_OSS, OK, "OSS can't make a write depend on the version"},
+		{PUT, CST_CLOUD_OSS, NO(507, "InsufficientStorage"), "disks are full"},
+		{PUT_NEW,
+		 CST_CLOUD_OSS,
+		 {.status = 200, .headers = "x-oss-hash-crc64ecma: 1\r\n"},
+		 "another CRC64 than what was sent"},
+	};
+	for (size_t i = 0; i < CST_ARRAY_LEN(cases); i++) {
+		struct script script = {{cases[i].answer}};
+		struct fixture f;
+		struct written w;
+		start_fixture(&f, &script, cases[i].cloud);
+		assert_true(finish(run(f.bucket, cases[i].what, &w), &w) < 0);
+		if (!has(w.text, cases[i].text) || has(w.text, "sEcReT"))
+			fail_msg("case %zu: %s", i, w.text);
+		written_fini(&w);
+		fixture_stop(&f);
+	}
+}
+
+static void counted(void **state)
+{
+	(void)state;
+	static const struct script script = {{LOST, OK}};
+	struct fixture f;
+	struct written w;
+	struct cst_bucket_stats s;
+	start_fixture(&f, &script, CST_CLOUD_OSS);
+	assert_int_equal(finish(run(f.bucket, PUT, &w), &w), 0);
+	cst_bucket_stats(f.bucket, &s);
+	assert_int_equal(s.put, 2);
+	assert_int_equal(s.retries, 1);
+	assert_int_equal(s.bytes_out, 2 * (sizeof(BODY) - 1));
+	written_fini(&w);
+	fixture_stop(&f);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(outcomes),
+		cmocka_unit_test(lost_append),
+		cmocka_unit_test(early_answers),
+		cmocka_unit_test(wire),
+		cmocka_unit_test(refused_headers),
+		cmocka_unit_test(some_not_deleted),
+		cmocka_unit_test(odd_delete_answers),
+		cmocka_unit_test(keys_beyond_xml),
+		cmocka_unit_test(odd_listings),
+		cmocka_unit_test(encoded_uploads),
+		cmocka_unit_test(late_answer_times_out),
+		cmocka_unit_test(cancelled),
+		cmocka_unit_test(clock_differs),
+		cmocka_unit_test(hints),
+		cmocka_unit_test(counted),
+	};
+	return cmocka_run_group_tests_name("write", tests, NULL, NULL);
+}
