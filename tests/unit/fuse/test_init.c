@@ -86,6 +86,32 @@ static void test_choices(void **state)
 	assert_int_equal(cst_fuse_init_background(1000000, 0, 1024), 65535);
 }
 
+static void test_writing(void **state)
+{
+	struct cst_kfuse_init_in in = {.major = 7, .minor = 45, .flags = UINT32_MAX, .flags2 = UINT32_MAX};
+	struct cst_fuse_init_wish w = wish;
+	struct cst_kfuse_init_out out;
+	struct cst_fuse_init_result r;
+
+	(void)state;
+	w.max_write = 1 << 20;
+	assert_int_equal(cst_fuse_init_answer(&in, &w, &out, &r, NULL), 0);
+	assert_int_equal(out.max_write, 1 << 20);
+	assert_int_equal(r.max_write, 1 << 20);
+	assert_true(r.flags & CST_KFUSE_HANDLE_KILLPRIV_V2);
+	assert_true(r.flags & CST_KFUSE_DIRECT_IO_ALLOW_MMAP);
+	assert_true(r.flags & CST_KFUSE_ATOMIC_O_TRUNC);
+	assert_false(r.flags & CST_KFUSE_WRITEBACK_CACHE);
+	/* A write may be larger than a read; whole pages only. */
+	w.max_read = 64 << 10;
+	assert_int_equal(cst_fuse_init_answer(&in, &w, &out, &r, NULL), 0);
+	assert_int_equal(out.max_pages, 256);
+	w.max_write = (128 << 10) + 100;
+	assert_int_equal(cst_fuse_init_answer(&in, &w, &out, &r, NULL), 0);
+	assert_int_equal(out.max_write, 128 << 10);
+	assert_int_equal(out.max_pages, 32);
+}
+
 static void test_old_kernels(void **state)
 {
 	struct cst_kfuse_init_in in = {.major = 7,
@@ -194,9 +220,10 @@ static void test_fuse_conf(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_new_kernel),  cmocka_unit_test(test_choices),
-		cmocka_unit_test(test_old_kernels), cmocka_unit_test(test_mountinfo_line),
-		cmocka_unit_test(test_resolve),	    cmocka_unit_test(test_fuse_conf),
+		cmocka_unit_test(test_new_kernel),     cmocka_unit_test(test_choices),
+		cmocka_unit_test(test_writing),	       cmocka_unit_test(test_old_kernels),
+		cmocka_unit_test(test_mountinfo_line), cmocka_unit_test(test_resolve),
+		cmocka_unit_test(test_fuse_conf),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
