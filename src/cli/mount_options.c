@@ -148,11 +148,13 @@ static int resolve_mode(struct cst_mount_plan *plan, struct cst_error *err)
 		if (o->write == WRITE_APPEND && !append_is_there())
 			return refuse_append(plan, err);
 		plan->write = o->write == WRITE_APPEND ? CST_FS_WRITE_APPEND : CST_FS_WRITE_NONE;
+		plan->said_read_only = plan->write == CST_FS_WRITE_NONE;
 		if (ro && plan->write != CST_FS_WRITE_NONE)
 			cst_option_list_add(&plan->set.warnings,
 					    cst_xstrdup("ro and write=append were both given; write=append is used"));
 		return 0;
 	}
+	plan->said_read_only = ro;
 	if (ro)
 		return 0;
 	if (plan->persona == CST_PERSONA_OSSFS2 && append_is_there())

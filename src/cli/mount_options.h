@@ -43,10 +43,18 @@ struct cst_mount_plan {
 	struct cst_cache_choice cache;
 	char *mountpoint;	 /* absolute */
 	enum cst_fs_write write; /* what it is mounted as */
-	bool asked_to_write;	 /* rw where that does not refuse the mount: say that it is read-only */
-	char *keep_dir;		 /* of a mount that writes */
+	/* It was said in so many words: the kernel is told, and refuses writes by itself. Else they come here and are refused with a line in the log that
+	 * names the option which would allow them. */
+	bool said_read_only;
+	bool asked_to_write; /* rw where that does not refuse the mount: say that it is read-only */
+	char *keep_dir;	     /* of a mount that writes */
 };
 
+/* A configuration file as it was when the mount began. */
+struct cst_mount_config_text {
+	const char *path;
+	struct cst_slice text;
+};
 /* Parses argv[1..], reads the configuration file, and works out the rest. -errno with err: nothing was touched. */
 int cst_mount_plan_init(struct cst_mount_plan *plan, enum cst_persona persona, int argc, char **argv,
 			struct cst_error *err);
@@ -54,4 +62,7 @@ int cst_mount_plan_init(struct cst_mount_plan *plan, enum cst_persona persona, i
 const char *cst_mount_plan_mode(const struct cst_mount_plan *plan);
 /* Where conflicts are kept when no option says so. The caller frees it. */
 char *cst_mount_keep_dir_default(void);
+/* The same with the text of the configuration file instead of the file; NULL: there was none. */
+int cst_mount_plan_init_kept(struct cst_mount_plan *plan, enum cst_persona persona, int argc, char **argv,
+			     const struct cst_mount_config_text *config, struct cst_error *err);
 void cst_mount_plan_fini(struct cst_mount_plan *plan);

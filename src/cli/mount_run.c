@@ -110,9 +110,9 @@ static int answer_request(void *arg, struct cst_slice method, struct cst_slice t
 
 /* ---- the layers, from the bottom up ---- */
 
-static unsigned long mount_flags(const struct cst_mount_options *o)
+static unsigned long mount_flags(const struct cst_mount_options *o, bool said_read_only)
 {
-	return (o->ro ? MS_RDONLY : 0) | (o->nosuid ? MS_NOSUID : 0) | (o->nodev ? MS_NODEV : 0) |
+	return (said_read_only ? MS_RDONLY : 0) | (o->nosuid ? MS_NOSUID : 0) | (o->nodev ? MS_NODEV : 0) |
 	       (o->noexec ? MS_NOEXEC : 0) | (o->noatime ? MS_NOATIME : 0) | (o->nodiratime ? MS_NODIRATIME : 0) |
 	       (o->sync ? MS_SYNCHRONOUS : 0) | (o->dirsync ? MS_DIRSYNC : 0);
 }
@@ -129,7 +129,7 @@ static int attach(struct mount *m, struct cst_error *err)
 		.default_permissions = o->default_permissions,
 		.nonempty = o->nonempty,
 		.auto_cache = o->auto_cache,
-		.mount_flags = mount_flags(o),
+		.mount_flags = mount_flags(o, m->plan->said_read_only),
 		.threads = (unsigned)o->threads,
 		.max_background = (unsigned)o->max_background,
 		.memory = o->memory,

@@ -68,7 +68,7 @@ try_all() { # SCHEME
 }
 
 start_store
-start_mount oss://demo "$mnt"
+start_mount oss://demo "$mnt" -o ro
 try_all http
 start_mount s3://demo/deep "$mnt" --region local
 check "a prefix as an S3 bucket" diff -r "$demo/deep" "$mnt"
@@ -80,5 +80,5 @@ openssl req -x509 -newkey rsa:2048 -nodes -keyout "$WORK/key.pem" -out "$WORK/ce
 	-addext subjectAltName=IP:127.0.0.1 2>"$WORK/openssl.log" || fail "openssl"
 start_store --tls-cert "$WORK/cert.pem" --tls-key "$WORK/key.pem"
 check "an unknown authority is refused" refuses "certificate" "$CISTERN" mount oss://demo "$mnt" --endpoint "$STORE_URL" --anonymous
-start_mount oss://demo "$mnt" --ca "$WORK/cert.pem"
+start_mount oss://demo "$mnt" -o ro --ca "$WORK/cert.pem"
 try_all https
