@@ -127,6 +127,9 @@ static void write_modes(void **state)
 	assert_true(f->plan.o.ro);
 	assert_null(f->plan.keep_dir);
 	assert_string_equal(cst_mount_plan_mode(&f->plan), "read-only");
+	assert_false(f->plan.said_read_only); /* the log is to tell of the first write */
+	assert_int_equal(PLAN(f, CISTERN, "oss://abc", "/mnt", "--region=x", "-o", "write=none"), 0);
+	assert_true(f->plan.said_read_only);
 	assert_int_equal(PLAN(f, CISTERN, "oss://abc", "/mnt", "--region=x", "-o", "rw,ro"), 0);
 	assert_int_equal(f->plan.write, CST_FS_WRITE_NONE);
 	/* mount(8) says rw by itself. */
@@ -140,6 +143,7 @@ static void write_modes(void **state)
 	assert_int_equal(f->plan.write, CST_FS_WRITE_NONE);
 	assert_int_equal(PLAN(f, OSSFS, "abc", "/mnt", "-oro"), 0);
 	assert_false(f->plan.asked_to_write);
+	assert_true(f->plan.said_read_only);
 	assert_int_equal(PLAN(f, OSSFS, "abc", "/mnt", "-orw,write=append,keep_dir=/k"), 0);
 	assert_int_equal(f->plan.write, CST_FS_WRITE_APPEND);
 	assert_false(f->plan.asked_to_write);
