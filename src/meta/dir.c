@@ -1,5 +1,6 @@
 /* Directories and their listings: see dir.h. Asking for single names is in probe.c. */
 #include "meta/own.h"
+#include "meta/preload.h"
 
 #include <sys/stat.h>
 #include <xxhash.h>
@@ -444,7 +445,7 @@ bool cst_dir_install(struct cst_dir *dir, struct cst_names *names, int64_t start
 	struct page_news news = {0};
 	cst_dir_ref(dir);
 	pthread_mutex_lock(&dir->lock);
-	struct cst_listing *listing = to_fill_locked(dir, names);
+	struct cst_listing *listing = started > dir->moved_at ? to_fill_locked(dir, names) : NULL;
 	if (!listing) {
 		pthread_mutex_unlock(&dir->lock);
 		cst_dir_unref(dir);
@@ -645,37 +646,27 @@ void cst_dir_doubt(struct cst_dir *dir, const char *name)
 	pthread_mutex_unlock(&dir->lock);
 }
 
-/* One that can go on, or has failed and those who wait for it don't know; referenced. */
-static struct cst_listing *next_after_move_locked(struct cst_dir *dir, bool *failed)
-{
-	struct cst_listing *listing;
-	LIST_FOREACH (listing, &dir->all, of_dir) {
-		bool due = !listing->running && !listing->names.complete && listing->rc == 0 &&
-			   (listing->pages < listing->wanted_pages || listing->readers > 0);
-		*failed = listing->rc < 0;
-		if (!due && (!*failed || TAILQ_EMPTY(&listing->waits)))
-			continue;
-		cst_listing_ref_locked(listing);
-		return listing;
-	}
-	return NULL;
-}
-
+/* Listings that can go on, and those that have failed of which who waits doesn't know. */
 static void go_on_after_move(struct cst_dir *dir)
 {
-	for (;;) {
-		pthread_mutex_lock(&dir->lock);
-		bool failed;
-		struct cst_listing *listing = next_after_move_locked(dir, &failed);
-		pthread_mutex_unlock(&dir->lock);
-		if (!listing)
-			return;
-		if (failed)
-			wake_readers(listing);
-		else
-			cst_listing_kick(listing);
-		cst_listing_unref(listing);
+	struct cst_listing *listing, **all;
+	size_t count = 0;
+	pthread_mutex_lock(&dir->lock);
+	LIST_FOREACH (listing, &dir->all, of_dir)
+		count++;
+	all = cst_xcalloc(count + 1, sizeof(struct cst_listing *));
+	count = 0;
+	LIST_FOREACH (listing, &dir->all, of_dir) {
+		cst_listing_ref_locked(listing);
+		all[count++] = listing;
 	}
+	pthread_mutex_unlock(&dir->lock);
+	for (size_t i = 0; i < count; i++) {
+		cst_listing_kick(all[i]);
+		wake_readers(all[i]);
+		cst_listing_unref(all[i]);
+	}
+	free(all);
 }
 
 void cst_dir_move(struct cst_dir *dir, struct cst_slice prefix)
@@ -688,11 +679,13 @@ void cst_dir_move(struct cst_dir *dir, struct cst_slice prefix)
 	pthread_mutex_lock(&dir->lock);
 	old = dir->prefix;
 	dir->prefix = new;
-	cst_own_forget_locked(dir);
+	dir->moved_at = cst_meta_now(dir->meta);
 	detach_listing_locked(dir);
+	cst_own_moved_locked(dir);
 	LIST_FOREACH (listing, &dir->all,
 		      of_dir) { /* readers of an unfinished one go on at the new place, after what they have */
 		listing->moved = true;
+		listing->joined = false;
 		cst_buf_clear(&listing->token);
 		listing->resume = listing->names.sealed > 0;
 		if (listing->names.complete || listing->rc < 0 || !listing->names.unsorted)
@@ -704,6 +697,8 @@ void cst_dir_move(struct cst_dir *dir, struct cst_slice prefix)
 	TAILQ_FOREACH (p, &dir->probes, link)
 		p->moved = true;
 	pthread_mutex_unlock(&dir->lock);
+	cst_parked_drop(dir->meta, cst_prefix_slice(old));
+	cst_parked_drop(dir->meta, prefix);
 	cst_prefix_unref(old);
 	go_on_after_move(dir);
 	cst_dir_advance_probes(dir);

@@ -69,9 +69,9 @@ struct cst_listing {
 	bool running;
 	bool joined;	    /* a request of a preload is waited for instead of one of its own */
 	uint32_t preloaded; /* by which preload it was made, until it is opened; 0: none */
-	bool resume; /* the store has forgotten the token: the next page begins after the last name */
-	bool used;   /* atomic: has answered since the eviction looked at it */
-	int rc;	     /* of a page that failed */
+	bool resume;	    /* the store has forgotten the token: the next page begins after the last name */
+	bool used;	    /* atomic: has answered since the eviction looked at it */
+	int rc;		    /* of a page that failed */
 	struct cst_error err;
 	TAILQ_HEAD(, cst_listing_wait) waits;
 	LIST_ENTRY(cst_listing) of_dir; /* all that there are of the directory */
@@ -139,16 +139,18 @@ struct cst_dir {
 	uint64_t own_last;     /* the last number of those there were */
 	int64_t last_miss;
 	unsigned misses;
-	uint64_t listings;	  /* begun so far */
-	uint64_t skipped, losers; /* told already */
+	uint64_t listings;	     /* begun so far */
+	uint64_t skipped, losers;    /* told already */
 	struct cst_dir *parked_next; /* the lock of parked directories, and so: */
 	bool parked;
+	int64_t moved_at;	   /* what was asked for until then was of another place */
 	struct cst_prefix *prefix; /* counted, replaced as a whole by a move; the lock */
 };
 #define CST_DIR_MAGIC 0xd1200001u
 
 /* Makes these names, all there are, the directory's listing, unless it has a young one; takes them then. */
-bool cst_dir_install(struct cst_dir *dir, struct cst_names *names, int64_t started, int64_t refreshed, uint32_t preload);
+bool cst_dir_install(struct cst_dir *dir, struct cst_names *names, int64_t started, int64_t refreshed,
+		     uint32_t preload);
 void cst_preloads_init(struct cst_meta *meta);
 void cst_preloads_stop(struct cst_meta *meta);
 void cst_preloads_fini(struct cst_meta *meta);

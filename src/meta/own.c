@@ -543,12 +543,16 @@ void cst_dir_set_empty(struct cst_dir *dir)
 	cst_listing_unref(listing);
 }
 
-void cst_own_forget_locked(struct cst_dir *dir)
+void cst_own_moved_locked(struct cst_dir *dir)
 {
 	struct cst_owns *owns = dir->owns;
-	for (size_t i = 0; owns && i < owns->order_count; i++)
-		if (owns->order[i] && !owns->order[i]->held)
-			drop(owns, i);
-	if (owns)
-		close_gaps(owns);
+	if (!owns)
+		return;
+	/* Copies have another time and perhaps another ETag. Listings that are still read need to know what isn't there any more. */
+	for (size_t i = 0; i < owns->order_count; i++)
+		if (owns->order[i] && !owns->order[i]->gone)
+			owns->order[i]->doubtful = true;
+	sweep_locked(dir, true);
+	if (owns->count == 0)
+		cst_own_free_locked(dir);
 }

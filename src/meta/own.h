@@ -53,7 +53,7 @@ void cst_own_teach_locked(struct cst_dir *dir, struct cst_slice name, int rc, co
 void cst_own_doubt_locked(struct cst_dir *dir, struct cst_slice name);
 /* Drops what listings have caught up with. */
 void cst_own_sweep_locked(struct cst_dir *dir);
-/* All but held names. */
-void cst_own_forget_locked(struct cst_dir *dir);
+/* The directory has another prefix and no listing. */
+void cst_own_moved_locked(struct cst_dir *dir);
 void cst_own_free_locked(struct cst_dir *dir);
 uint64_t cst_own_bytes_locked(const struct cst_dir *dir);
