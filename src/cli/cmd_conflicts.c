@@ -102,7 +102,7 @@ static void print_json(const struct cst_keep_record *r)
 	add_text(&out, "base_etag", r->base_etag);
 	add_text(&out, "upload_id", r->upload_id);
 	printf("%s, \"size\": %llu, \"parts\": %zu, \"size_in_parts\": %llu, \"crc64\": \"%llu\"}\n", out.data,
-	       (unsigned long long)r->size, r->part_count, (unsigned long long)(r->part_count ? r->tail_from : 0),
+	       (unsigned long long)r->size, r->part_count, (unsigned long long)cst_conflict_in_store(r),
 	       (unsigned long long)r->crc64);
 }
 
@@ -120,7 +120,7 @@ static void print_record(void *arg, const struct cst_keep_record *r)
 	add_age(&age, (int64_t)time(NULL) - r->at);
 	cst_format_size(r->size, size);
 	printf("%s %11s %6s  %s (%s%s)\n", r->id, size, age.data, name.data, r->reason ? r->reason : "",
-	       r->part_count > 0 ? "; part of it in an unfinished upload" : "");
+	       cst_conflict_in_store(r) > 0 ? "; part of it in an unfinished upload" : "");
 }
 
 static int list(struct work *w, const struct cst_option_list *args, struct cst_error *err)
@@ -138,7 +138,7 @@ static int refuse_parts(const struct cst_keep_record *r, struct cst_error *err)
 	cst_error_why(
 		err,
 		"%llu of its %llu bytes lie in parts of an unfinished upload, which the store shows to nobody before it is completed",
-		(unsigned long long)r->tail_from, (unsigned long long)r->size);
+		(unsigned long long)cst_conflict_in_store(r), (unsigned long long)r->size);
 	cst_error_hint(
 		err,
 		"cistern conflicts push %s --current-as OTHER-KEY publishes it, and keeps the version that is there now",
@@ -183,7 +183,7 @@ static int get(struct work *w, const struct cst_option_list *args, struct cst_er
 	struct cst_keep_record r = {0};
 	struct cst_conflict_data data = {0};
 	int rc = cst_keep_read(w->dir, args->items[1], &r, err);
-	if (rc == 0 && r.part_count > 0)
+	if (rc == 0 && cst_conflict_in_store(&r) > 0)
 		rc = refuse_parts(&r, err);
 	if (rc == 0)
 		rc = cst_conflict_map(w->dir, &r, &data, err);

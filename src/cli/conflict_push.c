@@ -82,6 +82,14 @@ static int await(struct answer *a, struct cst_object_op *op, struct cst_error *e
 
 /* ---- the kept bytes ---- */
 
+uint64_t cst_conflict_in_store(const struct cst_keep_record *record)
+{
+	uint64_t bytes = 0;
+	for (size_t i = 0; i < record->part_count; i++)
+		bytes += record->parts[i].etag[0] ? record->parts[i].size : 0;
+	return bytes;
+}
+
 static int data_error(struct cst_error *err, const char *path, int code)
 {
 	cst_error_set(err, code, "can't read %s", path);
@@ -181,35 +189,49 @@ static int put_whole(struct job *j, struct cst_error *err)
 	return settle(j, &a, cst_object_put(j->bucket, &put, written, &a), err);
 }
 
-/* The bytes that are in no part become the last parts. */
-static int put_tail(struct job *j, struct cst_object_part *parts, size_t *count, struct cst_error *err)
+/* One part out of the data file, which begins at the offset tail_from. */
+static int put_part(struct job *j, struct cst_object_part *part, uint64_t offset, struct cst_error *err)
 {
-	struct cst_slice upload = cst_slice_of(j->record->upload_id);
-	unsigned number = *count ? parts[*count - 1].number + 1 : 1;
-	for (uint64_t at = 0; at < j->data.size; number++) {
-		struct answer a = ANSWER_INIT;
-		struct iovec iov = {(char *)j->data.data + at, cst_min(PART, j->data.size - at)};
-		struct cst_object_part *part = &parts[*count];
-		*part = (struct cst_object_part){.number = number,
-						 .size = iov.iov_len,
-						 .crc64 = cst_crc64(0, iov.iov_base, iov.iov_len),
-						 .has_crc64 = true};
-		struct cst_object_part_put put = {.key = j->key,
-						  .upload_id = upload,
-						  .number = number,
-						  .body = {.iov = &iov,
-							   .iov_count = 1,
-							   .length = iov.iov_len,
-							   .crc64 = part->crc64,
-							   .has_crc64 = true}};
-		int rc = await(&a, cst_object_part_put(j->bucket, &put, written, &a), err);
-		if (rc != 0)
-			return rc;
+	struct answer a = ANSWER_INIT;
+	uint64_t from = j->record->tail_from;
+	if (offset < from || offset - from > j->data.size || part->size > j->data.size - (offset - from)) {
+		cst_error_set(err, EBADMSG, "the record %s is damaged", j->record->id);
+		cst_error_why(err, "part %u is neither in the store nor in its data file", part->number);
+		return -EBADMSG;
+	}
+	struct iovec iov = {(char *)j->data.data + (offset - from), part->size};
+	part->crc64 = cst_crc64(0, iov.iov_base, iov.iov_len);
+	part->has_crc64 = true;
+	struct cst_object_part_put put = {
+		.key = j->key,
+		.upload_id = cst_slice_of(j->record->upload_id),
+		.number = part->number,
+		.body = {.iov = &iov, .iov_count = 1, .length = iov.iov_len, .crc64 = part->crc64, .has_crc64 = true}};
+	int rc = await(&a, cst_object_part_put(j->bucket, &put, written, &a), err);
+	if (rc == 0)
 		snprintf(part->etag, sizeof(part->etag), "%s", a.etag);
-		at += iov.iov_len;
+	return rc;
+}
+
+/* Parts that have not arrived, and what comes after the last one. */
+static int put_missing(struct job *j, struct cst_object_part *parts, size_t *count, struct cst_error *err)
+{
+	uint64_t offset = 0;
+	int rc = 0;
+	for (size_t i = 0; i < *count && rc == 0; i++) {
+		if (!parts[i].etag[0])
+			rc = put_part(j, &parts[i], offset, err);
+		offset += parts[i].size;
+	}
+	while (rc == 0 && offset < j->record->size) {
+		struct cst_object_part *part = &parts[*count];
+		*part = (struct cst_object_part){.number = *count ? part[-1].number + 1 : 1,
+						 .size = cst_min(PART, j->record->size - offset)};
+		rc = put_part(j, part, offset, err);
+		offset += part->size;
 		(*count)++;
 	}
-	return 0;
+	return rc;
 }
 
 static int complete(struct job *j, struct cst_error *err)
@@ -219,8 +241,9 @@ static int complete(struct job *j, struct cst_error *err)
 	size_t count = r->part_count;
 	CST_AUTO_FREE struct cst_object_part *parts =
 		cst_xcalloc(count + j->data.size / PART + 1, sizeof(struct cst_object_part));
-	memcpy(parts, r->parts, count * sizeof(*parts));
-	int rc = put_tail(j, parts, &count, err);
+	if (count)
+		memcpy(parts, r->parts, count * sizeof(*parts));
+	int rc = put_missing(j, parts, &count, err);
 	if (rc != 0)
 		return rc;
 	struct cst_object_complete c = {.key = j->key,
@@ -228,14 +251,14 @@ static int complete(struct job *j, struct cst_error *err)
 					.parts = parts,
 					.part_count = count,
 					.crc64 = r->crc64,
-					.has_crc64 = true,
+					.has_crc64 = r->crc64 != 0,
 					.condition = j->condition,
 					.if_match = j->condition == CST_OBJECT_IF_MATCH ? j->etag : NULL};
 	rc = settle(j, &a, cst_object_multipart_complete(j->bucket, &c, written, &a), err);
 	if (rc == -ENOENT && !is_ours(j)) {
 		cst_error_set(err, ENOENT, "can't publish %s", r->key);
-		cst_error_why(err, "the store has dropped the upload that held its first %llu bytes",
-			      (unsigned long long)r->tail_from);
+		cst_error_why(err, "the store has dropped the upload that held %llu of its %llu bytes",
+			      (unsigned long long)cst_conflict_in_store(r), (unsigned long long)r->size);
 		cst_error_hint(
 			err,
 			"a lifecycle rule or another tool has aborted it; cistern conflicts rm %s forgets the rest",
@@ -279,7 +302,7 @@ static int refuse_parts_elsewhere(const struct cst_keep_record *r, struct cst_er
 	cst_error_why(
 		err,
 		"%llu of its %llu bytes lie in parts of an upload to this key, which the store shows to nobody before it is completed",
-		(unsigned long long)r->tail_from, (unsigned long long)r->size);
+		(unsigned long long)cst_conflict_in_store(r), (unsigned long long)r->size);
 	cst_error_hint(
 		err,
 		"cistern conflicts push %s --current-as OTHER-KEY keeps both: the version that is there now under OTHER-KEY",
@@ -292,7 +315,7 @@ int cst_conflict_push(struct cst_bucket *bucket, const struct cst_conflict_push 
 {
 	const struct cst_keep_record *r = push->record;
 	struct job j = {.bucket = bucket, .record = r, .key = cst_slice_of(push->as ? push->as : r->key)};
-	if (push->as && r->part_count > 0)
+	if (push->as && cst_conflict_in_store(r) > 0)
 		return refuse_parts_elsewhere(r, err);
 	j.condition = push->as ? CST_OBJECT_IF_ABSENT : CST_OBJECT_ANY;
 	int rc = cst_conflict_map(push->dir, r, &j.data, err);
@@ -300,7 +323,7 @@ int cst_conflict_push(struct cst_bucket *bucket, const struct cst_conflict_push 
 		rc = save_current(&j, push->current_as, err);
 	fill_properties(&j);
 	if (rc == 0)
-		rc = r->part_count > 0 ? complete(&j, err) : put_whole(&j, err);
+		rc = r->part_count > 0 && !push->as ? complete(&j, err) : put_whole(&j, err);
 	if (rc == -EEXIST && push->as) {
 		cst_error_set(err, EEXIST, "can't publish as %s", push->as);
 		cst_error_why(err, "there is such an object");

@@ -16,7 +16,9 @@ int cst_conflict_push(struct cst_bucket *bucket, const struct cst_conflict_push 
 		      struct cst_error *err);
 /* Nothing to do without one. */
 int cst_conflict_abort(struct cst_bucket *bucket, const struct cst_keep_record *record, struct cst_error *err);
-/* The bytes that are in no part; data NULL: none. */
+/* Bytes that lie in parts of the upload, where they can be published from and nothing else. */
+uint64_t cst_conflict_in_store(const struct cst_keep_record *record);
+/* The data file: from tail_from to the end, with holes where arrived parts are; data NULL: none. */
 struct cst_conflict_data {
 	void *data;
 	size_t size;
