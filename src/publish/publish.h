@@ -75,8 +75,10 @@ struct cst_publish_open {
 struct cst_publish_stream *cst_publish_stream_open(struct cst_publish *p, const struct cst_publish_open *open);
 /* What goes along with the next publication; copied. */
 void cst_publish_stream_set_properties(struct cst_publish_stream *s, const struct cst_object_properties *properties);
-/* The object has another key now (a rename of a file that is being written): later publications go there. Not during one. Its base is the base given. */
-void cst_publish_stream_move(struct cst_publish_stream *s, struct cst_slice key, const struct cst_publish_base *base);
+/* The object has another key now (a rename of a file that is being written): later publications go there, onto the base given, which is what was published of
+ * the stream, copied there, if anything was. -EBUSY: a publication or parts of one are under way (sync, copy, then move); -EINVAL: the base
+ * is not as long as what was published. */
+int cst_publish_stream_move(struct cst_publish_stream *s, struct cst_slice key, const struct cst_publish_base *base);
 
 /* Embedded in the caller's; offset, data, done and arg are the caller's. */
 struct cst_publish_write {
@@ -89,6 +91,8 @@ struct cst_publish_write {
 	struct cst_publish_stream *stream;
 	size_t taken;
 	bool queued;
+	int result;
+	struct cst_error *error;
 };
 /* Copies the data into blocks; waits, in order over all streams, until there is room. One at a time per stream is usual; several are taken in the
  * order of their offsets if they are contiguous. */
@@ -119,7 +123,8 @@ struct cst_publish_state {
 struct cst_publish_state cst_publish_stream_state(struct cst_publish_stream *s);
 /* A new, empty content is to be published even if no byte is written: a file created or truncated. */
 void cst_publish_stream_touch(struct cst_publish_stream *s);
-/* Drops everything (a file that was removed, or truncated to nothing before any of it was published): the upload is aborted. `size` 0 begins anew. */
+/* Drops everything (a file that was removed, or truncated to nothing): the upload is aborted, and size 0 begins anew on the base. A publication under way
+ * goes on to its end first, writes wait for that; when it succeeds, what it published is the base instead. */
 void cst_publish_stream_reset(struct cst_publish_stream *s, const struct cst_publish_base *base);
 /* Gives it up; what is unpublished is kept (keep_dir) when `keep`, else dropped and its upload aborted. Requests under way end by themselves. */
 void cst_publish_stream_close(struct cst_publish_stream *s, bool keep);
@@ -127,7 +132,8 @@ void cst_publish_stream_close(struct cst_publish_stream *s, bool keep);
 struct cst_publish_stats {
 	uint64_t memory_limit, memory_used, memory_peak;
 	uint64_t bytes_written, bytes_sent, bytes_published,
-		bytes_pending; /* taken; on the wire; visible; taken and not visible */
+		bytes_pending;	/* taken; on the wire; visible; taken and not visible */
+	uint64_t bytes_spilled; /* that had to wait on the disk, for want of memory */
 	uint64_t puts, parts, part_copies, appends, publications, conflicts, failures;
 	unsigned streams, requests_in_flight, writes_waiting;
 };
