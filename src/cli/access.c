@@ -1,3 +1,4 @@
+#define CST_LOG_AREA "mount"
 #include "cli/access.h"
 
 #include "base/log.h"
@@ -148,6 +149,16 @@ static int make_credentials(struct cst_link *link, const struct cst_access *a, c
 		.metadata_endpoint = o->metadata_endpoint,
 	};
 	link->credentials = cst_credentials_new(&config, err);
+	if (link->credentials || !link->last)
+		return link->credentials ? 0 : -1;
+	char text[CST_ERROR_TEXT_MAX];
+	cst_log_warn("%s; the credential of before is used", cst_error_text(err, text, sizeof(text)));
+	struct cst_credentials_config kept = {.cloud = a->url.cloud,
+					      .bucket = a->url.bucket,
+					      .access_key = link->last->access_key,
+					      .secret_key = link->last->secret_key,
+					      .token = link->last->token[0] ? link->last->token : NULL};
+	link->credentials = cst_credentials_new(&kept, err);
 	return link->credentials ? 0 : -1;
 }
 
@@ -172,7 +183,12 @@ static int make_bucket(struct cst_link *link, const struct cst_access *a, const 
 		.hedge = o->hedge,
 	};
 	link->bucket = cst_bucket_new(&config, err);
-	return link->bucket ? cst_bucket_probe(link->bucket, cst_slice_of(a->url.prefix), err) : -1;
+	int rc = link->bucket ? cst_bucket_probe(link->bucket, cst_slice_of(a->url.prefix), err) : -1;
+	if (rc == 0 || !link->bucket || !link->resumes)
+		return rc;
+	char text[CST_ERROR_TEXT_MAX];
+	cst_log_warn("%s; going on all the same", cst_error_text(err, text, sizeof(text)));
+	return 0;
 }
 
 int cst_link_open(struct cst_link *link, const struct cst_access *a, const struct cst_mount_options *o,

@@ -23,6 +23,10 @@ void cst_access_fini(struct cst_access *a);
 void cst_access_forget_secrets(struct cst_mount_options *o);
 
 struct cst_link {
+	/* Set by the caller: a process before this one has used the bucket, so that a store that doesn't answer now is no error; and the credential
+	 * it used last, for when the source has gone. */
+	bool resumes;
+	const struct cst_credential *last;
 	struct cst_loop_group *loops;
 	struct cst_http_client *http;
 	struct cst_credentials *credentials;

@@ -5,10 +5,13 @@
 #include "cli/cli.h"
 #include "cli/control.h"
 #include "cli/daemon.h"
+#include "cli/launch.h"
+#include "cli/mount_keep.h"
 #include "cli/mount_run.h"
 #include "cli/signals.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -81,16 +84,28 @@ static void became_ready(void *arg)
 	cst_daemon_ready(arg);
 }
 
-/* In the process that will serve the mount. */
-static int serve(struct cst_mount_plan *plan, const char *log, struct cst_daemon *daemon)
+static int run_mount(struct cst_mount_plan *plan, const char *log, int launch, struct cst_daemon *daemon,
+		     struct cst_error *err)
+{
+	struct cst_mount_ready ready = {became_ready, daemon};
+	if (!getenv("CISTERN_SUPERVISOR"))
+		return cst_mount_run(plan, log ? log : "standard error", NULL, &ready, err);
+	cst_access_forget_secrets(&plan->o);
+	return cst_mount_keep(plan, launch, log, daemon, err);
+}
+
+/* In the process that will keep the mount. */
+static int keep(struct cst_mount_plan *plan, const char *log, int launch, struct cst_daemon *daemon)
 {
 	struct cst_error err = CST_ERROR_INIT;
-	struct cst_mount_ready ready = {became_ready, daemon};
 	cst_signals_block();
 	if (plan->asked_to_write)
 		cst_log_warn("%s", read_only_note);
-	if (cst_mount_run(plan, log ? log : "standard error", &ready, &err) == 0)
+	int rc = run_mount(plan, log, launch, daemon, &err);
+	if (rc == 0)
 		return CST_EXIT_OK;
+	if (rc == -EINTR && err.code == 0)
+		return 128 + SIGTERM;
 	char text[CST_ERROR_TEXT_MAX];
 	cst_error_text(&err, text, sizeof(text));
 	if (daemon->fd < 0)
@@ -100,7 +115,7 @@ static int serve(struct cst_mount_plan *plan, const char *log, struct cst_daemon
 	return CST_EXIT_FAILED;
 }
 
-static int mount_plan(struct cst_mount_plan *plan)
+static int mount_plan(struct cst_mount_plan *plan, int launch)
 {
 	struct cst_error err = CST_ERROR_INIT;
 	struct cst_daemon daemon = {-1};
@@ -115,9 +130,11 @@ static int mount_plan(struct cst_mount_plan *plan)
 		cst_cli_say("%s", plan->set.warnings.items[i]);
 	if (plan->asked_to_write && log)
 		cst_cli_say("%s", read_only_note);
+	if (cst_launch_complete(launch, plan, log ? log : "standard error", &err) != 0)
+		return cst_cli_fail(&err, CST_EXIT_FAILED);
 	if (!plan->o.foreground && cst_daemon_fork(&daemon, ready_text, &err) != 0)
 		return cst_cli_fail(&err, CST_EXIT_FAILED);
-	return serve(plan, log, &daemon);
+	return keep(plan, log, launch, &daemon);
 }
 
 int cst_mount_main(enum cst_persona persona, bool dry_run, int argc, char **argv)
@@ -131,10 +148,13 @@ int cst_mount_main(enum cst_persona persona, bool dry_run, int argc, char **argv
 		return CST_EXIT_OK;
 	}
 	int status = CST_EXIT_OK;
+	CST_AUTO_CLOSE int launch = cst_launch_make(persona, argc, argv, &err);
+	if (launch < 0)
+		return cst_cli_fail(&err, CST_EXIT_FAILED);
 	if (cst_mount_plan_init(&plan, persona, argc, argv, &err) != 0)
 		status = cst_cli_fail(&err, err.code == EINVAL ? CST_EXIT_USAGE : CST_EXIT_FAILED);
 	else if (!dry_run)
-		status = mount_plan(&plan);
+		status = mount_plan(&plan, launch);
 	cst_mount_plan_fini(&plan);
 	return status;
 }

@@ -102,15 +102,20 @@ static void tell(struct cst_daemon *daemon, const char *line, int status)
 	daemon->fd = -1;
 }
 
-void cst_daemon_ready(struct cst_daemon *daemon)
+void cst_daemon_detach(void)
 {
-	if (daemon->fd < 0)
-		return;
 	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 	for (int fd = STDIN_FILENO; null >= 0 && fd <= STDERR_FILENO; fd++)
 		dup2(null, fd);
 	if (null > STDERR_FILENO)
 		close(null);
+}
+
+void cst_daemon_ready(struct cst_daemon *daemon)
+{
+	if (daemon->fd < 0)
+		return;
+	cst_daemon_detach();
 	tell(daemon, "", 0);
 }
 

@@ -1,6 +1,7 @@
 /* Chooses the command: by the name the program was called by (ossfs, ossfs2, mount.fuse.TYPE), else by the first argument. */
 #include "cli/cli.h"
 #include "cli/cmd_mount.h"
+#include "cli/mount_keep.h"
 #include "object/credentials.h"
 
 static const char *base_name(const char *path)
@@ -49,7 +50,10 @@ int main(int argc, char **argv)
 	bool found;
 	/* Keys pass through this process: no core dump and no tracer of the same user may show them. */
 	cst_process_hide_secrets();
-	int status = run_persona(argc > 0 ? base_name(argv[0]) : "", argc, argv, &found);
+	int status;
+	if (cst_mount_keep_main(argc, argv, &status))
+		return status;
+	status = run_persona(argc > 0 ? base_name(argv[0]) : "", argc, argv, &found);
 	if (found)
 		return status;
 	const char *name = argc > 1 ? argv[1] : "";

@@ -328,6 +328,12 @@ static int resolve(struct cst_mount_plan *plan, const char *source, struct cst_e
 int cst_mount_plan_init(struct cst_mount_plan *plan, enum cst_persona persona, int argc, char **argv,
 			struct cst_error *err)
 {
+	return cst_mount_plan_init_kept(plan, persona, argc, argv, NULL, err);
+}
+
+int cst_mount_plan_init_kept(struct cst_mount_plan *plan, enum cst_persona persona, int argc, char **argv,
+			     const struct cst_mount_config_text *config, struct cst_error *err)
+{
 	*plan = (struct cst_mount_plan){.persona = persona};
 	cst_option_set_init(&plan->set, &cst_mount_table, &plan->o, sizeof(plan->o));
 	plan->set.accept_argv_secrets = persona == CST_PERSONA_OSSFS2;
@@ -336,11 +342,15 @@ int cst_mount_plan_init(struct cst_mount_plan *plan, enum cst_persona persona, i
 	if (rc == 0)
 		rc = resolve_arguments(plan, &source, err);
 	/* ossfs2 in fstab: the configuration file may stand in the first column. */
-	if (rc == 0 && persona == CST_PERSONA_OSSFS2 && source && !plan->o.config && is_config_file(source)) {
+	bool kept = config && source && strcmp(source, config->path) == 0;
+	if (rc == 0 && persona == CST_PERSONA_OSSFS2 && source && !plan->o.config &&
+	    (kept || is_config_file(source))) {
 		plan->o.config = cst_xstrdup(source);
 		source = NULL;
 	}
-	if (rc == 0 && plan->o.config)
+	if (rc == 0 && config)
+		rc = cst_option_parse_text(&plan->set, config->text, config->path, err);
+	else if (rc == 0 && plan->o.config)
 		rc = cst_option_parse_file(&plan->set, plan->o.config, err);
 	return rc ? rc : resolve(plan, source, err);
 }

@@ -4,6 +4,9 @@
 #include "base/log.h"
 #include "base/pool.h"
 #include "cli/control.h"
+#include "cli/daemon.h"
+#include "cli/launch.h"
+#include "cli/mount_keep.h"
 #include "cli/mount_load.h"
 #include "cli/mount_refresh.h"
 #include "cli/mount_stats.h"
@@ -34,28 +37,45 @@ struct mount {
 	unsigned long signal_thread;
 	pthread_mutex_t lock; /* fuse: between the main and the signal thread */
 	struct cst_fuse *fuse;
+	struct cst_keeper *keeper; /* NULL: this process is all there is */
+	struct cst_mount_identities identities;
+	struct cst_mount_beats *beats;
+	unsigned asked; /* to stop; the thread's that hears it */
+	bool leaves;	/* atomic: another process goes on with the mount */
 };
 
 /* ---- signals ---- */
 
+static void on_stop(void *arg)
+{
+	struct mount *m = arg;
+	pthread_mutex_lock(&m->lock);
+	/* The second one ends the wait for what is being published. */
+	if (m->fuse && m->asked++ > 0)
+		cst_mount_writes_give_up(m->writes);
+	else if (m->fuse)
+		cst_fuse_stop(m->fuse);
+	/* Nothing is mounted, so nothing has to be undone, and a request under way may take long to end. The lock is kept, so that
+	 * nothing will be. */
+	if (!m->fuse)
+		_exit(128 + SIGTERM);
+	pthread_mutex_unlock(&m->lock);
+}
+
+static void on_leave(void *arg)
+{
+	struct mount *m = arg;
+	__atomic_store_n(&m->leaves, true, __ATOMIC_RELEASE);
+	cst_fuse_leave(m->fuse);
+}
+
 static void *signal_main(void *arg)
 {
 	struct mount *m = arg;
-	unsigned asked = 0;
-	while (cst_signals_wait()) {
-		pthread_mutex_lock(&m->lock);
-		bool mounted = m->fuse != NULL;
-		/* The second one ends the wait for what is being published. */
-		if (mounted && asked++ > 0)
-			cst_mount_writes_give_up(m->writes);
-		else if (mounted)
-			cst_fuse_stop(m->fuse);
-		/* Nothing is mounted, so nothing has to be undone, and a request under way may take long to end. The lock is kept, so that
-		 * nothing will be. */
-		if (!mounted)
-			_exit(128 + SIGTERM);
-		pthread_mutex_unlock(&m->lock);
-	}
+	while (cst_signals_wait())
+		/* Who keeps the mount ends it; should it be dead, nobody but us is left to. */
+		if (!m->keeper || cst_keeper_stop_wish(m->keeper) < 0)
+			on_stop(m);
 	return NULL;
 }
 
@@ -81,6 +101,7 @@ static struct cst_mount_view view_of(const struct mount *m)
 				       .cache = m->cache,
 				       .fs = m->fs,
 				       .fuse = m->fuse,
+				       .keeper = m->keeper,
 				       .writes = m->writes,
 				       .loads = m->loads};
 }
@@ -110,36 +131,11 @@ static int answer_request(void *arg, struct cst_slice method, struct cst_slice t
 
 /* ---- the layers, from the bottom up ---- */
 
-static unsigned long mount_flags(const struct cst_mount_options *o, bool said_read_only)
-{
-	return (said_read_only ? MS_RDONLY : 0) | (o->nosuid ? MS_NOSUID : 0) | (o->nodev ? MS_NODEV : 0) |
-	       (o->noexec ? MS_NOEXEC : 0) | (o->noatime ? MS_NOATIME : 0) | (o->nodiratime ? MS_NODIRATIME : 0) |
-	       (o->sync ? MS_SYNCHRONOUS : 0) | (o->dirsync ? MS_DIRSYNC : 0);
-}
-
 static int attach(struct mount *m, struct cst_error *err)
 {
-	const struct cst_mount_options *o = &m->plan->o;
-	struct cst_fuse_config config = {
-		.mountpoint = m->plan->mountpoint,
-		.fsname = o->fsname ? o->fsname : m->plan->access.source,
-		.subtype = o->subtype ? o->subtype : "cistern",
-		.allow_other = o->allow_other,
-		.allow_root = o->allow_root,
-		.default_permissions = o->default_permissions,
-		.nonempty = o->nonempty,
-		.auto_cache = o->auto_cache,
-		.mount_flags = mount_flags(o, m->plan->said_read_only),
-		.threads = (unsigned)o->threads,
-		.max_background = (unsigned)o->max_background,
-		.memory = o->memory,
-		.passthrough = o->passthrough && m->cache && !o->direct_io,
-		.backing_dir = m->cache ? m->plan->cache.levels[0].paths[0].path : NULL,
-		.max_read = (uint32_t)o->max_read,
-		.max_write = cst_mount_writes_max_write(m->plan),
-		.read_ahead_kb = (uint32_t)o->read_ahead_kb,
-		.readdirplus = o->readdirplus,
-	};
+	struct cst_fuse_config config;
+	cst_mount_fuse_config(m->plan, &config);
+	config.keeper = m->keeper;
 	return mount_it(m, &config, err) ? 0 : -1;
 }
 
@@ -186,7 +182,16 @@ static int make_file_system(struct mount *m, struct cst_error *err)
 		.ignore_fsync = o->ignore_fsync,
 		.rename_dir_limit = (uint64_t)o->rename_dir_limit,
 	};
+	if (m->keeper) {
+		cst_mount_identities_init(&m->identities, m->keeper);
+		config.identities = &m->identities.memory;
+		config.inherited = m->identities.inherited;
+		config.inherited_count = m->identities.count;
+		if (m->identities.count > 1)
+			cst_log_info("%zu files and directories are known from before", m->identities.count - 1);
+	}
 	m->fs = cst_fs_new(&config, cst_fuse_host(m->fuse), err);
+	cst_mount_identities_fini(&m->identities);
 	return m->fs ? cst_fuse_start(m->fuse, m->fs, err) : -1;
 }
 
@@ -252,15 +257,42 @@ static int open_data(struct mount *m, struct cst_error *err)
 	char bucket[sizeof(m->plan->access.url.bucket) + 8];
 	cst_url_bucket_text(&m->plan->access.url, bucket, sizeof(bucket));
 	m->cache = cst_cache_choice_open(&m->plan->cache, bucket, (enum cst_cache_policy)o->cache_policy, o, err);
-	if (m->cache && o->del_cache)
+	if (m->cache && o->del_cache && !m->link.resumes)
 		drop_cached(m);
 	return m->cache ? 0 : -1;
 }
 
+static int open_link(struct mount *m, struct cst_error *err)
+{
+	struct cst_credential last = {0};
+	m->link.resumes = m->keeper && cst_keeper_restarted(m->keeper);
+	if (m->link.resumes && cst_launch_last_credential(cst_keeper_launch(m->keeper), &last))
+		m->link.last = &last;
+	int rc = cst_link_open(&m->link, &m->plan->access, &m->plan->o, err);
+	m->link.last = NULL;
+	cst_credential_wipe(&last);
+	cst_access_forget_secrets(&m->plan->o);
+	return rc;
+}
+
+static int listen_to_keeper(struct mount *m, struct cst_error *err)
+{
+	struct cst_keeper_ops ops = {on_stop, on_leave, m};
+	return cst_keeper_start(m->keeper, &ops, err);
+}
+
+/* The process before this one has served until now. */
+static int take_over(struct mount *m, struct cst_error *err)
+{
+	int rc = cst_keeper_stand_by(m->keeper, err);
+	return rc ? rc : listen_to_keeper(m, err);
+}
+
 static int start(struct mount *m, struct cst_error *err)
 {
-	int rc = cst_link_open(&m->link, &m->plan->access, &m->plan->o, err);
-	cst_access_forget_secrets(&m->plan->o);
+	int rc = open_link(m, err);
+	if (rc == 0 && m->keeper && cst_keeper_stands_by(m->keeper))
+		rc = take_over(m, err);
 	if (rc != 0)
 		return rc;
 	rc = open_data(m, err);
@@ -278,7 +310,28 @@ static int start(struct mount *m, struct cst_error *err)
 	m->loads = cst_mount_loads_new(&loads);
 	m->refreshes = cst_mount_refreshes_new(m->fs);
 	start_control(m);
+	if (m->keeper)
+		m->beats = cst_mount_beats_start(m->keeper, &m->link);
 	return 0;
+}
+
+/* What is under way here is left as a kill would leave it, and the process that comes goes on from there. */
+static _Noreturn void leave(struct mount *m)
+{
+	cst_log_info("process %d leaves %s to another one", (int)getpid(), m->plan->mountpoint);
+	cst_control_stop(m->control);
+	_exit(0);
+}
+
+static void tell_ready(const struct mount *m, const struct cst_mount_ready *ready)
+{
+	if (!m->keeper) {
+		ready->fn(ready->arg);
+		return;
+	}
+	if (cst_keeper_header(m->keeper)->background)
+		cst_daemon_detach();
+	cst_keeper_ready(m->keeper);
 }
 
 /* From the top down; what was not made is NULL. */
@@ -303,6 +356,7 @@ static void finish(struct mount *m)
 		drop_cached(m);
 	if (m->cache)
 		cst_cache_free(m->cache);
+	cst_mount_beats_stop(m->beats);
 	cst_link_close(&m->link);
 }
 
@@ -326,10 +380,14 @@ static void log_start(const struct mount *m)
 	cst_log_info("cache: %s; passthrough: %s", levels.data ? levels.data : "", passthrough.data);
 }
 
-int cst_mount_run(struct cst_mount_plan *plan, const char *log_name, const struct cst_mount_ready *ready,
-		  struct cst_error *err)
+int cst_mount_run(struct cst_mount_plan *plan, const char *log_name, struct cst_keeper *keeper,
+		  const struct cst_mount_ready *ready, struct cst_error *err)
 {
-	struct mount m = {.plan = plan, .log_name = log_name, .started = cst_now(), .lock = PTHREAD_MUTEX_INITIALIZER};
+	struct mount m = {.plan = plan,
+			  .log_name = log_name,
+			  .started = cst_now(),
+			  .lock = PTHREAD_MUTEX_INITIALIZER,
+			  .keeper = keeper};
 	cst_cli_raise_nofile();
 	int rc = cst_thread_start(&m.signal_thread, "signals", 0, signal_main, &m);
 	if (rc != 0) {
@@ -337,11 +395,16 @@ int cst_mount_run(struct cst_mount_plan *plan, const char *log_name, const struc
 		cst_error_why(err, "%s", strerror(-rc));
 		return rc;
 	}
-	rc = start(&m, err);
+	if (keeper && !cst_keeper_stands_by(keeper))
+		rc = listen_to_keeper(&m, err);
+	if (rc == 0)
+		rc = start(&m, err);
 	if (rc == 0) {
 		log_start(&m);
-		ready->fn(ready->arg);
+		tell_ready(&m, ready);
 		cst_fuse_wait(m.fuse);
+		if (__atomic_load_n(&m.leaves, __ATOMIC_ACQUIRE))
+			leave(&m);
 		cst_log_info("%s was unmounted", plan->mountpoint);
 		cst_mount_writes_settle(m.writes, m.fs);
 	} else if (m.fuse) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "cli/mount_options.h"
+#include "supervisor/keeper.h"
 
 struct cst_mount_ready {
 	/* Called once, when the mount can be used. */
@@ -11,5 +12,6 @@ struct cst_mount_ready {
 };
 /* Blocks until the mount is gone. 0: it was unmounted; -errno with err: it could not start, nothing is left behind. The log must be
  * open and signals blocked (signals.h). */
-int cst_mount_run(struct cst_mount_plan *plan, const char *log_name, const struct cst_mount_ready *ready,
-		  struct cst_error *err);
+/* keeper: who holds the mount and was told that it is ready (ready is NULL); or NULL, and this process does all by itself. */
+int cst_mount_run(struct cst_mount_plan *plan, const char *log_name, struct cst_keeper *keeper,
+		  const struct cst_mount_ready *ready, struct cst_error *err);

@@ -19,6 +19,7 @@ struct cst_mount_view {
 	struct cst_cache *cache;
 	struct cst_fs *fs;
 	struct cst_fuse *fuse;
+	struct cst_keeper *keeper; /* NULL: nobody keeps the mount */
 	struct cst_mount_loads *loads;
 	struct cst_mount_writes *writes; /* NULL: read-only */
 };

@@ -186,7 +186,8 @@ int supervisor_hear(struct supervisor *s, struct served *p)
 			memcpy(&p->why, m->data, sizeof(p->why));
 		break;
 	case CST_WIRE_STOP_WISH:
-		supervisor_stop(s, "the file system's process was told to end");
+		if (!s->stopping)
+			supervisor_stop(s, "SIGTERM to the file system's process");
 		break;
 	default:
 		do_call(s, p, m);

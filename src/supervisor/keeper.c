@@ -48,7 +48,6 @@ struct cst_keeper {
 };
 #define KEEPER_MAGIC 0x4ee9e501u
 
-
 /* ---- being started ---- */
 
 static void take_devices(struct cst_keeper *k, struct cst_wire *m, unsigned from)
@@ -214,13 +213,13 @@ static int simple_call(struct cst_keeper *k, uint32_t type, const void *data, si
 	return m->rc;
 }
 
-static void tell(struct cst_keeper *k, uint32_t type, const void *data, size_t len)
+static int tell(struct cst_keeper *k, uint32_t type, const void *data, size_t len)
 {
 	CST_CHECK(k, KEEPER_MAGIC);
 	pthread_mutex_lock(&k->lock);
-	if (k->calls >= 0)
-		(void)cst_wire_send(k->calls, type, 0, 0, data, len, NULL, 0);
+	int rc = k->calls < 0 ? -EPIPE : cst_wire_send(k->calls, type, 0, 0, data, len, NULL, 0);
 	pthread_mutex_unlock(&k->lock);
+	return rc;
 }
 
 static void call_failed(struct cst_error *err, int rc, const char *what)
@@ -293,17 +292,17 @@ void cst_keeper_end(struct cst_keeper *k)
 void cst_keeper_ready(struct cst_keeper *k)
 {
 	__atomic_store_n(&k->ready, true, __ATOMIC_RELEASE);
-	tell(k, CST_WIRE_READY, NULL, 0);
+	(void)tell(k, CST_WIRE_READY, NULL, 0);
 }
 
 void cst_keeper_failed(struct cst_keeper *k, const struct cst_error *err)
 {
-	tell(k, CST_WIRE_FAILED, err, sizeof(*err));
+	(void)tell(k, CST_WIRE_FAILED, err, sizeof(*err));
 }
 
-void cst_keeper_stop_wish(struct cst_keeper *k)
+int cst_keeper_stop_wish(struct cst_keeper *k)
 {
-	tell(k, CST_WIRE_STOP_WISH, NULL, 0);
+	return tell(k, CST_WIRE_STOP_WISH, NULL, 0);
 }
 
 int cst_keeper_upgrade(struct cst_keeper *k, const char *path, struct cst_error *err)
@@ -423,6 +422,10 @@ static void supervisor_died(struct cst_keeper *k, int64_t *started, int64_t *bac
 	let_go(k);
 	if (__atomic_load_n(&k->over, __ATOMIC_ACQUIRE))
 		return;
+	if (!k->restarted && !__atomic_load_n(&k->ready, __ATOMIC_ACQUIRE)) {
+		cst_log_error("the supervisor died before the mount could be used");
+		_exit(1);
+	}
 	*backoff = cst_now() - *started > LIVED_LONG ? 0 : cst_min(*backoff * 2 + CST_NS_PER_S, RETRY_MAX);
 	cst_log_warn("the supervisor has died: starting another one%s", *backoff ? " in a moment" : "");
 	do {

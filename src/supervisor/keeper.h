@@ -51,6 +51,6 @@ int cst_keeper_unmount(struct cst_keeper *keeper);
 void cst_keeper_end(struct cst_keeper *keeper);
 void cst_keeper_ready(struct cst_keeper *keeper);
 void cst_keeper_failed(struct cst_keeper *keeper, const struct cst_error *err);
-void cst_keeper_stop_wish(struct cst_keeper *keeper);
+int cst_keeper_stop_wish(struct cst_keeper *keeper); /* -EPIPE: nobody is there */
 /* Asks to be replaced by the program at `path`. 0: it has begun; the header tells how it ended. */
 int cst_keeper_upgrade(struct cst_keeper *keeper, const char *path, struct cst_error *err);

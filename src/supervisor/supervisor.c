@@ -64,11 +64,13 @@ static void unmounter_gone(struct supervisor *s)
 void supervisor_stop(struct supervisor *s, const char *why)
 {
 	if (s->stopping) {
-		if (s->forced)
-			return;
-		s->forced = true;
+		/* The second one ends the wait for what is being written; after the third nothing is waited for. */
 		cst_log_warn("%s again: ending without waiting", why);
-		kill_served(&s->now);
+		if (s->forced || !s->now.ready)
+			kill_served(&s->now);
+		else
+			(void)cst_wire_send(s->now.events, CST_WIRE_STOP, 0, 0, NULL, 0, NULL, 0);
+		s->forced = true;
 		return;
 	}
 	s->stopping = true;
