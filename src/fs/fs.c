@@ -3,6 +3,7 @@
 #include "fs/internal.h"
 
 #include "base/text.h"
+#include "meta/preload.h"
 
 #include <inttypes.h>
 
@@ -14,6 +15,8 @@ static void drop_inode(struct cst_inode *inode)
 	const struct cst_inode_more *more = cst_inode_peek(inode);
 	if (more->data)
 		cst_fetch_object_unref(more->data);
+	if (more->dir && !inode->stale)
+		cst_dir_park(more->dir); /* it may come back within its time */
 	cst_dir_unref(more->dir);
 }
 
@@ -83,6 +86,7 @@ struct cst_fs *cst_fs_new(const struct cst_fs_config *config, const struct cst_f
 		pthread_mutex_init(&fs->handles[i].lock, NULL);
 	for (unsigned i = 0; i < FS_BINDINGS; i++)
 		pthread_mutex_init(&fs->bindings[i], NULL);
+	fs->preloads = fs_preloads_new(fs);
 	fs->ahead = config->look_ahead ? fs_ahead_new(fs) : NULL;
 	fs->metric_skipped = cst_metric_counter("cistern_fs_skipped_names_total", NULL,
 						"Keys not shown because POSIX can't hold their names");
@@ -132,6 +136,7 @@ void cst_fs_free(struct cst_fs *fs)
 	cst_meta_free(fs->meta);
 	cst_absent_free(fs->absent);
 	fs_ahead_free(fs->ahead);
+	fs_preloads_free(fs->preloads);
 	for (unsigned i = 0; i < FS_BINDINGS; i++)
 		pthread_mutex_destroy(&fs->bindings[i]);
 	pthread_cond_destroy(&fs->refresh_wake);
@@ -166,7 +171,7 @@ struct cst_dir *fs_dir_of(struct cst_fs *fs, struct cst_inode *inode)
 		return dir;
 	CST_AUTO_BUF prefix = CST_BUF_INIT;
 	dir_prefix(fs, inode, &prefix);
-	struct cst_dir *made = cst_dir_new(fs->meta, cst_buf_slice(&prefix));
+	struct cst_dir *made = cst_dir_get(fs->meta, cst_buf_slice(&prefix));
 	fs_adopt_dir(fs, inode, made);
 	cst_dir_unref(made);
 	return dir_of(fs, inode);

@@ -125,6 +125,7 @@ struct cst_fs_config {
 	struct cst_fetch *fetch;   /* borrowed */
 	struct cst_cache *cache;   /* borrowed; NULL: none */
 	bool passthrough;	   /* open wholly cached objects on their cache file */
+	bool preload_walks;	   /* list ahead of programs that walk a tree */
 	bool look_ahead;	   /* fetch small files ahead of programs that open them in the order of a listing */
 	const char *prefix;	   /* "" or "a/b/" (with the slash) */
 	enum cst_fs_attributes attributes;

@@ -81,6 +81,7 @@ struct cst_fs {
 	pthread_cond_t refresh_wake;
 	bool refresh_stopping;
 	struct fs_ahead *ahead; /* NULL: no looking ahead */
+	struct fs_preloads *preloads;
 	uint64_t skipped, lookups, lookups_local, reads, bytes_read;
 	bool told_skipped, told_write;
 	struct cst_log_limit failure_limits[FAILURE_KINDS], shadow_limit;
@@ -138,6 +139,12 @@ void fs_ahead_open(struct fs_ahead *a, struct cst_inode *inode);
 /* The first READ of a handle: the kernel doesn't have the file's pages. */
 void fs_ahead_read(struct fs_ahead *a, struct cst_inode *inode);
 uint64_t fs_ahead_count(const struct fs_ahead *a);
+
+/* preload.c: lists ahead of programs that walk a tree. */
+struct fs_preloads *fs_preloads_new(struct cst_fs *fs);
+void fs_preloads_free(struct fs_preloads *s); /* after cst_meta_stop() */
+void fs_walk_opened(struct cst_fs *fs, struct cst_inode *inode); /* a directory, before its listing begins */
+void fs_walk_read(struct cst_fs *fs, struct cst_inode *inode);	 /* to its end */
 
 void fs_fill_stat(const struct cst_fs *fs, struct cst_inode *inode, struct stat *st);
 void fs_fill_entry(const struct cst_fs *fs, struct cst_inode *inode, struct cst_fs_entry *entry);

@@ -322,6 +322,8 @@ static void run(struct dir_call *d)
 		rc = cst_listing_read(d->listing, d->next, &d->next, &d->wait, add_entry, d, &err);
 	if (rc == -EAGAIN) /* d->wait brings us back */
 		return;
+	if (rc == -ENOENT)
+		fs_walk_read(fs, d->handle->inode);
 	if (rc == -ENOENT || d->any || d->full)
 		rc = 0;
 	if (rc < 0) {
@@ -419,6 +421,7 @@ void cst_fs_opendir(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node)
 	struct fs_handle *h = fs_handle_new(fs, inode, 0);
 	uint64_t fh = h->fh;
 	unsigned flags = kernel_flags(fs, inode);
+	fs_walk_opened(fs, inode);
 	/* The listing begins now, so that its first page travels while the kernel asks for it; unless it has the entries already. */
 	pthread_mutex_lock(&h->lock);
 	if (!(flags & CST_FS_KEEP_CACHE))

@@ -13,6 +13,7 @@
 #define CST_LOG_AREA "fs"
 #include "fs/internal.h"
 
+#include "meta/preload.h"
 #include "meta/relist.h"
 
 #define PARALLEL 32
@@ -521,6 +522,15 @@ static int name_absent(struct refresh *r, struct cst_inode *parent, const char *
 	return 0;
 }
 
+/* Listings that nobody has yet, and what requests under way bring: nobody would compare them. */
+static void drop_parked(struct cst_fs *fs, const char *path)
+{
+	CST_AUTO_BUF prefix = CST_BUF_INIT;
+	cst_buf_add_str(&prefix, fs->prefix);
+	cst_buf_add_str(&prefix, path);
+	cst_parked_drop(fs->meta, cst_buf_slice(&prefix));
+}
+
 static void forget_absent(struct cst_fs *fs, struct cst_inode *base)
 {
 	CST_AUTO_BUF prefix = CST_BUF_INIT;
@@ -609,6 +619,7 @@ int cst_fs_refresh(struct cst_fs *fs, const char *path, struct cst_fs_refresh_re
 		return stopped(err);
 	fs_live_begin(fs);
 	STAILQ_INIT(&r.ready);
+	drop_parked(fs, path);
 	struct cst_inode *base = find_base(&r, path);
 	r.base = base;
 	forget_absent(fs, base);

@@ -94,6 +94,8 @@ void cst_dir_unref(struct cst_dir *dir)
 		CST_ASSERT(dir->listing->refs == 1);
 		listing_free(dir->listing);
 	}
+	if (dir->owns) /* what was asked for before these changes must not come back */
+		cst_preloads_doubt(dir->meta);
 	cst_own_free_locked(dir);
 	/* A thread that gives up old listings may just be looking at this directory under meta's lock. */
 	pthread_mutex_lock(&dir->meta->lock);
@@ -440,7 +442,7 @@ static struct cst_listing *to_fill_locked(struct cst_dir *dir, struct cst_names 
 	return cst_listing_start_locked(dir, 1);
 }
 
-bool cst_dir_install(struct cst_dir *dir, struct cst_names *names, int64_t started, int64_t refreshed, uint32_t preload)
+bool cst_dir_install(struct cst_dir *dir, struct cst_names *names, struct cst_installed *what)
 {
 	struct page_news news = {0};
 	cst_dir_ref(dir);
@@ -453,24 +455,25 @@ bool cst_dir_install(struct cst_dir *dir, struct cst_names *names, int64_t start
 	}
 	listing->refs++;
 	bool opened = listing->joined;
-	listing->preloaded = opened ? 0 : preload;
+	listing->preloaded = opened ? 0 : what->preload;
 	listing->joined = false;
-	listing->started = cst_min(listing->started, started);
-	listing->refreshed = refreshed;
+	listing->started = cst_min(listing->started, what->started);
+	listing->refreshed = what->refreshed;
+	listing->unchecked = what->unchecked;
 	listing->names = *names;
 	*names = (struct cst_names){0};
 	listing->pages = 1;
 	inherit_attrs_locked(listing, 0);
 	collect_news_locked(listing, 0, &news);
-	uint64_t bytes = cst_names_bytes(&listing->names) + sizeof(*listing) + sizeof(*dir);
-	uint64_t count = listing->names.sealed;
+	what->bytes = cst_names_bytes(&listing->names) + sizeof(*listing) + sizeof(*dir);
+	what->names = listing->names.sealed;
 	pthread_mutex_unlock(&dir->lock);
 	tell_news(dir, &news);
 	wake_readers(listing);
 	cst_dir_advance_probes(dir);
-	cst_meta_touch(dir->meta, listing, bytes, count);
-	if (opened && preload)
-		cst_preload_hit(dir->meta, preload);
+	cst_meta_touch(dir->meta, listing, what->bytes, what->names);
+	if (opened && what->preload)
+		cst_preload_hit(dir->meta, what->preload);
 	cst_listing_unref(listing);
 	cst_dir_unref(dir);
 	return true;
@@ -712,7 +715,7 @@ struct cst_listing *cst_dir_open(struct cst_dir *dir)
 	struct cst_listing *listing = dir->listing;
 	if (!cst_listing_is_fresh_locked(listing)) {
 		listing = cst_listing_start_locked(dir, 1);
-		listing->joined = cst_preload_join(dir, listing);
+		listing->joined = !dir->owns && cst_preload_join(dir, listing);
 	}
 	uint32_t preload = listing->preloaded;
 	listing->preloaded = 0;

@@ -68,6 +68,7 @@ struct cst_listing {
 	unsigned pages, wanted_pages, readers;
 	bool running;
 	bool joined;	    /* a request of a preload is waited for instead of one of its own */
+	bool unchecked;	    /* from a snapshot, and older than list_ttl */
 	uint32_t preloaded; /* by which preload it was made, until it is opened; 0: none */
 	bool resume;	    /* the store has forgotten the token: the next page begins after the last name */
 	bool used;	    /* atomic: has answered since the eviction looked at it */
@@ -148,11 +149,20 @@ struct cst_dir {
 };
 #define CST_DIR_MAGIC 0xd1200001u
 
+/* A listing that was not brought by the directory's own requests. */
+struct cst_installed {
+	struct cst_dir *dir;	    /* NULL: nobody has it */
+	int64_t started, refreshed; /* of the listing */
+	uint32_t preload;	    /* that brought it */
+	bool unchecked;		    /* it is older than list_ttl: who uses it has it listed anew */
+	uint64_t bytes, names;	    /* what it takes: told */
+};
 /* Makes these names, all there are, the directory's listing, unless it has a young one; takes them then. */
-bool cst_dir_install(struct cst_dir *dir, struct cst_names *names, int64_t started, int64_t refreshed,
-		     uint32_t preload);
+bool cst_dir_install(struct cst_dir *dir, struct cst_names *names, struct cst_installed *what);
 void cst_preloads_init(struct cst_meta *meta);
 void cst_preloads_stop(struct cst_meta *meta);
+/* What is under way is not put in place. */
+void cst_preloads_doubt(struct cst_meta *meta);
 void cst_preloads_fini(struct cst_meta *meta);
 /* Will a request under way bring the listing, which has just begun? Then it comes by itself, or is kicked. The directory's lock is held. */
 bool cst_preload_join(struct cst_dir *dir, struct cst_listing *listing);

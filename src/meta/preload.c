@@ -142,11 +142,18 @@ static bool is_cut(const struct cst_buf *at, struct cst_slice prefix)
 
 static void put_in_place(struct cst_preload *p, struct cst_slice prefix, int64_t started, struct cst_names *names)
 {
-	if (cst_preload_install(p->meta, p->config.find, p->config.arg, prefix, names, started, started, p->id)) {
+	struct cst_dir *dir = p->config.find ? p->config.find(p->config.find_arg, prefix) : NULL;
+	if (!dir && prefix.len == p->base_len && cst_dir_has_prefix(p->config.dir, prefix))
+		dir = cst_dir_ref(p->config.dir);
+	struct cst_installed installed = {.dir = dir, .started = started, .refreshed = started, .preload = p->id};
+	if (cst_preload_install(p->meta, prefix, names, &installed)) {
 		pthread_mutex_lock(&p->lock);
 		p->progress.directories++;
+		p->installed_bytes += installed.bytes;
+		p->installed_names += installed.names;
 		pthread_mutex_unlock(&p->lock);
 	}
+	cst_dir_unref(dir);
 }
 
 /* No key of the range is in the directory any more. Called while WORKING. */
@@ -288,12 +295,19 @@ static void finish_if_over(struct cst_preload *p)
 	cst_preload_unref(p);
 }
 
-static bool is_memory_used_up(const struct cst_preload *p, uint64_t pending)
+/* What was brought, and what a walk has not come to yet, may take three quarters of the memory for listings: it would put out itself else. */
+static bool is_memory_used_up_locked(const struct cst_preload *p)
 {
-	struct cst_meta_stats stats;
-	cst_meta_stats(p->meta, &stats);
-	return stats.listing_bytes + pending > p->meta->config.listing_bytes ||
-	       (p->meta->config.listing_names > 0 && stats.listing_names >= p->meta->config.listing_names);
+	const struct cst_meta_config *config = &p->meta->config;
+	uint64_t bytes = p->installed_bytes, names = p->installed_names,
+		 count = cst_max(p->progress.directories, UINT64_C(1));
+	if (p->config.ahead) {
+		uint64_t opened = cst_min(p->progress.hits, count);
+		bytes -= bytes / count * opened;
+		names -= names / count * opened;
+	}
+	return bytes + p->pending_bytes > config->listing_bytes / 4 * 3 ||
+	       (config->listing_names > 0 && names > config->listing_names / 4 * 3);
 }
 
 /* ---- a page ---- */
@@ -478,15 +492,11 @@ static void work(struct page *page, bool truncated, int *rc)
 	else
 		cst_fold_page(&r->fold);
 	uint64_t bytes = bytes_of(r);
-	pthread_mutex_lock(&p->lock);
-	p->pending_bytes += bytes - r->bytes;
-	uint64_t pending = p->pending_bytes;
-	r->bytes = bytes;
-	pthread_mutex_unlock(&p->lock);
-	bool full = !over && is_memory_used_up(p, pending);
 	CST_AUTO_BUF end = CST_BUF_INIT;
 	pthread_mutex_lock(&p->lock);
-	if (*rc == 0 && full)
+	p->pending_bytes += bytes - r->bytes;
+	r->bytes = bytes;
+	if (*rc == 0 && is_memory_used_up_locked(p))
 		end_locked_with(p, CST_PRELOAD_FULL);
 	cst_buf_add_slice(&end, cst_buf_slice(&r->until));
 	if (*rc == 0)
@@ -790,7 +800,8 @@ void cst_preload_was_hit(struct cst_preload *p)
 struct cst_preload *cst_preload_start(const struct cst_preload_config *config)
 {
 	struct cst_preload *p = CST_NEW(struct cst_preload);
-	struct cst_slice base = cst_dir_prefix(config->dir);
+	CST_AUTO_BUF base = CST_BUF_INIT;
+	cst_dir_add_prefix(config->dir, &base);
 	p->magic = CST_PRELOAD_MAGIC;
 	cst_ref_init(&p->ref);
 	cst_ref_get(&p->ref); /* its own */
@@ -800,7 +811,7 @@ struct cst_preload *cst_preload_start(const struct cst_preload_config *config)
 	cst_dir_ref(config->dir);
 	if (!p->config.parallel)
 		p->config.parallel = PARALLEL;
-	p->base = cst_xstrndup(base.data ? base.data : "", base.len);
+	p->base = cst_xstrndup(base.len ? base.data : "", base.len);
 	p->base_len = base.len;
 	p->first = cst_xstrndup(config->after.data ? config->after.data : "", config->after.len);
 	p->first_len = config->after.len;

@@ -38,7 +38,8 @@ struct cst_preload_config {
 	bool ahead;
 	unsigned parallel; /* requests at a time; 0: 16 */
 	/* The directory of a prefix that somebody has, referenced, or NULL. NULL: nobody has any. */
-	struct cst_dir *(*find)(void *arg, struct cst_slice prefix);
+	struct cst_dir *(*find)(void *find_arg, struct cst_slice prefix);
+	void *find_arg;
 	/* Once, on any thread, with the error of CST_PRELOAD_FAILED. NULL: not wanted. */
 	void (*ended)(void *arg, struct cst_preload *p, const struct cst_error *err);
 	void *arg;
@@ -50,6 +51,8 @@ void cst_preload_progress(struct cst_preload *p, struct cst_preload_progress *pr
 /* Is the directory below what this lists, after where it began? */
 bool cst_preload_covers(const struct cst_preload *p, struct cst_slice prefix);
 void cst_preload_unref(struct cst_preload *p);
+/* Does one of those under way list what is below this prefix? */
+bool cst_preload_is_covered(struct cst_meta *meta, struct cst_slice prefix);
 
 /* The parked directory of this prefix, or a new one; the caller's reference. */
 struct cst_dir *cst_dir_get(struct cst_meta *meta, struct cst_slice prefix);

@@ -75,7 +75,7 @@ void cst_dir_park(struct cst_dir *dir)
 {
 	pthread_mutex_lock(&dir->lock);
 	const struct cst_listing *l = dir->listing;
-	bool keep = l && !l->running && l->names.complete && cst_listing_is_fresh_locked(l);
+	bool keep = l && !l->running && l->names.complete && cst_listing_is_fresh_locked(l) && !dir->owns;
 	pthread_mutex_unlock(&dir->lock);
 	if (!keep || cst_meta_is_stopping(dir->meta))
 		return;
@@ -97,11 +97,16 @@ void cst_parked_forget(struct cst_dir *dir)
 	cst_dir_unref(taken);
 }
 
+void cst_preloads_doubt(struct cst_meta *meta)
+{
+	__atomic_store_n(&meta->preloads.barrier, cst_meta_now(meta), __ATOMIC_RELEASE);
+}
+
 void cst_parked_drop(struct cst_meta *meta, struct cst_slice prefix)
 {
 	struct cst_preloads *s = &meta->preloads;
 	struct cst_dir *dropped = NULL;
-	__atomic_store_n(&s->barrier, cst_meta_now(meta), __ATOMIC_RELEASE);
+	cst_preloads_doubt(meta);
 	pthread_mutex_lock(&s->lock);
 	for (size_t i = 0; s->count > 0 && i < s->size; i++) {
 		struct cst_dir **at = &s->table[i];
@@ -124,26 +129,19 @@ void cst_parked_drop(struct cst_meta *meta, struct cst_slice prefix)
 	}
 }
 
-bool cst_preload_install(struct cst_meta *meta, struct cst_dir *(*find)(void *arg, struct cst_slice prefix), void *arg,
-			 struct cst_slice prefix, struct cst_names *names, int64_t started, int64_t refreshed,
-			 uint32_t id)
+bool cst_preload_install(struct cst_meta *meta, struct cst_slice prefix, struct cst_names *names,
+			 struct cst_installed *what)
 {
-	bool old = started <= __atomic_load_n(&meta->preloads.barrier, __ATOMIC_ACQUIRE) ||
-		   cst_meta_now(meta) - refreshed >= meta->config.list_ttl;
-	struct cst_dir *dir = NULL;
+	bool old = what->started <= __atomic_load_n(&meta->preloads.barrier, __ATOMIC_ACQUIRE) ||
+		   cst_meta_now(meta) - what->refreshed >= meta->config.list_ttl;
 	bool installed = false;
-	if (!old) {
-		dir = find ? find(arg, prefix) : NULL;
-		bool had = dir != NULL;
-		if (!dir)
-			dir = cst_dir_get(meta, prefix);
-		installed = cst_dir_install(dir, names, started, refreshed, id);
-		if (!had) {
-			cst_dir_unref(park(meta, dir));
-			dir = NULL;
-		}
+	if (!old && what->dir) {
+		installed = cst_dir_install(what->dir, names, what);
+	} else if (!old) {
+		struct cst_dir *dir = cst_dir_get(meta, prefix);
+		installed = cst_dir_install(dir, names, what);
+		cst_dir_unref(park(meta, dir));
 	}
-	cst_dir_unref(dir);
 	cst_names_fini(names);
 	return installed;
 }
@@ -216,6 +214,17 @@ bool cst_preload_join(struct cst_dir *dir, struct cst_listing *listing)
 			joined = cst_preload_try_join(p, dir, listing);
 	pthread_mutex_unlock(&meta->preloads.lock);
 	return joined;
+}
+
+bool cst_preload_is_covered(struct cst_meta *meta, struct cst_slice prefix)
+{
+	struct cst_preload *p;
+	pthread_mutex_lock(&meta->preloads.lock);
+	TAILQ_FOREACH (p, &meta->preloads.active, link)
+		if (!__atomic_load_n(&p->stopped, __ATOMIC_ACQUIRE) && cst_preload_covers(p, prefix))
+			break;
+	pthread_mutex_unlock(&meta->preloads.lock);
+	return p != NULL;
 }
 
 void cst_preload_hit(struct cst_meta *meta, uint32_t id)

@@ -48,11 +48,9 @@ bool cst_seen_between(const struct cst_seen *s, struct cst_slice low, struct cst
 		      struct cst_buf *between);
 
 /* ---- preload_park.c: directories that nobody has, and preloads under way ---- */
-/* Puts a whole listing in its directory's place, unless that has a young one. `id`: of the preload, whose hit an opening is. False: it was not
- * needed, or is too old. Empties `names` in any case. */
-bool cst_preload_install(struct cst_meta *meta, struct cst_dir *(*find)(void *arg, struct cst_slice prefix), void *arg,
-			 struct cst_slice prefix, struct cst_names *names, int64_t started, int64_t refreshed,
-			 uint32_t id);
+/* Puts a whole listing in its directory's place, unless that has a young one. False: it was not needed, or is too old. Empties `names` in any case. */
+bool cst_preload_install(struct cst_meta *meta, struct cst_slice prefix, struct cst_names *names,
+			 struct cst_installed *what);
 /* The preload is one of those under way, or is no longer. */
 void cst_preloads_add(struct cst_meta *meta, struct cst_preload *p);
 void cst_preloads_remove(struct cst_meta *meta, struct cst_preload *p);
@@ -82,7 +80,8 @@ struct cst_preload {
 	bool base_pending, first_done, planned;
 	char **cuts;
 	size_t cut_count;
-	struct cst_buf walk;	/* ahead of one: it has listed all until here by itself */
+	struct cst_buf walk; /* ahead of one: it has listed all until here by itself */
+	uint64_t installed_bytes, installed_names;
 	uint64_t pending_bytes; /* of directories that are not whole */
 };
 #define CST_PRELOAD_MAGIC 0x93e10ad1u

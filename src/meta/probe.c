@@ -9,6 +9,7 @@
  * or, while the directory itself is being listed, waits for the pages that decide about the name. HEAD and page are asked at the same
  * time, so a name costs one round trip. */
 #include "meta/own.h"
+#include "meta/preload.h"
 
 #define FOLDER CST_SLICE("_$folder$")
 #define MISSES_PER_PAGE 32
@@ -357,7 +358,8 @@ static void start_below(struct cst_dir_probe *p)
 	cst_buf_add_slice(&prefix, p->name);
 	cst_buf_add_char(&prefix, '/');
 	if (!p->below)
-		p->below = cst_dir_new(p->dir->meta, cst_buf_slice(&prefix));
+		p->below = p->ask == CST_DIR_ASK_ANEW ? cst_dir_new(p->dir->meta, cst_buf_slice(&prefix))
+						      : cst_dir_get(p->dir->meta, cst_buf_slice(&prefix));
 	else if (!cst_dir_has_prefix(p->below, cst_buf_slice(&prefix))) /* asked once more after a move */
 		cst_dir_move(p->below, cst_buf_slice(&prefix));
 	cst_listing_unref(cst_steal(p->below_listing));
