@@ -1,6 +1,6 @@
 /* What could not be published, kept for its owner: one JSON record, and perhaps a data file, per conflict in a directory (0700).
  *
- *	ID.json   {"id", "bucket", "key", "reason", "writer", "at" (s since 1970), "base_etag", "size", "crc64", "write_id",
+ *	ID.json   {"id", "bucket" ("oss://name"), "key", "reason", "writer", "at" (s since 1970), "base_etag", "size", "crc64", "write_id",
  *	           "upload_id", "parts": [{"number", "size", "etag", "crc64", "crc32c"}…], "tail_from" (offset of the data file's first byte),
  *	           "content_type", "meta": {…}}
  *	ID.data   the bytes that are in no part yet

@@ -35,7 +35,9 @@ static void describe_locked(const struct cst_publish_stream *s, struct cst_keep_
 	const struct properties *properties = s->pub.properties ? s->pub.properties : s->properties;
 	bool uploaded = s->upload_id.len > 0;
 	uint64_t crc = 0;
-	r->bucket = cst_xstrdup(cst_bucket_name(p->config.bucket));
+	/* "oss://name at …": which cloud it is has to be known again. */
+	const char *bucket = cst_bucket_describe(p->config.bucket);
+	r->bucket = cst_xstrndup(bucket, strcspn(bucket, " "));
 	r->key = cst_xstrndup(s->key.data ? s->key.data : "", s->key.len);
 	r->reason = cst_xstrdup(reason);
 	r->writer = cst_xstrdup(p->writer);
