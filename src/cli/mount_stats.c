@@ -151,6 +151,8 @@ static void put_writes(const struct cst_mount_view *v, const struct sink *s)
 		    {"bytes_sent", COUNT, p.bytes_sent, "Bytes sent to the store"},
 		    {"bytes_published", COUNT, p.bytes_published, "Bytes that readers of the bucket can see"},
 		    {"bytes_pending", GAUGE, p.bytes_pending, "Bytes taken that they can't see yet"},
+		    {"bytes_spilled", COUNT, p.bytes_spilled,
+		     "Of them, those that waited on the disk (keep_dir) for want of room in memory"},
 		    {"publications", COUNT, p.publications, "Times that a file's content was made visible"},
 		    {"conflicts", COUNT, p.conflicts,
 		     "Files that another writer's version stood in the way of: cistern conflicts"},
