@@ -447,7 +447,7 @@ bool cst_dir_install(struct cst_dir *dir, struct cst_names *names, struct cst_in
 	struct page_news news = {0};
 	cst_dir_ref(dir);
 	pthread_mutex_lock(&dir->lock);
-	struct cst_listing *listing = started > dir->moved_at ? to_fill_locked(dir, names) : NULL;
+	struct cst_listing *listing = what->started > dir->moved_at ? to_fill_locked(dir, names) : NULL;
 	if (!listing) {
 		pthread_mutex_unlock(&dir->lock);
 		cst_dir_unref(dir);
