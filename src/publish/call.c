@@ -108,7 +108,7 @@ static void finish(struct call *c, struct cst_object_op *op, struct todo *todo)
 	advance_locked(s, todo);
 	memory_pump_locked(p, todo);
 	pthread_mutex_unlock(&p->lock);
-	todo_run(p, todo);
+	publish_todo_run(p, todo);
 	cst_object_release(op);
 	pthread_mutex_lock(&p->lock);
 	stream_unref_locked(s);
@@ -120,7 +120,7 @@ static void on_written(void *arg, const struct cst_object_written *written)
 {
 	struct call *c = arg;
 	struct todo todo;
-	todo_init(&todo);
+	publish_todo_init(&todo);
 	pthread_mutex_lock(&c->stream->publish->lock);
 	struct cst_object_op *op = leave_locked(c);
 	switch (c->kind) {
@@ -144,7 +144,7 @@ static void on_head(void *arg, int rc, const struct cst_object_info *info, const
 {
 	struct call *c = arg;
 	struct todo todo;
-	todo_init(&todo);
+	publish_todo_init(&todo);
 	pthread_mutex_lock(&c->stream->publish->lock);
 	struct cst_object_op *op = leave_locked(c);
 	head_answer_locked(c, rc, info, err);
@@ -156,7 +156,7 @@ static void on_front(void *arg, int rc, size_t got, const struct cst_object_info
 	struct call *c = arg;
 	struct todo todo;
 	(void)info;
-	todo_init(&todo);
+	publish_todo_init(&todo);
 	pthread_mutex_lock(&c->stream->publish->lock);
 	struct cst_object_op *op = leave_locked(c);
 	front_answer_locked(c, rc, got, err, &todo);

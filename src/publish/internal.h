@@ -296,8 +296,8 @@ static inline uint64_t blocks_for(uint64_t bytes)
 }
 
 /* publish.c */
-void todo_init(struct todo *todo);
-void todo_run(struct cst_publish *p, struct todo *todo); /* not under the lock */
+void publish_todo_init(struct todo *todo);
+void publish_todo_run(struct cst_publish *p, struct todo *todo); /* not under the lock */
 void advance_locked(struct cst_publish_stream *s, struct todo *todo);
 void stream_ref(struct cst_publish_stream *s);
 void stream_unref_locked(struct cst_publish_stream *s);
@@ -311,7 +311,7 @@ const char *stream_name(const struct cst_publish_stream *s, char text[NAME_MAX_T
 /* memory.c */
 int memory_init(struct cst_publish *p, struct cst_error *err);
 void memory_fini(struct cst_publish *p);
-char *block_take_locked(struct cst_publish_stream *s);
+char *publish_block_take_locked(struct cst_publish_stream *s);
 void block_put_locked(struct cst_publish_stream *s, char *block);
 void chunk_free_locked(struct cst_publish_stream *s, struct chunk *c); /* out of the list, memory and slot given back */
 void chunks_drop_locked(struct cst_publish_stream *s);

@@ -191,7 +191,7 @@ static void run_keep(void *arg)
 	struct cst_publish *p = job->job.publish;
 	struct cst_publish_stream *s = job->stream;
 	struct todo todo;
-	todo_init(&todo);
+	publish_todo_init(&todo);
 	if (!p->keep_dir)
 		job->rc = -ENOENT;
 	for (unsigned i = 0; job->rc == 0; i++) {
@@ -206,7 +206,7 @@ static void run_keep(void *arg)
 	advance_locked(s, &todo);
 	memory_pump_locked(p, &todo);
 	pthread_mutex_unlock(&p->lock);
-	todo_run(p, &todo);
+	publish_todo_run(p, &todo);
 	pthread_mutex_lock(&p->lock);
 	stream_unref_locked(s);
 	pthread_mutex_unlock(&p->lock);

@@ -34,7 +34,7 @@ void memory_fini(struct cst_publish *p)
 	free(p->free_blocks);
 }
 
-char *block_take_locked(struct cst_publish_stream *s)
+char *publish_block_take_locked(struct cst_publish_stream *s)
 {
 	struct cst_publish *p = s->publish;
 	CST_ASSERT(p->free_count > 0);
@@ -82,7 +82,7 @@ static bool may_have(const struct cst_publish_stream *s, unsigned blocks)
 static void give(struct cst_publish_stream *s, unsigned blocks)
 {
 	while (s->grant_count < blocks)
-		s->grant[s->grant_count++] = block_take_locked(s);
+		s->grant[s->grant_count++] = publish_block_take_locked(s);
 }
 
 bool memory_ask_locked(struct cst_publish_stream *s, unsigned blocks)

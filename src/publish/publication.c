@@ -660,7 +660,7 @@ void cst_publish_sync(struct cst_publish_stream *s, struct cst_publish_sync *syn
 	struct cst_publish *p = s->publish;
 	struct publication *pub = &s->pub;
 	struct todo todo;
-	todo_init(&todo);
+	publish_todo_init(&todo);
 	pthread_mutex_lock(&p->lock);
 	CST_ASSERT(!s->closed);
 	sync->upto = s->size;
@@ -673,7 +673,7 @@ void cst_publish_sync(struct cst_publish_stream *s, struct cst_publish_sync *syn
 	advance_locked(s, &todo);
 	memory_pump_locked(p, &todo);
 	pthread_mutex_unlock(&p->lock);
-	todo_run(p, &todo);
+	publish_todo_run(p, &todo);
 }
 
 static bool take_out(struct sync_list *list, struct cst_publish_sync *sync)

@@ -122,7 +122,7 @@ void cst_publish_stats(struct cst_publish *p, struct cst_publish_stats *stats)
 
 /* ---- what is to be done without the lock ---- */
 
-void todo_init(struct todo *todo)
+void publish_todo_init(struct todo *todo)
 {
 	STAILQ_INIT(&todo->calls);
 	STAILQ_INIT(&todo->copies);
@@ -148,7 +148,7 @@ static void end_writes(struct todo *todo)
 	}
 }
 
-void todo_run(struct cst_publish *p, struct todo *todo)
+void publish_todo_run(struct cst_publish *p, struct todo *todo)
 {
 	struct job *job;
 	struct call *call;
@@ -356,7 +356,7 @@ void cst_publish_stream_reset(struct cst_publish_stream *s, const struct cst_pub
 	CST_CHECK(s, STREAM_MAGIC);
 	struct cst_publish *p = s->publish;
 	struct todo todo;
-	todo_init(&todo);
+	publish_todo_init(&todo);
 	pthread_mutex_lock(&p->lock);
 	s->reset_pending = true;
 	s->reset_base = *base;
@@ -365,7 +365,7 @@ void cst_publish_stream_reset(struct cst_publish_stream *s, const struct cst_pub
 		calls_cancel_locked(s);
 	advance_locked(s, &todo);
 	pthread_mutex_unlock(&p->lock);
-	todo_run(p, &todo);
+	publish_todo_run(p, &todo);
 }
 
 /* Nothing of it is under way, and its owner has gone. */
@@ -396,7 +396,7 @@ void cst_publish_stream_close(struct cst_publish_stream *s, bool keep)
 	struct cst_publish *p = s->publish;
 	struct todo todo;
 	struct cst_error err = CST_ERROR_INIT;
-	todo_init(&todo);
+	publish_todo_init(&todo);
 	pthread_mutex_lock(&p->lock);
 	stream_ref(s);
 	s->closed = true;
@@ -409,7 +409,7 @@ void cst_publish_stream_close(struct cst_publish_stream *s, bool keep)
 	advance_locked(s, &todo);
 	stream_unref_locked(s);
 	pthread_mutex_unlock(&p->lock);
-	todo_run(p, &todo);
+	publish_todo_run(p, &todo);
 }
 
 /* ---- what can go on ---- */

@@ -139,7 +139,7 @@ static void run_spill(void *arg)
 	struct spill_job *job = arg;
 	struct cst_publish *p = job->job.publish;
 	struct todo todo;
-	todo_init(&todo);
+	publish_todo_init(&todo);
 	if (p->spill_fd < 0)
 		job->rc = open_file(p);
 	for (unsigned i = 0; i < job->count && job->rc == 0; i++)
@@ -156,7 +156,7 @@ static void run_spill(void *arg)
 	else
 		memory_hopeless_locked(p, &todo);
 	pthread_mutex_unlock(&p->lock);
-	todo_run(p, &todo);
+	publish_todo_run(p, &todo);
 	pthread_mutex_lock(&p->lock);
 	for (unsigned i = 0; i < job->count; i++)
 		stream_unref_locked(job->items[i].stream);
@@ -359,7 +359,7 @@ static void run_load(void *arg)
 	struct cst_publish_stream *s = job->stream;
 	struct todo todo;
 	char why[256];
-	todo_init(&todo);
+	publish_todo_init(&todo);
 	job->rc = load_all(job);
 	pthread_mutex_lock(&p->lock);
 	load_ended_locked(job);
@@ -371,7 +371,7 @@ static void run_load(void *arg)
 	advance_locked(s, &todo);
 	memory_pump_locked(p, &todo);
 	pthread_mutex_unlock(&p->lock);
-	todo_run(p, &todo);
+	publish_todo_run(p, &todo);
 	pthread_mutex_lock(&p->lock);
 	stream_unref_locked(s);
 	pthread_mutex_unlock(&p->lock);
@@ -391,7 +391,7 @@ static void start_load_locked(struct cst_publish_stream *s, size_t count, unsign
 	job->block_count = blocks;
 	job->blocks = cst_xcalloc(blocks, sizeof(*job->blocks));
 	for (unsigned i = 0; i < blocks; i++)
-		job->blocks[i] = block_take_locked(s);
+		job->blocks[i] = publish_block_take_locked(s);
 	job->old = cst_xcalloc(count, sizeof(*job->old));
 	TAILQ_INIT(&job->fresh);
 	TAILQ_FOREACH (c, &s->chunks, link) {

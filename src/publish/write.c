@@ -262,7 +262,7 @@ void write_copy(struct cst_publish_stream *s)
 	struct cst_publish *p = s->publish;
 	struct copied done = {0};
 	struct todo todo;
-	todo_init(&todo);
+	publish_todo_init(&todo);
 	pthread_mutex_lock(&p->lock);
 	const struct cst_publish_write *w = TAILQ_FIRST(&s->writes);
 	const char *from = w->data.data + w->taken;
@@ -291,7 +291,7 @@ void write_copy(struct cst_publish_stream *s)
 	if (p->pump || !TAILQ_EMPTY(&p->waiting))
 		memory_pump_locked(p, &todo);
 	pthread_mutex_unlock(&p->lock);
-	todo_run(p, &todo);
+	publish_todo_run(p, &todo);
 	pthread_mutex_lock(&p->lock);
 	stream_unref_locked(s);
 	pthread_mutex_unlock(&p->lock);
@@ -315,7 +315,7 @@ void cst_publish_write(struct cst_publish_stream *s, struct cst_publish_write *w
 	CST_CHECK(s, STREAM_MAGIC);
 	struct cst_publish *p = s->publish;
 	struct todo todo;
-	todo_init(&todo);
+	publish_todo_init(&todo);
 	w->stream = s;
 	w->taken = 0;
 	w->queued = true;
@@ -326,7 +326,7 @@ void cst_publish_write(struct cst_publish_stream *s, struct cst_publish_write *w
 	if (p->pump)
 		memory_pump_locked(p, &todo);
 	pthread_mutex_unlock(&p->lock);
-	todo_run(p, &todo);
+	publish_todo_run(p, &todo);
 }
 
 bool cst_publish_write_leave(struct cst_publish_write *w)
@@ -334,7 +334,7 @@ bool cst_publish_write_leave(struct cst_publish_write *w)
 	struct cst_publish_stream *s = w->stream;
 	struct cst_publish *p = s->publish;
 	struct todo todo;
-	todo_init(&todo);
+	publish_todo_init(&todo);
 	pthread_mutex_lock(&p->lock);
 	bool first = w == TAILQ_FIRST(&s->writes);
 	bool may = w->queued && w->taken == 0 && !(first && s->copying);
@@ -348,6 +348,6 @@ bool cst_publish_write_leave(struct cst_publish_write *w)
 		memory_pump_locked(p, &todo);
 	}
 	pthread_mutex_unlock(&p->lock);
-	todo_run(p, &todo);
+	publish_todo_run(p, &todo);
 	return may;
 }
