@@ -128,10 +128,13 @@ void parts_make_locked(struct cst_publish_stream *s, uint64_t upto, bool split)
 	if (s->part_count == 0)
 		copy_source_locked(s);
 	s->retained = false;
+	uint64_t last = 0; /* of those that the end is split into */
 	while (c && c->offset < upto) {
 		uint64_t left = upto - c->offset, goal = part_goal(s);
-		if (split && left < 2 * goal)
-			goal = split_goal(s, left);
+		if (split && left < 2 * goal) {
+			last = last ? last : split_goal(s, left);
+			goal = last;
+		}
 		/* What would be left over is too small to be a part, unless it is the last. */
 		if (left > goal && left - goal < s->publish->limits.part_min && !split && left <= s->publish->part_cap)
 			goal = left;

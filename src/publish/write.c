@@ -179,9 +179,9 @@ static bool may_copy_locked(struct cst_publish_stream *s, struct cst_publish_wri
 	}
 	size_t more = left > room ? cst_min(left - room, (size_t)(GRANT_WRITE - 1) * BLOCK_SIZE) : 0;
 	unsigned blocks = (unsigned)blocks_for(more);
-	if (s->waiting)
-		return false;
-	return s->grant_count >= blocks || memory_ask_locked(s, blocks);
+	if (s->grant_count >= blocks)
+		return true;
+	return !s->waiting && memory_ask_locked(s, blocks);
 }
 
 void writes_serve_locked(struct cst_publish_stream *s, struct todo *todo)
