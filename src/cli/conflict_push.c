@@ -25,7 +25,7 @@ struct answer {
 	const char *write_id; /* what a HEAD compares with */
 	uint64_t size;
 	char etag[CST_ETAG_MAX];
-	char upload_id[1024];
+	struct cst_object_part part; /* as completing wants it */
 	struct cst_error err;
 };
 #define ANSWER_INIT                                                                                           \
@@ -51,8 +51,8 @@ static void written(void *arg, const struct cst_object_written *w)
 	struct answer *a = arg;
 	pthread_mutex_lock(&a->lock);
 	a->repeated = w->repeated;
-	snprintf(a->upload_id, sizeof(a->upload_id), "%.*s", (int)w->upload_id.len,
-		 w->upload_id.data ? w->upload_id.data : "");
+	if (w->rc == 0 && w->part)
+		a->part = *w->part;
 	finish_locked(a, w->rc, w->info, w->err);
 	pthread_mutex_unlock(&a->lock);
 }
@@ -200,16 +200,15 @@ static int put_part(struct job *j, struct cst_object_part *part, uint64_t offset
 		return -EBADMSG;
 	}
 	struct iovec iov = {(char *)j->data.data + (offset - from), part->size};
-	part->crc64 = cst_crc64(0, iov.iov_base, iov.iov_len);
-	part->has_crc64 = true;
+	uint64_t crc = cst_crc64(0, iov.iov_base, iov.iov_len);
 	struct cst_object_part_put put = {
 		.key = j->key,
 		.upload_id = cst_slice_of(j->record->upload_id),
 		.number = part->number,
-		.body = {.iov = &iov, .iov_count = 1, .length = iov.iov_len, .crc64 = part->crc64, .has_crc64 = true}};
+		.body = {.iov = &iov, .iov_count = 1, .length = iov.iov_len, .crc64 = crc, .has_crc64 = true}};
 	int rc = await(&a, cst_object_part_put(j->bucket, &put, written, &a), err);
 	if (rc == 0)
-		snprintf(part->etag, sizeof(part->etag), "%s", a.etag);
+		*part = a.part;
 	return rc;
 }
 
@@ -268,10 +267,18 @@ static int complete(struct job *j, struct cst_error *err)
 	return rc == -ENOENT ? 0 : rc;
 }
 
+static int refuse_target(const char *key, struct cst_error *err)
+{
+	cst_error_set(err, EEXIST, "can't copy the current version to %s", key);
+	cst_error_why(err, "there is such an object");
+	cst_error_hint(err, "choose another key for --current-as");
+	return -EEXIST;
+}
+
 /* The version that is there gets a name of its own; from here on it is the one that is replaced, where the store can check that. */
 static int save_current(struct job *j, const char *current_as, struct cst_error *err)
 {
-	struct answer head = ANSWER_INIT, a = ANSWER_INIT;
+	struct answer head = ANSWER_INIT, target = ANSWER_INIT, a = ANSWER_INIT;
 	int rc = await(&head, cst_object_head(j->bucket, j->key, false, headed, &head), err);
 	if (rc == -ENOENT)
 		return 0;
@@ -281,12 +288,14 @@ static int save_current(struct job *j, const char *current_as, struct cst_error 
 				       .key = cst_slice_of(current_as),
 				       .source_if_match = head.etag,
 				       .condition = CST_OBJECT_IF_ABSENT};
-	rc = await(&a, cst_object_copy(j->bucket, &copy, written, &a), err);
-	if (rc == -EEXIST) {
-		cst_error_set(err, EEXIST, "can't copy the current version to %s", current_as);
-		cst_error_why(err, "there is such an object");
-		cst_error_hint(err, "choose another key for --current-as");
-	}
+	/* Not every store checks the condition of a copy. */
+	rc = await(&target, cst_object_head(j->bucket, copy.key, true, headed, &target), err);
+	if (rc == 0)
+		return refuse_target(current_as, err);
+	if (rc == -ENOENT)
+		rc = await(&a, cst_object_copy(j->bucket, &copy, written, &a), err);
+	if (rc == -EEXIST)
+		return refuse_target(current_as, err);
 	if (rc != 0)
 		return rc;
 	if (cst_bucket_has_if_match(j->bucket)) {
