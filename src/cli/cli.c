@@ -3,9 +3,9 @@
 #include <errno.h>
 
 const struct cst_command *const cst_commands[] = {
-	&cst_command_mount, &cst_command_umount,  &cst_command_stats,	   &cst_command_refresh,
-	&cst_command_load,  &cst_command_cache,	  &cst_command_conflicts,  &cst_command_store,
-	&cst_command_help,  &cst_command_version, &cst_command_completion,
+	&cst_command_mount,   &cst_command_umount, &cst_command_stats,	 &cst_command_refresh,
+	&cst_command_upgrade, &cst_command_load,   &cst_command_cache,	 &cst_command_conflicts,
+	&cst_command_store,   &cst_command_help,   &cst_command_version, &cst_command_completion,
 };
 const size_t cst_command_count = CST_ARRAY_LEN(cst_commands);
 

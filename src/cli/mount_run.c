@@ -3,6 +3,7 @@
 
 #include "base/log.h"
 #include "base/pool.h"
+#include "base/text.h"
 #include "cli/control.h"
 #include "cli/daemon.h"
 #include "cli/launch.h"
@@ -118,10 +119,44 @@ static void refresh_metrics(void *arg)
 	cst_mount_stats_metrics(&view);
 }
 
+/* POST /upgrade, body: the path of a program. What came of it the statistics tell. */
+static int answer_upgrade(struct mount *m, struct cst_slice body, struct cst_buf *json)
+{
+	CST_AUTO_FREE char *path = cst_xstrndup(body.data ? body.data : "", body.len);
+	struct cst_error err = CST_ERROR_INIT;
+	struct cst_fs_stats fs;
+	cst_fs_stats(m->fs, &fs);
+	int rc = 0;
+	if (!m->keeper) {
+		rc = cst_error_set(&err, EOPNOTSUPP, "can't upgrade the mount");
+		cst_error_why(&err, "nothing keeps it that could replace its process");
+	} else if (fs.open_writers > 0) {
+		rc = cst_error_set(&err, EBUSY, "can't upgrade the mount");
+		cst_error_why(&err, "%llu files are open for writing", (unsigned long long)fs.open_writers);
+		cst_error_hint(&err, "try again when they are closed");
+	} else {
+		rc = cst_keeper_upgrade(m->keeper, path, &err);
+	}
+	if (rc == 0) {
+		cst_buf_add_str(json, "{}\n");
+		return 200;
+	}
+	cst_buf_add_str(json, "{\"error\": {\"what\": ");
+	cst_text_json_string(json, cst_slice_of(err.what));
+	cst_buf_add_str(json, ", \"why\": ");
+	cst_text_json_string(json, cst_slice_of(err.why));
+	cst_buf_add_str(json, ", \"hint\": ");
+	cst_text_json_string(json, cst_slice_of(err.hint));
+	cst_buf_add_str(json, "}}\n");
+	return 409;
+}
+
 static int answer_request(void *arg, struct cst_slice method, struct cst_slice target, struct cst_slice body,
 			  struct cst_buf *json)
 {
 	struct mount *m = arg;
+	if (cst_slice_is(target, "/upgrade") && cst_slice_is(method, "POST"))
+		return answer_upgrade(m, body, json);
 	if (cst_mount_refreshes_is_target(target))
 		return cst_mount_refreshes_request(m->refreshes, method, target, body, json);
 	if (cst_mount_writes_is_target(target))

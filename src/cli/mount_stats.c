@@ -261,6 +261,47 @@ static void add_sources(const struct cst_mount_view *v, const struct cst_cache_s
 	cst_buf_add_char(out, '}');
 }
 
+/* ---- who keeps the mount ---- */
+
+static void put_supervisor(const struct cst_mount_view *v, const struct sink *s)
+{
+	if (!v->keeper)
+		return;
+	const struct cst_state_header *h = cst_keeper_header(v->keeper);
+	struct cst_state_stats state;
+	struct cst_fuse_stats fuse;
+	int64_t now = cst_now();
+	cst_state_stats(cst_keeper_state(v->keeper), &state);
+	cst_fuse_stats(v->fuse, &fuse);
+	PUT_SECTION(
+		s, "supervisor", {"pid", GAUGE, (uint64_t)h->supervisor_pid, "Process that keeps the mount"},
+		{"file_system_pid", GAUGE, (uint64_t)h->serving_pid, "Process that serves it"},
+		{"uptime_s", GAUGE, (uint64_t)((now - h->supervisor_started) / CST_NS_PER_S),
+		 "Since the process that keeps the mount began"},
+		{"file_system_uptime_s", GAUGE, (uint64_t)((now - h->serving_started) / CST_NS_PER_S),
+		 "Since the process that serves it began"},
+		{"mounted_s", GAUGE, (uint64_t)((now - h->mount_started) / CST_NS_PER_S), "Since the mount began"},
+		{"restarts", COUNT, h->restarts, "Times that the process that serves was started again"},
+		{"hangs", COUNT, h->hangs, "Of them, because it gave no sign of life"},
+		{"takeovers", COUNT, h->takeovers, "Times that the process that keeps the mount was started again"},
+		{"upgrades", COUNT, h->upgrades, "Times that the program was replaced"},
+		{"upgrades_begun", COUNT, h->upgrade_begun, "Times that it was tried"},
+		{"upgrades_ended", COUNT, __atomic_load_n(&h->upgrade_ended, __ATOMIC_ACQUIRE),
+		 "Times that that came to an end"},
+		{"kept_records", GAUGE, state.records, "Files, directories and opens that a next process would know"},
+		{"not_kept", GAUGE, state.on_heap, "Those that it wouldn't, for want of room"},
+		{"inherited_opens", GAUGE, fuse.inherited_opens,
+		 "Files that a process before this one has passed through to the cache"});
+	if (!s->json)
+		return;
+	s->json->len--; /* the brace */
+	cst_buf_printf(s->json, ", \"last_exit_at\": %lld, ", (long long)(h->died_at / CST_NS_PER_S));
+	add_text(s->json, "last_exit", h->died_of);
+	cst_buf_add_str(s->json, ", ");
+	add_text(s->json, "upgrade_error", h->upgrade_error);
+	cst_buf_add_char(s->json, '}');
+}
+
 /* ---- all of it ---- */
 
 static void put_layers(const struct cst_mount_view *v, const struct sink *s)
@@ -268,6 +309,7 @@ static void put_layers(const struct cst_mount_view *v, const struct sink *s)
 	struct cst_cache_stats cache = {0};
 	if (v->cache)
 		cst_cache_stats(v->cache, &cache);
+	put_supervisor(v, s);
 	put_kernel(v, s);
 	put_files(v, s);
 	put_data(v, s);
@@ -311,8 +353,10 @@ void cst_mount_stats_json(const struct cst_mount_view *v, struct cst_buf *out)
 		add_text(out, texts[i].name, texts[i].value);
 		cst_buf_add_str(out, ", ");
 	}
-	cst_buf_printf(out, "\"pid\": %ld, \"uptime_s\": %lld", (long)getpid(),
-		       (long long)((cst_now() - v->started) / CST_NS_PER_S));
+	/* The process to send signals to, and since when there is the mount. */
+	const struct cst_state_header *h = v->keeper ? cst_keeper_header(v->keeper) : NULL;
+	cst_buf_printf(out, "\"pid\": %ld, \"uptime_s\": %lld", h ? (long)h->supervisor_pid : (long)getpid(),
+		       (long long)((cst_now() - (h ? h->mount_started : v->started)) / CST_NS_PER_S));
 	put_layers(v, &s);
 	cst_buf_add_str(out, "}\n");
 }

@@ -7,6 +7,9 @@
 
 #include <sys/types.h>
 
+/* So many deaths in a minute are too many, whatever lies between them. */
+#define SUPERVISOR_DEATHS_MAX 120u
+
 /* A serving process. */
 struct served {
 	pid_t pid; /* 0: none */
@@ -40,7 +43,8 @@ struct supervisor {
 	bool unmounted;		 /* it has run */
 	uint32_t unmount_serial; /* the call that waits for it; 0: none does */
 	int64_t restart_at;	 /* 0: not due */
-	unsigned quick_deaths, hangs;
+	unsigned quick_deaths, hangs, deaths;
+	int64_t died[SUPERVISOR_DEATHS_MAX]; /* cst_now(), a ring */
 	int64_t grace_until; /* the clock or this process stood still: signs of life may look older than they are */
 	int64_t upgrade_until;
 	bool given_up;

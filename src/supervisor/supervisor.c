@@ -14,8 +14,8 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
-#define LIVED (1 * CST_NS_PER_S) /* served longer than this: it didn't die at once */
-#define QUICK_DEATHS_MAX 8u	 /* in a row; their pauses are a minute together */
+#define LIVED (250 * CST_NS_PER_MS) /* served longer than this: it didn't die at once */
+#define QUICK_DEATHS_MAX 8u	    /* in a row; their pauses are a minute together */
 #define BACKOFF_MAX (30 * CST_NS_PER_S)
 #define HANGS_MAX 3u		       /* in a row */
 #define START_MAX (120 * CST_NS_PER_S) /* to be ready, when programs wait for it */
@@ -119,6 +119,12 @@ static void schedule_restart(struct supervisor *s, bool quick)
 		give_up(s, "the file system's process died again and again right after its start");
 		return;
 	}
+	int64_t *oldest = &s->died[s->deaths++ % SUPERVISOR_DEATHS_MAX];
+	if (*oldest && cst_now() - *oldest < 60 * CST_NS_PER_S) {
+		give_up(s, "the file system's process dies all the time");
+		return;
+	}
+	*oldest = cst_now();
 	if (s->quick_deaths > 1)
 		pause = cst_min(CST_NS_PER_S << (s->quick_deaths - 2), BACKOFF_MAX);
 	s->header->restarts++;
