@@ -135,11 +135,10 @@ struct cst_object_op *cst_object_multipart_complete(struct cst_bucket *b, const 
 /* An upload that is not there is no error. */
 struct cst_object_op *cst_object_multipart_abort(struct cst_bucket *b, struct cst_slice key, struct cst_slice upload_id,
 						 cst_object_written_fn fn, void *arg);
-/* What has arrived of an upload, one page: parts in ascending order, in `part`; then done. A page is handed out when it has come whole, so `restart` never
- * comes; it may be NULL. */
+/* What has arrived of an upload, one page: parts in ascending order, in `part`; then done. A page is handed out when it has come whole, never
+ * twice. */
 struct cst_object_parts_ops {
 	void (*part)(void *arg, const struct cst_object_part *part);
-	void (*restart)(void *arg); /* the page is retried: forget what this call has given */
 	/* next: the number to go on after; 0: that was all. */
 	void (*done)(void *arg, int rc, unsigned next, const struct cst_error *err);
 };
@@ -149,7 +148,6 @@ struct cst_object_op *cst_object_list_parts(struct cst_bucket *b, struct cst_sli
 struct cst_object_uploads_ops {
 	void (*upload)(void *arg, struct cst_slice key, struct cst_slice upload_id,
 		       int64_t initiated /* s since 1970 */);
-	void (*restart)(void *arg);
 	void (*done)(void *arg, int rc, struct cst_slice next_key, struct cst_slice next_upload,
 		     const struct cst_error *err); /* next_key "": all */
 };

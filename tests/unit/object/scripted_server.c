@@ -29,6 +29,7 @@ struct scripted_server {
 struct connection {
 	struct scripted_server *server;
 	int fd;
+	bool early; /* the last request's body was not read */
 };
 
 /* False when the server stops or the peer has gone. */
@@ -38,6 +39,14 @@ static bool wait_readable(struct scripted_server *s, int fd)
 	while (poll(p, 2, -1) < 0 && errno == EINTR)
 		;
 	return !p[1].revents;
+}
+
+/* Without reading: what is not taken can't be sent. */
+static void wait_closed(struct scripted_server *s, int fd)
+{
+	struct pollfd p[2] = {{.fd = fd, .events = POLLRDHUP}, {.fd = s->quit, .events = POLLIN}};
+	while (poll(p, 2, -1) < 0 && errno == EINTR)
+		;
 }
 
 static bool read_head(struct connection *c, struct cst_buf *in)
@@ -94,6 +103,7 @@ static enum scripted_end answer(struct connection *c, struct cst_buf *in, struct
 	pthread_cond_broadcast(&s->changed);
 	pthread_mutex_unlock(&s->lock);
 	cst_buf_consume(in, len);
+	c->early = early;
 	return end;
 }
 
@@ -137,6 +147,10 @@ static void *serve(void *arg)
 		cst_buf_clear(&out);
 		end = answer(c, &in, &out);
 		end = send_answer(c, &out, end);
+		if (c->early && end == SCRIPTED_KEEP) {
+			wait_closed(c->server, c->fd);
+			break;
+		}
 	}
 	if (end == SCRIPTED_STALL)
 		wait_readable(c->server, c->fd);

@@ -9,52 +9,7 @@
 #include <stdarg.h>
 #include <cmocka.h>
 
-#define STEPS 6U
 #define BODY "hello, body"
-#define XML_ERROR(code) "<?xml version=\"1.0\"?>\n<Error><Code>" code "</Code><Message>m</Message></Error>"
-
-/* An answer: a status with a code, or with headers and a body; status 0: none, the connection closes. */
-struct step {
-	int status;
-	const char *code, *headers, *body;
-	int cut; /* bytes that the answer ends too early; the connection closes */
-	bool reset;
-};
-
-struct script {
-	struct step steps[STEPS];
-};
-
-static enum scripted_end play(const void *arg, unsigned n, const char *request, struct cst_buf *out)
-{
-	const struct script *script = arg;
-	const struct step *s = &script->steps[cst_min(n, STEPS - 1)];
-	CST_AUTO_BUF error = CST_BUF_INIT;
-	(void)request;
-	if (s->status == 0)
-		return s->reset ? SCRIPTED_RESET : SCRIPTED_CLOSE;
-	cst_buf_printf(&error, "<Error><Code>%s</Code><Message>m</Message></Error>", s->code ? s->code : "");
-	scripted_answer(out, s->status, s->headers ? s->headers : "", s->body ? s->body : s->code ? error.data : "");
-	if (!s->cut)
-		return SCRIPTED_KEEP;
-	CST_ASSERT(out->len > (size_t)s->cut);
-	out->len -= (size_t)s->cut;
-	return SCRIPTED_CLOSE;
-}
-
-static struct cst_credentials *keys(enum cst_cloud cloud)
-{
-	struct cst_credentials_config c = {.cloud = cloud, .access_key = "ak", .secret_key = "sEcReT"};
-	struct cst_credentials *made = cst_credentials_new(&c, NULL);
-	assert_non_null(made);
-	return made;
-}
-
-static void start_fixture(struct fixture *f, const struct script *script, enum cst_cloud cloud)
-{
-	struct cst_bucket_config c = {.cloud = cloud, .credentials = keys(cloud)};
-	fixture_start(f, play, script, &c);
-}
 
 /* ---- operations ---- */
 
@@ -115,34 +70,6 @@ static struct cst_object_op *run(struct cst_bucket *b, enum what what, struct wr
 }
 
 /* ---- one line a case ---- */
-
-#define OK                                                  \
-	{                                                   \
-		.status = 200, .headers = "ETag: \"e\"\r\n" \
-	}
-#define LOST                \
-	{                   \
-		.status = 0 \
-	}
-#define RESET                              \
-	{                                  \
-		.status = 0, .reset = true \
-	}
-#define NO(status_, code_)                           \
-	{                                            \
-		.status = (status_), .code = (code_) \
-	}
-#define RESULT(root) "<?xml version=\"1.0\"?>\n<" root "><ETag>\"e\"</ETag></" root ">"
-#define DOC(root)                                   \
-	{                                           \
-		.status = 200, .body = RESULT(root) \
-	}
-#define COMPLETED DOC("CompleteMultipartUploadResult")
-#define COPIED DOC("CopyObjectResult")
-#define SAYS(body_)                            \
-	{                                      \
-		.status = 200, .body = (body_) \
-	}
 
 static const struct line {
 	enum what what;
@@ -299,7 +226,7 @@ static void outcomes(void **state)
 		const struct line *l = &lines[i];
 		struct fixture f;
 		struct written w;
-		start_fixture(&f, &l->script, l->cloud);
+		scripted_fixture_start(&f, &l->script, l->cloud);
 		int rc = finish(run(f.bucket, l->what, &w), &w);
 		unsigned requests = scripted_server_requests(f.server);
 		if (rc != l->rc || w.repeated != l->repeated || requests != l->requests)
@@ -328,7 +255,7 @@ static void lost_append(void **state)
 			       (unsigned long long)(ours + (unsigned)foreign));
 		struct script script = {
 			{LOST, {.status = 409, .code = "PositionNotEqualToLength", .headers = headers.data}}};
-		start_fixture(&f, &script, CST_CLOUD_OSS);
+		scripted_fixture_start(&f, &script, CST_CLOUD_OSS);
 		assert_int_equal(finish(run(f.bucket, APPEND, &w), &w), foreign ? -ERANGE : 0);
 		assert_true(w.repeated);
 		assert_int_equal(w.next_position, 100 + len);
@@ -377,7 +304,7 @@ static void early_answers(void **state)
 	for (size_t i = 0; i < CST_ARRAY_LEN(cases); i++) {
 		struct fixture f;
 		struct written w;
-		start_fixture(&f, &cases[i].script, CST_CLOUD_OSS);
+		scripted_fixture_start(&f, &cases[i].script, CST_CLOUD_OSS);
 		scripted_server_early(f.server, 1);
 		int rc = put_large(&f, CST_OBJECT_IF_ABSENT, &w);
 		unsigned requests = scripted_server_requests(f.server);
@@ -390,11 +317,6 @@ static void early_answers(void **state)
 }
 
 /* ---- what is sent ---- */
-
-static bool has(const char *request, const char *line)
-{
-	return strstr(request, line) != NULL;
-}
 
 static void wire(void **state)
 {
@@ -450,7 +372,7 @@ static void wire(void **state)
 		struct script script = {{cases[i].answer}};
 		struct fixture f;
 		struct written w;
-		start_fixture(&f, &script, cases[i].cloud);
+		scripted_fixture_start(&f, &script, cases[i].cloud);
 		if (finish(run(f.bucket, cases[i].what, &w), &w) != 0)
 			fail_msg("case %zu: %s", i, w.text);
 		for (size_t k = 0; k < CST_ARRAY_LEN(cases[i].lines) && cases[i].lines[k]; k++)
@@ -478,7 +400,7 @@ static void refused_headers(void **state)
 	static const struct script script = {{OK}};
 	struct fixture f;
 	struct written w;
-	start_fixture(&f, &script, CST_CLOUD_S3);
+	scripted_fixture_start(&f, &script, CST_CLOUD_S3);
 	for (size_t i = 0; i < CST_ARRAY_LEN(bad) + CST_ARRAY_LEN(extra) + 1; i++) {
 		struct cst_object_properties p = {0};
 		struct cst_object_put put = {.key = CST_SLICE("k"), .properties = &p};
@@ -511,176 +433,13 @@ static void refused_headers(void **state)
 	fixture_stop(&f);
 }
 
-/* ---- many keys ---- */
-
-static const struct cst_slice three[] = {CST_SLICE("a+b"), CST_SLICE("c&d"), CST_SLICE("e")};
-
-static int delete_three(struct fixture *f, struct written *w)
-{
-	written_init(w);
-	return finish(cst_object_delete_many(f->bucket, three, 3, &on_delete, w), w);
-}
-
-static void some_not_deleted(void **state)
-{
-	(void)state;
-	static const struct script script = {
-		{SAYS("<DeleteResult><Error><Key>c%26d</Key><Code>AccessDenied</Code><Message>no</Message></Error>"
-		      "<Error><Key>a%2Bb</Key><Code>InternalError</Code></Error><EncodingType>url</EncodingType></DeleteResult>"),
-		 SAYS("<DeleteResult></DeleteResult>")}};
-	struct fixture f;
-	struct written w;
-	start_fixture(&f, &script, CST_CLOUD_OSS);
-	assert_int_equal(delete_three(&f, &w), 0);
-	assert_string_equal(w.list.data, "c&d=-13;");
-	assert_string_equal(w.err.api, "AccessDenied");
-	assert_string_equal(w.err.what, "can't delete oss://bkt/c&d");
-	assert_non_null(strstr(w.err.hint, "lacks oss:DeleteObject"));
-	assert_true(has(scripted_server_request(f.server, 0), "POST /bkt/?delete&encoding-type=url HTTP/1.1\r\n"));
-	assert_true(has(scripted_server_request(f.server, 0), "\r\nContent-MD5: "));
-	assert_string_equal(
-		scripted_server_body(f.server, 0),
-		"<Delete><Quiet>true</Quiet><Object><Key>a+b</Key></Object><Object><Key>c&amp;d</Key></Object>"
-		"<Object><Key>e</Key></Object></Delete>");
-	/* Only what is worth another attempt. */
-	assert_string_equal(scripted_server_body(f.server, 1),
-			    "<Delete><Quiet>true</Quiet><Object><Key>a+b</Key></Object></Delete>");
-	assert_int_equal(scripted_server_requests(f.server), 2);
-	written_fini(&w);
-	fixture_stop(&f);
-}
-
-static void odd_delete_answers(void **state)
-{
-	(void)state;
-	static const struct {
-		struct script script;
-		int rc;
-		unsigned requests;
-	} cases[] = {
-		{{{{.status = 200}}}, 0, 1}, /* quiet */
-		{{{LOST, SAYS("<DeleteResult/>")}}, 0, 2},
-		{{{SAYS(XML_ERROR("InternalError")), SAYS("<DeleteResult/>")}}, 0, 2},
-		{{{SAYS("<DeleteResult><Error><Key>e</Key><Code>NoSuchKey</Code></Error></DeleteResult>")}}, 0, 1},
-		{{{NO(403, "AccessDenied")}}, -EACCES, 1},
-		{{{SAYS("<Deleted"), SAYS("<DeleteResult/>")}}, 0, 2},
-		{{{SAYS("<DeleteResult><Error><Key>zz</Key><Code>AccessDenied</Code></Error></DeleteResult>"),
-		   SAYS("<DeleteResult/>")}},
-		 0,
-		 2},
-	};
-	for (size_t i = 0; i < CST_ARRAY_LEN(cases); i++) {
-		struct fixture f;
-		struct written w;
-		start_fixture(&f, &cases[i].script, CST_CLOUD_S3);
-		int rc = delete_three(&f, &w);
-		if (rc != cases[i].rc || scripted_server_requests(f.server) != cases[i].requests || w.list.len)
-			fail_msg("case %zu: %d %s", i, rc, w.text);
-		written_fini(&w);
-		fixture_stop(&f);
-	}
-}
-
-/* Keys that no document can hold go one by one, whatever becomes of each. */
-static void keys_beyond_xml(void **state)
-{
-	(void)state;
-	static const struct cst_slice keys[] = {CST_SLICE("\x01"), CST_SLICE("fine"), CST_SLICE("\xff"),
-						CST_SLICE("\x02"), CST_SLICE("\x03")};
-	static const struct script script = {{SAYS("<DeleteResult/>"),
-					      {.status = 204},
-					      NO(403, "AccessDenied"),
-					      LOST,
-					      NO(404, "NoSuchKey"),
-					      {.status = 204}}};
-	struct fixture f;
-	struct written w;
-	start_fixture(&f, &script, CST_CLOUD_S3);
-	written_init(&w);
-	assert_int_equal(finish(cst_object_delete_many(f.bucket, keys, 5, &on_delete, &w), &w), 0);
-	assert_string_equal(w.list.data, "\xff=-13;");
-	assert_int_equal(scripted_server_requests(f.server), 6);
-	assert_true(has(scripted_server_request(f.server, 1), "DELETE /bkt/%01 HTTP/1.1\r\n"));
-	assert_true(has(scripted_server_request(f.server, 2), "DELETE /bkt/%FF HTTP/1.1\r\n"));
-	assert_true(has(scripted_server_request(f.server, 4), "DELETE /bkt/%02 HTTP/1.1\r\n"));
-	assert_true(has(scripted_server_request(f.server, 5), "DELETE /bkt/%03 HTTP/1.1\r\n"));
-	written_fini(&w);
-	fixture_stop(&f);
-}
-
-/* ---- listings ---- */
-
-static void odd_listings(void **state)
-{
-	(void)state;
-#define PARTS(inner) SAYS("<ListPartsResult>" inner "</ListPartsResult>")
-#define P(n) "<Part><PartNumber>" n "</PartNumber><ETag>e</ETag><Size>5</Size></Part>"
-	static const struct {
-		struct script script;
-		int rc;
-		const char *list;
-		unsigned next;
-	} cases[] = {
-		{{{PARTS("")}}, 0, "", 0},
-		{{{PARTS(P("3") P("9") "<IsTruncated>true</IsTruncated>")}}, 0, "3:5:e;9:5:e;", 9},
-		{{{PARTS("<NextPartNumberMarker>9</NextPartNumberMarker><IsTruncated>true</IsTruncated>" P("3")
-				 P("9"))}},
-		 0,
-		 "3:5:e;9:5:e;",
-		 9},
-		/* A listing that leads nowhere, twice, then a good one. Nothing of a bad one is handed out. */
-		{{{PARTS(P("3") "<IsTruncated>true</IsTruncated><NextPartNumberMarker>2</NextPartNumberMarker>"),
-		   PARTS(P("3") P("3")), PARTS(P("4"))}},
-		 0,
-		 "4:5:e;",
-		 0},
-		{{{PARTS(P("2")), SAYS("<ListPartsResult>" P("3")), PARTS(P("x"))}}, -EIO, "", 0},
-		{{{NO(404, "NoSuchUpload")}}, -ENOENT, "", 0},
-	};
-	for (size_t i = 0; i < CST_ARRAY_LEN(cases); i++) {
-		struct fixture f;
-		struct written w;
-		start_fixture(&f, &cases[i].script, CST_CLOUD_OSS);
-		written_init(&w);
-		int rc = finish(cst_object_list_parts(f.bucket, CST_SLICE("k"), CST_SLICE("U"), 2, &on_parts, &w), &w);
-		if (rc != cases[i].rc || w.next != cases[i].next ||
-		    !cst_slice_is(cst_buf_slice(&w.list), cases[i].list))
-			fail_msg("case %zu: %d, next %u, %s: %s", i, rc, w.next, w.list.data ? w.list.data : "",
-				 w.text);
-		assert_true(has(scripted_server_request(f.server, 0),
-				"GET /bkt/k?uploadId=U&max-parts=1000&part-number-marker=2 HTTP/1.1\r\n"));
-		written_fini(&w);
-		fixture_stop(&f);
-	}
-}
-
-/* The encoding is told behind the names. */
-static void encoded_uploads(void **state)
-{
-	(void)state;
-	static const struct script script = {
-		{SAYS("<ListMultipartUploadsResult><Upload><Key>a%2B%0A+b</Key><UploadId>U1</UploadId>"
-		      "<Initiated>2024-01-02T03:04:05.000Z</Initiated></Upload><NextKeyMarker>a%2B%0A+b</NextKeyMarker>"
-		      "<NextUploadIdMarker>U1</NextUploadIdMarker><IsTruncated>true</IsTruncated>"
-		      "<EncodingType>url</EncodingType></ListMultipartUploadsResult>")}};
-	struct fixture f;
-	struct written w;
-	start_fixture(&f, &script, CST_CLOUD_S3);
-	written_init(&w);
-	assert_int_equal(finish(cst_object_list_uploads(f.bucket, CST_SLICE("p/"), CST_SLICE("p/+"), CST_SLICE("U0"),
-							&on_uploads, &w),
-				&w),
-			 0);
-	assert_string_equal(w.list.data, "a+\n b:U1:1;");
-	assert_string_equal(w.next_key.data, "a+\n b");
-	assert_string_equal(w.next_id.data, "U1");
-	assert_true(has(scripted_server_request(f.server, 0), "GET /bkt/?uploads&encoding-type=url&max-uploads=1000&"
-							      "prefix=p%2F&key-marker=p%2F%2B&upload-id-marker=U0 "));
-	written_fini(&w);
-	fixture_stop(&f);
-}
-
 /* ---- time, credentials, limits ---- */
+
+static uint64_t longest_pause(void *arg)
+{
+	(void)arg;
+	return 3600 * CST_NS_PER_S;
+}
 
 static void late_answer_times_out(void **state)
 {
@@ -688,13 +447,14 @@ static void late_answer_times_out(void **state)
 	static const struct script script = {{LOST}};
 	struct fixture f;
 	struct written w;
-	struct cst_object_put put = {.key = CST_SLICE("k"), .deadline = cst_now() + 100 * CST_NS_PER_MS};
-	start_fixture(&f, &script, CST_CLOUD_OSS);
-	cst_bucket_tune(f.bucket,
-			&(struct cst_object_tuning){.backoff_base = CST_NS_PER_S, .backoff_cap = CST_NS_PER_S});
-	written_init(&w);
-	assert_int_equal(finish(cst_object_put(f.bucket, &put, on_written, &w), &w), -ETIMEDOUT);
+	scripted_fixture_start(&f, &script, CST_CLOUD_OSS);
+	cst_bucket_tune(f.bucket, &(struct cst_object_tuning){.backoff_base = 3600 * CST_NS_PER_S,
+							      .backoff_cap = 3600 * CST_NS_PER_S,
+							      .random = longest_pause});
+	/* The next attempt would begin behind the deadline. */
+	assert_int_equal(finish(run(f.bucket, PUT, &w), &w), -ETIMEDOUT);
 	assert_true(w.repeated); /* nobody knows */
+	assert_int_equal(scripted_server_requests(f.server), 1);
 	written_fini(&w);
 	fixture_stop(&f);
 }
@@ -710,7 +470,7 @@ static void cancelled(void **state)
 	(void)state;
 	struct fixture f;
 	struct written w;
-	struct cst_bucket_config c = {.cloud = CST_CLOUD_S3, .credentials = keys(CST_CLOUD_S3)};
+	struct cst_bucket_config c = {.cloud = CST_CLOUD_S3, .credentials = test_keys(CST_CLOUD_S3)};
 	fixture_start(&f, hold, NULL, &c);
 	struct cst_object_op *op = run(f.bucket, PUT_NEW, &w);
 	scripted_server_wait_requests(f.server, 1);
@@ -730,7 +490,7 @@ static void clock_differs(void **state)
 		 OK}};
 	struct fixture f;
 	struct written w;
-	start_fixture(&f, &skewed, CST_CLOUD_S3);
+	scripted_fixture_start(&f, &skewed, CST_CLOUD_S3);
 	assert_int_equal(finish(run(f.bucket, PUT, &w), &w), 0);
 	assert_false(w.repeated);
 	assert_true(has(scripted_server_request(f.server, 1), "\r\nx-amz-date: 20240102T0304"));
@@ -773,7 +533,7 @@ static void hints(void **state)
 		struct script script = {{cases[i].answer}};
 		struct fixture f;
 		struct written w;
-		start_fixture(&f, &script, cases[i].cloud);
+		scripted_fixture_start(&f, &script, cases[i].cloud);
 		assert_true(finish(run(f.bucket, cases[i].what, &w), &w) < 0);
 		if (!has(w.text, cases[i].text) || has(w.text, "sEcReT"))
 			fail_msg("case %zu: %s", i, w.text);
@@ -789,7 +549,7 @@ static void counted(void **state)
 	struct fixture f;
 	struct written w;
 	struct cst_bucket_stats s;
-	start_fixture(&f, &script, CST_CLOUD_OSS);
+	scripted_fixture_start(&f, &script, CST_CLOUD_OSS);
 	assert_int_equal(finish(run(f.bucket, PUT, &w), &w), 0);
 	cst_bucket_stats(f.bucket, &s);
 	assert_int_equal(s.put, 2);
@@ -802,20 +562,9 @@ static void counted(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(outcomes),
-		cmocka_unit_test(lost_append),
-		cmocka_unit_test(early_answers),
-		cmocka_unit_test(wire),
-		cmocka_unit_test(refused_headers),
-		cmocka_unit_test(some_not_deleted),
-		cmocka_unit_test(odd_delete_answers),
-		cmocka_unit_test(keys_beyond_xml),
-		cmocka_unit_test(odd_listings),
-		cmocka_unit_test(encoded_uploads),
-		cmocka_unit_test(late_answer_times_out),
-		cmocka_unit_test(cancelled),
-		cmocka_unit_test(clock_differs),
-		cmocka_unit_test(hints),
+		cmocka_unit_test(outcomes),  cmocka_unit_test(lost_append),	cmocka_unit_test(early_answers),
+		cmocka_unit_test(wire),	     cmocka_unit_test(refused_headers), cmocka_unit_test(late_answer_times_out),
+		cmocka_unit_test(cancelled), cmocka_unit_test(clock_differs),	cmocka_unit_test(hints),
 		cmocka_unit_test(counted),
 	};
 	return cmocka_run_group_tests_name("write", tests, NULL, NULL);

@@ -192,3 +192,41 @@ int real_store_read(struct real_store *s, struct cst_slice key, char *buffer, si
 	outcome_fini(&o);
 	return rc;
 }
+
+/* ---- scripts ---- */
+
+static enum scripted_end play(const void *arg, unsigned n, const char *request, struct cst_buf *out)
+{
+	const struct script *script = arg;
+	const struct step *s = &script->steps[cst_min(n, STEPS - 1)];
+	CST_AUTO_BUF error = CST_BUF_INIT;
+	(void)request;
+	if (s->status == 0)
+		return s->reset ? SCRIPTED_RESET : SCRIPTED_CLOSE;
+	cst_buf_printf(&error, "<Error><Code>%s</Code><Message>m</Message></Error>", s->code ? s->code : "");
+	scripted_answer(out, s->status, s->headers ? s->headers : "", s->body ? s->body : s->code ? error.data : "");
+	if (!s->cut)
+		return SCRIPTED_KEEP;
+	CST_ASSERT(out->len > (size_t)s->cut);
+	out->len -= (size_t)s->cut;
+	return SCRIPTED_CLOSE;
+}
+
+struct cst_credentials *test_keys(enum cst_cloud cloud)
+{
+	struct cst_credentials_config c = {.cloud = cloud, .access_key = "ak", .secret_key = "sEcReT"};
+	struct cst_credentials *made = cst_credentials_new(&c, NULL);
+	CST_ASSERT(made);
+	return made;
+}
+
+void scripted_fixture_start(struct fixture *f, const struct script *script, enum cst_cloud cloud)
+{
+	struct cst_bucket_config c = {.cloud = cloud, .credentials = test_keys(cloud)};
+	fixture_start(f, play, script, &c);
+}
+
+bool has(const char *request, const char *line)
+{
+	return strstr(request, line) != NULL;
+}

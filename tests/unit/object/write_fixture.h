@@ -41,3 +41,50 @@ void real_store_stop(struct real_store *s);
 /* The whole object; its length, or -errno. *info: of a HEAD. */
 int real_store_read(struct real_store *s, struct cst_slice key, char *buffer, size_t size,
 		    struct cst_object_info *info);
+
+#define STEPS 6U
+
+/* An answer: a status with a code, or with headers and a body; status 0: none, the connection closes. */
+struct step {
+	int status;
+	const char *code, *headers, *body;
+	int cut; /* bytes that the answer ends too early; the connection closes */
+	bool reset;
+};
+
+struct script {
+	struct step steps[STEPS];
+};
+/* The last step goes on for ever. */
+void scripted_fixture_start(struct fixture *f, const struct script *script, enum cst_cloud cloud);
+struct cst_credentials *test_keys(enum cst_cloud cloud);
+bool has(const char *request, const char *line);
+
+#define XML_ERROR(code) "<?xml version=\"1.0\"?>\n<Error><Code>" code "</Code><Message>m</Message></Error>"
+#define OK                                                  \
+	{                                                   \
+		.status = 200, .headers = "ETag: \"e\"\r\n" \
+	}
+#define LOST                \
+	{                   \
+		.status = 0 \
+	}
+#define RESET                              \
+	{                                  \
+		.status = 0, .reset = true \
+	}
+#define NO(status_, code_)                           \
+	{                                            \
+		.status = (status_), .code = (code_) \
+	}
+#define RESULT(root) "<?xml version=\"1.0\"?>\n<" root "><ETag>\"e\"</ETag></" root ">"
+#define DOC(root)                                   \
+	{                                           \
+		.status = 200, .body = RESULT(root) \
+	}
+#define COMPLETED DOC("CompleteMultipartUploadResult")
+#define COPIED DOC("CopyObjectResult")
+#define SAYS(body_)                            \
+	{                                      \
+		.status = 200, .body = (body_) \
+	}
