@@ -1,5 +1,5 @@
 /* What stat(2) shows: modes, owners, times. */
-#include "fs/internal.h"
+#include "fs/writing.h"
 
 static uint32_t permissions(const struct cst_fs_config *c, const struct cst_inode *inode,
 			    const struct cst_object_attr *attr)
@@ -20,7 +20,23 @@ static void set_time(struct timespec *ts, int64_t ns)
 	*ts = (struct timespec){ns / CST_NS_PER_S, ns % CST_NS_PER_S};
 }
 
-void fs_fill_stat(const struct cst_fs *fs, struct cst_inode *inode, struct stat *st)
+/* While a file is written its size and time are the writer's. */
+static bool shown_by_writer(const struct cst_fs *fs, struct cst_inode *inode, uint64_t *size, int64_t *mtime)
+{
+	if (fs->config.write == CST_FS_WRITE_NONE || inode->kind != CST_KIND_FILE)
+		return false;
+	cst_inode_lock(fs->table, inode);
+	const struct fs_file *file = cst_inode_peek(inode)->file;
+	bool writing = file && file->writing;
+	if (writing) {
+		*size = file->size;
+		*mtime = file->mtime;
+	}
+	cst_inode_unlock(fs->table, inode);
+	return writing;
+}
+
+int64_t fs_fill_stat(const struct cst_fs *fs, struct cst_inode *inode, struct stat *st)
 {
 	static const mode_t types[] = {
 		[CST_KIND_FILE] = S_IFREG, [CST_KIND_DIR] = S_IFDIR, [CST_KIND_SYMLINK] = S_IFLNK};
@@ -33,6 +49,10 @@ void fs_fill_stat(const struct cst_fs *fs, struct cst_inode *inode, struct stat 
 			  : attr && attr->last_modified ? attr->last_modified * CST_NS_PER_S
 							: fs->mounted;
 	int64_t mtime = has & CST_ATTR_MTIME ? attr->mtime : changed;
+	int64_t ctime = has & CST_ATTR_CTIME ? attr->ctime : mtime;
+	bool writing = shown_by_writer(fs, inode, &known.size, &mtime);
+	if (writing)
+		ctime = mtime;
 	*st = (struct stat){
 		.st_ino = inode->ino,
 		.st_mode = types[inode->kind] | permissions(c, inode, attr),
@@ -46,9 +66,10 @@ void fs_fill_stat(const struct cst_fs *fs, struct cst_inode *inode, struct stat 
 		st->st_blocks = (blkcnt_t)((known.size + 511) / 512);
 	}
 	set_time(&st->st_mtim, mtime);
-	set_time(&st->st_ctim, has & CST_ATTR_CTIME ? attr->ctime : mtime);
+	set_time(&st->st_ctim, ctime);
 	set_time(&st->st_atim, has & CST_ATTR_ATIME ? attr->atime : mtime);
 	cst_entry_fini(&known);
+	return writing ? 0 : fs->config.attr_ttl;
 }
 
 void fs_fill_entry(const struct cst_fs *fs, struct cst_inode *inode, struct cst_fs_entry *entry)
@@ -57,7 +78,6 @@ void fs_fill_entry(const struct cst_fs *fs, struct cst_inode *inode, struct cst_
 		.node = inode->node,
 		.generation = cst_inode_table_generation(fs->table),
 		.entry_ttl = fs->config.entry_ttl,
-		.attr.ttl = fs->config.attr_ttl,
 	};
-	fs_fill_stat(fs, inode, &entry->attr.st);
+	entry->attr.ttl = fs_fill_stat(fs, inode, &entry->attr.st);
 }

@@ -1,10 +1,11 @@
 /* Files: read and release; open is in open.c. */
 #define CST_LOG_AREA "fs"
-#include "fs/internal.h"
+#include "fs/writing.h"
 
 struct read_call {
 	struct fs_wait w;
 	struct fs_handle *handle; /* counted */
+	struct fs_stream *stream; /* counted */
 	struct cst_fetch_read read;
 	pthread_mutex_t lock;
 	bool done, cancelling;
@@ -13,6 +14,7 @@ struct read_call {
 static void read_free(struct fs_wait *w)
 {
 	struct read_call *r = cst_container_of(w, struct read_call, w);
+	fs_stream_unref(r->stream);
 	fs_handle_unref(r->handle);
 	pthread_mutex_destroy(&r->lock);
 	free(r);
@@ -75,18 +77,98 @@ static void read_done(struct cst_fetch_read *read, int rc, const struct cst_erro
 	}
 }
 
-static void start_read(struct cst_fs *fs, struct cst_fs_call *call, struct fs_handle *h, uint64_t offset, uint32_t size)
+/* Owns the caller's references. */
+static void start_read(struct cst_fs *fs, struct cst_fs_call *call, struct fs_handle *h, struct fs_stream *stream,
+		       uint64_t offset, uint32_t size)
 {
 	struct read_call *r = CST_NEW(struct read_call);
 	r->handle = h;
+	r->stream = stream;
 	pthread_mutex_init(&r->lock, NULL);
 	r->read.offset = offset;
 	r->read.length = size;
 	r->read.done = read_done;
 	r->read.arg = r;
 	fs_wait_arm(&r->w, fs, call, read_leave, read_free);
-	cst_fetch_read(fs_handle_stream(h), &r->read);
+	cst_fetch_read(stream->stream, &r->read);
 	fs_wait_started(&r->w);
+}
+
+/* What is in the store. Owns the caller's reference. */
+static void read_stored(struct cst_fs *fs, struct cst_fs_call *call, struct fs_handle *h, uint64_t offset,
+			uint32_t size)
+{
+	struct fs_stream *s = fs_handle_stream(h);
+	if (offset >= s->size || size == 0) {
+		fs_stream_unref(s);
+		fs_handle_unref(h);
+		fs->host->data(call, NULL, 0);
+		return;
+	}
+	uint64_t length = cst_min(cst_min((uint64_t)size, (uint64_t)CST_FETCH_READ_MAX), s->size - offset);
+	if (fs->ahead && !__atomic_exchange_n(&h->was_read, true, __ATOMIC_RELAXED))
+		fs_ahead_read(fs->ahead, h->inode);
+	start_read(fs, call, h, s, offset, (uint32_t)length);
+}
+
+/* ---- by who writes the file ---- */
+
+struct own_read {
+	struct fs_change c;
+	struct fs_sync sync;
+	struct fs_handle *handle; /* counted */
+	uint64_t offset;
+	uint32_t size;
+};
+
+static void own_read_free(struct fs_change *c)
+{
+	struct own_read *r = cst_container_of(c, struct own_read, c);
+	if (r->handle)
+		fs_handle_unref(r->handle);
+	free(r);
+}
+
+static void own_read_published(struct fs_sync *sync, int rc)
+{
+	struct own_read *r = cst_container_of(sync, struct own_read, sync);
+	struct cst_fs *fs = r->c.w.fs;
+	struct cst_fs_call *call = fs_change_answer(&r->c);
+	if (call && rc < 0)
+		fs->host->error(call, rc);
+	else if (call)
+		read_stored(fs, call, cst_steal(r->handle), r->offset, r->size);
+	fs_change_end(&r->c);
+}
+
+/* Bytes that are in the store are read from there. For others they are published first, as by an fsync: they may be in parts of an upload already,
+ * which can't be read, and a program that reads what it has just written wants the bytes. */
+static void read_own(struct cst_fs *fs, struct cst_fs_call *call, struct fs_handle *h, uint64_t offset, uint32_t size)
+{
+	struct fs_writer *w = h->writer;
+	pthread_mutex_lock(&w->file->lock);
+	uint64_t end = w->end, stored = w->replaced ? 0 : w->base.size;
+	bool unlinked = w->unlinked;
+	pthread_mutex_unlock(&w->file->lock);
+	if (!unlinked && (offset >= end || offset + cst_min((uint64_t)size, end - offset) <= stored)) {
+		if (offset < end) {
+			read_stored(fs, call, h, offset, size);
+		} else {
+			fs_handle_unref(h);
+			fs->host->data(call, NULL, 0);
+		}
+		return;
+	}
+	struct own_read *r = CST_NEW(struct own_read);
+	r->handle = h;
+	r->offset = offset;
+	r->size = size;
+	r->sync.done = own_read_published;
+	fs_change_begin(&r->c, fs, call, NULL, NULL, own_read_free);
+	int rc = unlinked ? -ESTALE : fs_writer_sync(w, &r->sync, false);
+	if (rc != 0)
+		own_read_published(&r->sync, cst_min(rc, 0));
+	fs_change_started(&r->c);
 }
 
 void cst_fs_read(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node, uint64_t fh, uint64_t offset,
@@ -99,17 +181,14 @@ void cst_fs_read(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node, uin
 		fs->host->error(call, -ESTALE);
 		return;
 	}
-	uint64_t end = cst_inode_size(fs->table, inode);
 	if (inode->kind != CST_KIND_FILE) {
 		fs->host->error(call, cst_inode_is_dir(inode) ? -EISDIR : -EINVAL);
-	} else if (offset >= end || size == 0) {
-		fs->host->data(call, NULL, 0);
 	} else {
 		struct fs_handle *h = fs_handle_get(fs, inode, fh);
-		uint64_t length = cst_min(cst_min((uint64_t)size, (uint64_t)CST_FETCH_READ_MAX), end - offset);
-		if (fs->ahead && !__atomic_exchange_n(&h->was_read, true, __ATOMIC_RELAXED))
-			fs_ahead_read(fs->ahead, inode);
-		start_read(fs, call, h, offset, (uint32_t)length);
+		if (h->writer)
+			read_own(fs, call, h, offset, size);
+		else
+			read_stored(fs, call, h, offset, size);
 	}
 	cst_inode_unref(fs->table, inode);
 }

@@ -1,6 +1,6 @@
 /* The file system as a whole: making and freeing it, the operations that need nothing from the store, and what the others share. */
 #define CST_LOG_AREA "fs"
-#include "fs/internal.h"
+#include "fs/writing.h"
 
 #include "base/text.h"
 #include "meta/preload.h"
@@ -8,6 +8,8 @@
 #include <inttypes.h>
 
 #define POOL_THREADS 4
+#define MISSED_TTL (2 * CST_NS_PER_S)
+#define MISSED_MAX 4096
 #define LOG_INTERVAL (10 * CST_NS_PER_S)
 
 static void drop_inode(struct cst_inode *inode)
@@ -81,6 +83,8 @@ struct cst_fs *cst_fs_new(const struct cst_fs_config *config, const struct cst_f
 	if (config->inherited_count > 0)
 		cst_inode_table_restore(fs->table, config->inherited, config->inherited_count);
 	fs->absent = cst_absent_new(config->absent_ttl, config->absent_max);
+	fs->missed = config->write ? cst_absent_new(MISSED_TTL, MISSED_MAX) : NULL;
+	fs_writers_init(fs);
 	fs->pool = cst_pool_new("cst-fs", POOL_THREADS);
 	for (unsigned i = 0; i < HANDLE_SHARDS; i++)
 		pthread_mutex_init(&fs->handles[i].lock, NULL);
@@ -107,21 +111,8 @@ struct cst_fs *cst_fs_new(const struct cst_fs_config *config, const struct cst_f
 	return fs;
 }
 
-void cst_fs_free(struct cst_fs *fs)
+static void free_handles(struct cst_fs *fs)
 {
-	if (!fs)
-		return;
-	CST_CHECK(fs, FS_MAGIC);
-	cst_fs_refresh_stop(fs);
-	cst_meta_stop(fs->meta);
-	/* Every call has been answered; the threads that did it may not have put everything away yet. */
-	pthread_mutex_lock(&fs->live_lock);
-	while (fs->live > 0)
-		pthread_cond_wait(&fs->live_none, &fs->live_lock);
-	pthread_mutex_unlock(&fs->live_lock);
-	cst_pool_free(fs->pool);
-	if (fs->ahead)
-		fs_ahead_clear(fs->ahead);
 	for (unsigned i = 0; i < HANDLE_SHARDS; i++) {
 		for (unsigned b = 0; b < HANDLE_BUCKETS; b++) {
 			while (fs->handles[i].buckets[b]) {
@@ -132,9 +123,31 @@ void cst_fs_free(struct cst_fs *fs)
 		}
 		pthread_mutex_destroy(&fs->handles[i].lock);
 	}
+}
+
+void cst_fs_free(struct cst_fs *fs)
+{
+	if (!fs)
+		return;
+	CST_CHECK(fs, FS_MAGIC);
+	cst_fs_refresh_stop(fs);
+	cst_meta_stop(fs->meta);
+	/* Who had a file open for writing closes it now; what isn't published by then is kept. */
+	fs_writers_stop(fs);
+	free_handles(fs);
+	/* Every call has been answered; the threads that did it may not have put everything away yet. */
+	pthread_mutex_lock(&fs->live_lock);
+	while (fs->live > 0)
+		pthread_cond_wait(&fs->live_none, &fs->live_lock);
+	pthread_mutex_unlock(&fs->live_lock);
+	cst_pool_free(fs->pool);
+	if (fs->ahead)
+		fs_ahead_clear(fs->ahead);
 	cst_inode_table_free(fs->table);
 	cst_meta_free(fs->meta);
 	cst_absent_free(fs->absent);
+	cst_absent_free(fs->missed);
+	fs_writers_fini(fs);
 	fs_ahead_free(fs->ahead);
 	fs_preloads_free(fs->preloads);
 	for (unsigned i = 0; i < FS_BINDINGS; i++)
@@ -157,7 +170,7 @@ static struct cst_dir *dir_of(struct cst_fs *fs, struct cst_inode *inode)
 	return dir;
 }
 
-static void dir_prefix(const struct cst_fs *fs, const struct cst_inode *inode, struct cst_buf *prefix)
+void fs_dir_prefix(const struct cst_fs *fs, const struct cst_inode *inode, struct cst_buf *prefix)
 {
 	fs_key(fs, inode, prefix);
 	if (inode->node != CST_NODE_ROOT)
@@ -170,7 +183,7 @@ struct cst_dir *fs_dir_of(struct cst_fs *fs, struct cst_inode *inode)
 	if (dir)
 		return dir;
 	CST_AUTO_BUF prefix = CST_BUF_INIT;
-	dir_prefix(fs, inode, &prefix);
+	fs_dir_prefix(fs, inode, &prefix);
 	struct cst_dir *made = cst_dir_get(fs->meta, cst_buf_slice(&prefix));
 	fs_adopt_dir(fs, inode, made);
 	cst_dir_unref(made);
@@ -188,7 +201,7 @@ void fs_adopt_dir(struct cst_fs *fs, struct cst_inode *inode, struct cst_dir *di
 	if (!adopt)
 		return;
 	/* A rename moves what it finds: not this one, if it came a moment before. */
-	dir_prefix(fs, inode, &prefix);
+	fs_dir_prefix(fs, inode, &prefix);
 	if (!cst_dir_has_prefix(dir, cst_buf_slice(&prefix)))
 		cst_dir_move(dir, cst_buf_slice(&prefix));
 }
@@ -220,7 +233,7 @@ struct cst_inode *fs_enter(struct cst_fs *fs, struct cst_inode *parent, const ch
 	notify_stale(fs, replaced);
 	if (fs->absent) {
 		CST_AUTO_BUF prefix = CST_BUF_INIT;
-		dir_prefix(fs, parent, &prefix);
+		fs_dir_prefix(fs, parent, &prefix);
 		cst_absent_drop(fs->absent, cst_buf_slice(&prefix), name);
 	}
 	return inode;
@@ -317,9 +330,11 @@ void cst_fs_access(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node, u
 	uint32_t granted = call->uid == st.st_uid ? st.st_mode >> 6 & 7 : (st.st_mode | st.st_mode >> 3) & 7;
 	if (call->uid == 0)
 		granted = 6 | (S_ISDIR(st.st_mode) || st.st_mode & 0111 ? 1 : 0);
-	if (mask & W_OK)
+	if (call->uid == 0 && fs->config.write)
+		granted |= 2;
+	if (mask & W_OK && !fs->config.write)
 		rc = -EROFS;
-	else if (mask & (R_OK | X_OK) & ~granted)
+	else if (mask & (R_OK | W_OK | X_OK) & ~granted)
 		rc = -EACCES;
 	cst_inode_unref(fs->table, inode);
 	fs->host->error(call, rc);
@@ -329,8 +344,8 @@ void cst_fs_refuse_write(struct cst_fs *fs, struct cst_fs_call *call, const char
 {
 	if (!__atomic_exchange_n(&fs->told_write, true, __ATOMIC_RELAXED))
 		cst_log_warn(
-			"%s refused with \"Read-only file system\": this version mounts read-only; write with other tools and the change "
-			"shows here (this is said once)",
+			"%s refused with \"Read-only file system\": the mount is read-only; with -o write=append files can be written from "
+			"their front to their end, replaced, appended to, renamed and removed (this is said once)",
 			what);
 	fs->host->error(call, -EROFS);
 }
@@ -354,5 +369,8 @@ void cst_fs_stats(struct cst_fs *fs, struct cst_fs_stats *stats)
 		.opens_direct = __atomic_load_n(&fs->opens_direct, __ATOMIC_RELAXED),
 		.looked_ahead = fs->ahead ? fs_ahead_count(fs->ahead) : 0,
 		.passthrough_error = __atomic_load_n(&fs->passthrough_error, __ATOMIC_RELAXED),
+		.writes = __atomic_load_n(&fs->writes, __ATOMIC_RELAXED),
+		.bytes_written = __atomic_load_n(&fs->bytes_written, __ATOMIC_RELAXED),
+		.open_writers = fs_writers_count(fs),
 	};
 }

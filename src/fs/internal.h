@@ -26,9 +26,12 @@ struct fs_handle {
 	uint64_t fh;
 	struct fs_handle *next;
 	struct cst_fs *fs;
-	struct cst_inode *inode;	 /* counted */
-	struct fs_file *file;		 /* counted; files of a mount with a cache, opened and not rebuilt */
-	struct cst_fetch_stream *stream; /* files with bytes, but for those passed through; set once, atomic */
+	struct cst_inode *inode;  /* counted */
+	struct fs_file *file;	  /* counted; files of a mount with a cache or that writes, opened and not rebuilt */
+	struct fs_stream *stream; /* files with bytes, but for those passed through; the handle's lock */
+	struct fs_writer *writer; /* it was opened for writing: closed with the handle */
+	bool append;		  /* O_APPEND */
+	bool forget;		  /* nobody took the answer of the open */
 	bool passthrough;
 	bool was_read; /* atomic */
 	/* directories */
@@ -38,6 +41,16 @@ struct fs_handle {
 	bool read_on; /* entries were read: a rewind takes a newer listing if this one is old */
 };
 #define FS_HANDLE_MAGIC 0xf54a0001u
+/* In the number of a handle that writes: a process that didn't make it knows so much of it. */
+#define FS_FH_WRITES (UINT64_C(1) << 62)
+
+/* What a handle reads: one version of its file. */
+struct fs_stream {
+	struct cst_ref ref;
+	struct cst_fetch_stream *stream; /* NULL: an empty file */
+	uint64_t size;
+	unsigned version; /* the fs_file's, or 0 */
+};
 
 struct fs_handle_shard {
 	pthread_mutex_t lock;
@@ -68,7 +81,7 @@ struct cst_fs {
 	uint64_t live; /* fs_waits: their last steps come after the reply */
 	uint64_t next_fh;
 	uint64_t first_node; /* node ids below it were given by a process before this one */
-	int64_t mounted;				  /* ns since 1970: the time of directories that have none */
+	int64_t mounted;     /* ns since 1970: the time of directories that have none */
 	uint64_t open_files, open_dirs, open_passthrough; /* atomic, as are all counters */
 	uint64_t opens_passthrough, opens_cached, opens_direct;
 	int passthrough_error;	      /* atomic */
@@ -82,6 +95,16 @@ struct cst_fs {
 	bool refresh_stopping;
 	struct fs_ahead *ahead; /* NULL: no looking ahead */
 	struct fs_preloads *preloads;
+	/* Of a mount that writes. */
+	struct cst_absent *missed; /* names that were not there a moment ago: what is made then needs no look */
+	pthread_mutex_t writers_lock;
+	pthread_cond_t writers_wake;
+	TAILQ_HEAD(, fs_writer) writers; /* these three: the writers' lock */
+	TAILQ_HEAD(, fs_end_wait) end_waits;
+	TAILQ_HEAD(, fs_moving) moving; /* directories that are being renamed */
+	uint64_t open_writers;
+	bool ending; /* atomic: what is not published now is kept */
+	uint64_t writes, bytes_written, publish_failures;
 	uint64_t skipped, lookups, lookups_local, reads, bytes_read;
 	bool told_skipped, told_write;
 	struct cst_log_limit failure_limits[FAILURE_KINDS], shadow_limit;
@@ -114,11 +137,16 @@ void fs_live_begin(struct cst_fs *fs);
 void fs_live_end(struct cst_fs *fs);
 
 struct fs_handle *fs_handle_new(struct cst_fs *fs, struct cst_inode *inode, uint64_t fh); /* 0: a new number */
-/* Of an open in a mode; owns the caller's reference to the file (or NULL). */
-struct fs_handle *fs_handle_new_file(struct cst_fs *fs, struct cst_inode *inode, struct fs_file *file,
-				     bool passthrough);
-/* Of a file with bytes; made now if it was passed through so far. */
-struct cst_fetch_stream *fs_handle_stream(struct fs_handle *h);
+/* Of an open in a mode; owns the caller's references to the file and the writer (or NULL). */
+struct fs_handle *fs_handle_new_file(struct cst_fs *fs, struct cst_inode *inode, struct fs_file *file, bool passthrough,
+				     struct fs_writer *writer, bool append);
+/* Of a file, as it is in the store now; made anew when the mount itself has changed that. With a reference. */
+struct fs_stream *fs_handle_stream(struct fs_handle *h);
+void fs_stream_unref(struct fs_stream *s); /* NULL is allowed */
+/* By number, referenced; NULL: there is none of that node. */
+struct fs_handle *fs_handle_find(struct cst_fs *fs, uint64_t node, uint64_t fh);
+/* Was an unknown number a handle that wrote? Logged: what it had not published is gone. */
+bool fs_lost_handle(struct cst_fs *fs, uint64_t fh);
 /* By number; rebuilt when it is unknown or another node's. Never NULL; referenced. */
 struct fs_handle *fs_handle_get(struct cst_fs *fs, struct cst_inode *inode, uint64_t fh);
 void fs_handle_unref(struct fs_handle *h);
@@ -142,15 +170,20 @@ uint64_t fs_ahead_count(const struct fs_ahead *a);
 
 /* preload.c: lists ahead of programs that walk a tree. */
 struct fs_preloads *fs_preloads_new(struct cst_fs *fs);
-void fs_preloads_free(struct fs_preloads *s); /* after cst_meta_stop() */
+void fs_preloads_free(struct fs_preloads *s);			 /* after cst_meta_stop() */
 void fs_walk_opened(struct cst_fs *fs, struct cst_inode *inode); /* a directory, before its listing begins */
 void fs_walk_read(struct cst_fs *fs, struct cst_inode *inode);	 /* to its end */
 
-void fs_fill_stat(const struct cst_fs *fs, struct cst_inode *inode, struct stat *st);
+/* Returns for how long the kernel may keep it: not at all while the file is written. */
+int64_t fs_fill_stat(const struct cst_fs *fs, struct cst_inode *inode, struct stat *st);
 void fs_fill_entry(const struct cst_fs *fs, struct cst_inode *inode, struct cst_fs_entry *entry);
 /* Of the inode's directory, made on first use; borrowed from the inode. */
 struct cst_dir *fs_dir_of(struct cst_fs *fs, struct cst_inode *inode);
 void fs_adopt_dir(struct cst_fs *fs, struct cst_inode *inode, struct cst_dir *dir);
+/* The key prefix of a directory's inode, with its slash. */
+void fs_dir_prefix(const struct cst_fs *fs, const struct cst_inode *inode, struct cst_buf *prefix);
+/* Is the directory, or one above it, being renamed? */
+bool fs_is_moving(struct cst_fs *fs, struct cst_inode *dir);
 /* The object key of an inode. */
 void fs_key(const struct cst_fs *fs, const struct cst_inode *inode, struct cst_buf *key);
 /* Is what is known of the inode (as of `checked`) young enough? */

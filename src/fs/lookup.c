@@ -1,11 +1,11 @@
 /* Names to nodes: lookup, getattr, and the check that an inode is still the current version of its object. */
 #define CST_LOG_AREA "fs"
-#include "fs/internal.h"
+#include "fs/writing.h"
 
 /* What is known of a name without asking the store. 0, -ENOENT (as of entry->at) or -EAGAIN; then entry->kind may tell what it is,
  * though not its attributes. The newer of the listing and the inode's own news counts. */
-static int known_of(struct cst_fs *fs, struct cst_inode *parent, struct cst_dir *dir, const char *name,
-		    struct cst_entry *entry)
+int fs_known_of(struct cst_fs *fs, struct cst_inode *parent, struct cst_dir *dir, const char *name,
+		struct cst_entry *entry)
 {
 	int64_t listed_at = 0;
 	bool need_attr = fs->config.attributes == CST_FS_ATTRIBUTES_OBJECT;
@@ -103,6 +103,7 @@ static void answer_absent(struct ask *ask, struct cst_fs_call *call, int64_t at)
 		cst_dir_add_prefix(ask->dir, &prefix);
 		cst_absent_add(fs->absent, cst_buf_slice(&prefix), ask->name, at);
 	}
+	fs_missed(fs, ask->parent, ask->name, at);
 	reply_negative(fs, call, ask->parent, ask->name, at);
 }
 
@@ -169,7 +170,7 @@ void cst_fs_lookup(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node, c
 		return;
 	}
 	struct cst_dir *dir = fs_dir_of(fs, parent);
-	rc = known_of(fs, parent, dir, name, &entry);
+	rc = fs_known_of(fs, parent, dir, name, &entry);
 	if (rc == -EAGAIN && entry.kind == CST_KIND_NONE && is_absent(fs, dir, name, &entry.at))
 		rc = -ENOENT;
 	if (rc != -EAGAIN)
@@ -219,11 +220,12 @@ static void check_done(struct cst_dir_wait *wait, int rc, const struct cst_entry
 	fs_wait_unref(&ask->w);
 }
 
-static bool is_stale(struct cst_fs *fs, struct cst_inode *inode, int64_t *checked)
+static bool is_stale(struct cst_fs *fs, struct cst_inode *inode, int64_t *checked, bool *held)
 {
 	cst_inode_lock(fs->table, inode);
 	bool stale = inode->stale;
 	*checked = inode->checked;
+	*held = inode->held;
 	cst_inode_unlock(fs->table, inode);
 	return stale;
 }
@@ -252,11 +254,13 @@ void fs_check_version(struct cst_fs *fs, struct cst_fs_call *call, struct cst_in
 	CST_AUTO_ENTRY listed = CST_ENTRY_INIT;
 	int64_t checked, listed_at = 0;
 	int rc = -EAGAIN;
-	if (is_stale(fs, inode, &checked)) {
+	bool held;
+	if (is_stale(fs, inode, &checked, &held)) {
 		then(fs, call, inode, -ESTALE);
 		return;
 	}
-	if (!strict && fs_is_fresh(fs, checked))
+	/* What is written here is what its writer says until that has published it. */
+	if (held || (!strict && fs_is_fresh(fs, checked)))
 		rc = 0;
 	if (rc != -EAGAIN) {
 		then(fs, call, inode, rc);
@@ -279,20 +283,23 @@ void fs_check_version(struct cst_fs *fs, struct cst_fs_call *call, struct cst_in
 
 static void getattr_checked(struct cst_fs *fs, struct cst_fs_call *call, struct cst_inode *inode, int rc)
 {
-	struct cst_fs_attr attr = {.ttl = fs->config.attr_ttl};
+	struct cst_fs_attr attr;
+	bool old = false;
 	if (rc == -ESTALE) {
 		/* Who has the old version open may ask about it; a path is looked up again. */
 		cst_inode_lock(fs->table, inode);
 		if (cst_inode_peek(inode)->opens > 0)
 			rc = 0;
 		cst_inode_unlock(fs->table, inode);
-		attr.ttl = 0;
+		old = true;
 	}
 	if (rc < 0) {
 		fs->host->error(call, rc);
 		return;
 	}
-	fs_fill_stat(fs, inode, &attr.st);
+	attr.ttl = fs_fill_stat(fs, inode, &attr.st);
+	if (old)
+		attr.ttl = 0;
 	fs->host->attr(call, &attr);
 }
 

@@ -1,15 +1,13 @@
-/* Opening files: the mode an inode is open in, what the cache has of its version, backing files. The states: doc/inode-states.md.
+/* Opening files: the mode an inode is open in, what the cache has of its version, backing files, writers. The states: doc/inode-states.md.
  *
- * A struct fs_file lives as long as its inode has handles or opens under way, and only where there is a cache: without one all opens of a
- * mount are of one mode. */
+ * A struct fs_file lives as long as its inode has handles, opens or changes under way, and only where there is a cache or the mount writes: without
+ * them all opens of a mount are of one mode. */
 #define CST_LOG_AREA "fs"
-#include "fs/internal.h"
+#include "fs/writing.h"
 
 #include <fcntl.h>
 
-enum mode { MODE_NONE, MODE_CACHED, MODE_DIRECT, MODE_PASSTHROUGH };
-
-/* An open that waits for the cache's answer. */
+/* An open that waits for the cache's answer, or for a writer's last publication. */
 struct open_call {
 	struct fs_wait w;
 	struct cst_inode *inode; /* counted */
@@ -18,34 +16,21 @@ struct open_call {
 	TAILQ_ENTRY(open_call) link;
 };
 
-struct fs_file {
-	unsigned magic;
-	unsigned users;	      /* handles and opens under way; the inode's lock */
-	pthread_mutex_t lock; /* guards what follows */
-	enum { CACHE_UNASKED, CACHE_ASKING, CACHE_ASKED } cache;
-	TAILQ_HEAD(, open_call) waits;
-	struct cst_cache_object *cached; /* counted; NULL: not in the cache and not wanted there */
-	enum mode mode;
-	unsigned handles;		      /* in that mode */
-	int backing;			      /* of MODE_PASSTHROUGH */
-	const struct cst_fetch_object *bound; /* to `cached`; only compared; the lock of the bindings */
-};
-#define FILE_MAGIC 0xf5f11e01u
-
 static pthread_mutex_t *binding_lock(struct cst_fs *fs, const struct cst_inode *inode)
 {
 	return &fs->bindings[inode->node % FS_BINDINGS];
 }
 
-static struct fs_file *file_get(struct cst_fs *fs, struct cst_inode *inode)
+struct fs_file *fs_file_get(struct cst_fs *fs, struct cst_inode *inode)
 {
 	cst_inode_lock(fs->table, inode);
 	struct fs_file *file = cst_inode_peek(inode)->file;
 	if (!file) {
 		file = cst_inode_more(inode)->file = CST_NEW(struct fs_file);
-		file->magic = FILE_MAGIC;
+		file->magic = FS_FILE_MAGIC;
 		pthread_mutex_init(&file->lock, NULL);
 		TAILQ_INIT(&file->waits);
+		TAILQ_INIT(&file->turns);
 	}
 	file->users++;
 	cst_inode_unlock(fs->table, inode);
@@ -59,11 +44,11 @@ static void file_end(struct cst_fs *fs, struct cst_inode *inode, struct fs_file 
 	pthread_mutex_t *lock = binding_lock(fs, inode);
 	struct cst_fetch_object *data = NULL;
 	bool stale;
-	CST_ASSERT(file->handles == 0 && TAILQ_EMPTY(&file->waits));
+	CST_ASSERT(file->handles == 0 && TAILQ_EMPTY(&file->waits) && !file->writer && TAILQ_EMPTY(&file->turns));
 	pthread_mutex_lock(lock);
 	cst_inode_lock(fs->table, inode);
 	const struct cst_inode_more *more = cst_inode_peek(inode);
-	if (!more->file && more->data && file->cached)
+	if (!more->file && more->data && file->cached && !file->outdated)
 		data = cst_fetch_object_ref(more->data);
 	stale = inode->stale;
 	cst_inode_unlock(fs->table, inode);
@@ -82,9 +67,9 @@ static void file_end(struct cst_fs *fs, struct cst_inode *inode, struct fs_file 
 	free(file);
 }
 
-static void file_put(struct cst_fs *fs, struct cst_inode *inode, struct fs_file *file)
+void fs_file_put(struct cst_fs *fs, struct cst_inode *inode, struct fs_file *file)
 {
-	CST_CHECK(file, FILE_MAGIC);
+	CST_CHECK(file, FS_FILE_MAGIC);
 	cst_inode_lock(fs->table, inode);
 	bool last = --file->users == 0;
 	if (last)
@@ -97,10 +82,11 @@ static void file_put(struct cst_fs *fs, struct cst_inode *inode, struct fs_file 
 void fs_file_bind(struct cst_fs *fs, struct cst_inode *inode, struct fs_file *file, struct cst_fetch_object *data)
 {
 	pthread_mutex_t *lock = binding_lock(fs, inode);
-	CST_CHECK(file, FILE_MAGIC);
+	CST_CHECK(file, FS_FILE_MAGIC);
 	pthread_mutex_lock(lock);
+	bool cached = file->cached && !__atomic_load_n(&file->outdated, __ATOMIC_RELAXED);
 	if (file->bound != data)
-		cst_fetch_object_set_local(data, file->cached ? cst_cache_object_local(file->cached) : NULL);
+		cst_fetch_object_set_local(data, cached ? cst_cache_object_local(file->cached) : NULL);
 	file->bound = data;
 	pthread_mutex_unlock(lock);
 }
@@ -113,17 +99,64 @@ void fs_file_unbound(struct cst_fs *fs, struct cst_inode *inode, struct fs_file 
 	pthread_mutex_unlock(lock);
 }
 
+/* The file's lock is held. */
+void fs_file_renew(struct cst_fs *fs, struct cst_inode *inode, struct fs_file *file)
+{
+	struct cst_fetch_object *data;
+	cst_inode_lock(fs->table, inode);
+	data = cst_steal(cst_inode_more(inode)->data);
+	cst_inode_unlock(fs->table, inode);
+	if (file->cached || file->cache == CACHE_ASKING)
+		__atomic_store_n(&file->outdated, true, __ATOMIC_RELAXED);
+	__atomic_fetch_add(&file->version, 1, __ATOMIC_RELAXED);
+	fs_file_unbound(fs, inode, file);
+	if (data)
+		cst_fetch_object_unref(data);
+}
+
+/* Nobody reads through what the cache has. The file's lock is held; returns what is to be given up without it. */
+static struct cst_cache_object *drop_cached(struct cst_fs *fs, struct cst_inode *inode, struct fs_file *file)
+{
+	struct cst_fetch_object *data = NULL;
+	pthread_mutex_t *lock = binding_lock(fs, inode);
+	pthread_mutex_lock(lock);
+	cst_inode_lock(fs->table, inode);
+	if (file->bound && cst_inode_peek(inode)->data == file->bound)
+		data = cst_fetch_object_ref(cst_inode_peek(inode)->data);
+	cst_inode_unlock(fs->table, inode);
+	if (data)
+		cst_fetch_object_set_local(data, NULL);
+	file->bound = NULL;
+	pthread_mutex_unlock(lock);
+	if (data)
+		cst_fetch_object_unref(data);
+	if (file->cache == CACHE_ASKED)
+		file->cache = CACHE_UNASKED;
+	__atomic_store_n(&file->outdated, file->cache == CACHE_ASKING, __ATOMIC_RELAXED);
+	return cst_steal(file->cached);
+}
+
 void fs_file_leave(struct cst_fs *fs, struct cst_inode *inode, struct fs_file *file)
 {
-	CST_CHECK(file, FILE_MAGIC);
+	struct cst_cache_object *unused = NULL;
+	CST_CHECK(file, FS_FILE_MAGIC);
 	pthread_mutex_lock(&file->lock);
 	if (--file->handles == 0) {
-		if (file->mode == MODE_PASSTHROUGH)
+		if (file->mode == FS_MODE_PASSTHROUGH)
 			fs->host->backing_close(fs->host->host, file->backing);
-		file->mode = MODE_NONE;
+		if (file->mode == FS_MODE_WRITING || file->outdated)
+			unused = drop_cached(fs, inode, file);
+		file->mode = FS_MODE_NONE;
 	}
 	pthread_mutex_unlock(&file->lock);
-	file_put(fs, inode, file);
+	if (unused)
+		cst_cache_object_unref(unused);
+	fs_file_put(fs, inode, file);
+}
+
+static bool writes(uint32_t flags)
+{
+	return (flags & O_ACCMODE) != O_RDONLY || flags & O_TRUNC;
 }
 
 /* O_DIRECT is never passed through: the cache file's file system would refuse what isn't aligned, which was served as long as the object
@@ -202,61 +235,129 @@ static void refuse(struct cst_fs *fs, struct cst_fs_call *call)
 	fs->host->error(call, -ESTALE);
 }
 
-/* Enters the mode that this open has, the inode's when it is open already. False: the inode is in one that this open can't share, or
- * passed through to a file that the cache has dropped, perhaps as corrupt. */
-static bool enter_mode(struct cst_fs *fs, struct cst_inode *inode, struct fs_file *file, const struct cst_fs_call *call,
-		       enum mode *mode)
+enum entered { ENTERED, ENTER_REFUSED, ENTER_BUSY, ENTER_LATER };
+
+/* Of an open for writing. The file's lock is held. */
+static enum entered enter_writing(struct cst_fs *fs, struct cst_inode *inode, struct fs_file *file,
+				  const struct cst_fs_call *call, struct fs_writer **writer,
+				  struct cst_cache_object **unused)
 {
-	bool fits = true, direct = was_direct(fs, inode, call->flags);
-	pthread_mutex_lock(&file->lock);
-	bool may = passes_through(fs, file, call->flags);
-	if (file->mode == MODE_NONE) {
-		bool pass = may && !direct && pass_through_locked(fs, file);
-		file->mode = pass ? MODE_PASSTHROUGH : fs->config.direct_io ? MODE_DIRECT : MODE_CACHED;
-	} else if (file->mode == MODE_PASSTHROUGH) {
-		fits = (may && cst_cache_object_file(file->cached) >= 0) || comes_again(fs, call);
+	CST_AUTO_ENTRY version = CST_ENTRY_INIT;
+	if (file->writer)
+		return file->writer->closing ? ENTER_LATER : ENTER_BUSY;
+	/* Handles with pages of the version as it is, or with its bytes from a cache file, keep them: the writer has an inode of its own. */
+	if (file->mode == FS_MODE_CACHED || file->mode == FS_MODE_PASSTHROUGH)
+		return comes_again(fs, call) ? ENTER_BUSY : ENTER_REFUSED;
+	if (file->mode == FS_MODE_NONE) {
+		*unused = drop_cached(fs, inode, file);
+		file->mode = FS_MODE_WRITING;
 	}
-	if (fits)
+	cst_inode_entry(fs->table, inode, &version);
+	*writer = fs_writer_new_locked(fs, inode, file, &version, call->flags & O_TRUNC);
+	return ENTERED;
+}
+
+static enum entered enter_reading(struct cst_fs *fs, struct fs_file *file, const struct cst_fs_call *call, bool direct)
+{
+	bool may = passes_through(fs, file, call->flags);
+	if (file->writer && file->writer->closing)
+		return ENTER_LATER;
+	if (file->mode == FS_MODE_NONE) {
+		bool pass = may && !direct && pass_through_locked(fs, file);
+		file->mode = pass ? FS_MODE_PASSTHROUGH : fs->config.direct_io ? FS_MODE_DIRECT : FS_MODE_CACHED;
+		return ENTERED;
+	}
+	/* It has another key or version than these handles were opened with. */
+	if (file->outdated && (file->mode == FS_MODE_CACHED || file->mode == FS_MODE_PASSTHROUGH))
+		return comes_again(fs, call) && file->mode == FS_MODE_CACHED ? ENTERED : ENTER_REFUSED;
+	if (file->mode == FS_MODE_PASSTHROUGH && !(may && cst_cache_object_file(file->cached) >= 0))
+		return comes_again(fs, call) ? ENTERED : ENTER_REFUSED;
+	return ENTERED;
+}
+
+/* Enters the mode that this open has, the inode's when it is open already. REFUSED: the inode is in one that this open can't share, or
+ * passed through to a file that the cache has dropped, perhaps as corrupt. BUSY: somebody writes it. */
+static enum entered enter_mode(struct cst_fs *fs, struct cst_inode *inode, struct fs_file *file,
+			       const struct cst_fs_call *call, enum fs_mode *mode, struct fs_writer **writer)
+{
+	struct cst_cache_object *unused = NULL;
+	bool direct = was_direct(fs, inode, call->flags);
+	pthread_mutex_lock(&file->lock);
+	enum entered entered = writes(call->flags) ? enter_writing(fs, inode, file, call, writer, &unused)
+						   : enter_reading(fs, file, call, direct);
+	if (entered == ENTERED)
 		file->handles++;
 	*mode = file->mode;
 	pthread_mutex_unlock(&file->lock);
-	return fits;
+	if (unused)
+		cst_cache_object_unref(unused);
+	return entered;
+}
+
+/* In WRITING mode, and with a writer in whatever mode, the kernel keeps no pages. */
+static unsigned open_flags(enum fs_mode mode)
+{
+	/* One inode is one version, so what the kernel has of it is right whatever kernel_cache and auto_cache say. */
+	static const unsigned flags[] = {[FS_MODE_CACHED] = CST_FS_KEEP_CACHE,
+					 [FS_MODE_DIRECT] = CST_FS_DIRECT_IO,
+					 [FS_MODE_PASSTHROUGH] = CST_FS_PASSTHROUGH,
+					 [FS_MODE_WRITING] = CST_FS_DIRECT_IO};
+	return flags[mode];
 }
 
 static void reply_opened(struct cst_fs *fs, struct cst_fs_call *call, struct cst_inode *inode, struct fs_file *file,
-			 enum mode mode)
+			 enum fs_mode mode, struct fs_writer *writer)
 {
 	uint64_t node = inode->node;
-	/* One inode is one version, so what the kernel has of it is right whatever kernel_cache and auto_cache say. */
-	static const unsigned flags[] = {[MODE_CACHED] = CST_FS_KEEP_CACHE,
-					 [MODE_DIRECT] = CST_FS_DIRECT_IO,
-					 [MODE_PASSTHROUGH] = CST_FS_PASSTHROUGH};
-	uint64_t *const counts[] = {[MODE_CACHED] = &fs->opens_cached,
-				    [MODE_DIRECT] = &fs->opens_direct,
-				    [MODE_PASSTHROUGH] = &fs->opens_passthrough};
-	int backing = mode == MODE_PASSTHROUGH ? file->backing : 0;
-	struct fs_handle *h = fs_handle_new_file(fs, inode, file, mode == MODE_PASSTHROUGH);
+	uint64_t *const counts[] = {[FS_MODE_CACHED] = &fs->opens_cached,
+				    [FS_MODE_DIRECT] = &fs->opens_direct,
+				    [FS_MODE_PASSTHROUGH] = &fs->opens_passthrough,
+				    [FS_MODE_WRITING] = &fs->opens_direct};
+	int backing = mode == FS_MODE_PASSTHROUGH ? file->backing : 0;
+	struct fs_handle *h =
+		fs_handle_new_file(fs, inode, file, mode == FS_MODE_PASSTHROUGH, writer, call->flags & O_APPEND);
 	uint64_t fh = h->fh;
-	fs_handle_unref(h);
 	__atomic_fetch_add(counts[mode], 1, __ATOMIC_RELAXED);
-	if (fs->host->opened(call, fh, flags[mode], backing) == -ENOENT)
+	if (fs->host->opened(call, fh, open_flags(mode), backing) == -ENOENT) {
+		h->forget = true;
 		fs_handle_release(fs, node, fh);
+	}
+	fs_handle_unref(h);
 }
 
-/* The cache has answered. */
+static void queue_open(struct cst_fs *fs, struct cst_fs_call *call, struct cst_inode *inode, struct fs_file *file);
+
+/* The cache has answered, or there is none to ask. */
 static void open_file(struct cst_fs *fs, struct cst_fs_call *call, struct cst_inode *inode, struct fs_file *file)
 {
-	enum mode mode;
-	if (!enter_mode(fs, inode, file, call, &mode)) {
+	enum fs_mode mode;
+	struct fs_writer *writer = NULL;
+	switch (enter_mode(fs, inode, file, call, &mode, &writer)) {
+	case ENTER_LATER:
+		queue_open(fs, call, inode, file);
+		return;
+	case ENTER_BUSY:
+		note_end(fs, call, false);
+		fs_write_refused(
+			fs, inode,
+			"it is open already%s: a file has one writer at a time, and no other while it is read from a cache",
+			file->writer ? " for writing" : "");
+		fs->host->error(call, -EBUSY);
+		return;
+	case ENTER_REFUSED:
 		cst_inode_set_aside(fs->table, inode);
 		refuse(fs, call);
 		return;
+	default:
+		break;
 	}
 	note_end(fs, call, false);
+	if (writer)
+		fs_writer_begin(writer);
 	cst_inode_lock(fs->table, inode);
 	file->users++; /* the handle's */
 	cst_inode_unlock(fs->table, inode);
-	reply_opened(fs, call, inode, file, mode);
+	reply_opened(fs, call, inode, file, mode, writer);
 }
 
 static bool open_leave(struct fs_wait *w)
@@ -274,7 +375,7 @@ static bool open_leave(struct fs_wait *w)
 static void open_free(struct fs_wait *w)
 {
 	struct open_call *o = cst_container_of(w, struct open_call, w);
-	file_put(w->fs, o->inode, o->file);
+	fs_file_put(w->fs, o->inode, o->file);
 	cst_inode_unref(w->fs->table, o->inode);
 	free(o);
 }
@@ -285,27 +386,57 @@ struct question {
 	struct fs_file *file;	 /* counted */
 };
 
+/* Those that waited go on. */
+static void run_opens(struct cst_fs *fs, struct fs_file *file, struct fs_open_calls *waits)
+{
+	struct open_call *o;
+	while ((o = TAILQ_FIRST(waits)) != NULL) {
+		TAILQ_REMOVE(waits, o, link);
+		struct cst_fs_call *call = fs_wait_end(&o->w);
+		open_file(fs, call, o->inode, file);
+		fs_wait_unref(&o->w);
+	}
+}
+
+static void take_opens(struct fs_file *file, struct fs_open_calls *waits)
+{
+	struct open_call *o;
+	TAILQ_CONCAT(waits, &file->waits, link);
+	TAILQ_FOREACH (o, waits, link)
+		o->queued = false;
+}
+
+void fs_file_wake_opens(struct cst_fs *fs, struct fs_file *file)
+{
+	struct fs_open_calls waits = TAILQ_HEAD_INITIALIZER(waits);
+	pthread_mutex_lock(&file->lock);
+	if (file->cache != CACHE_ASKING)
+		take_opens(file, &waits);
+	pthread_mutex_unlock(&file->lock);
+	run_opens(fs, file, &waits);
+}
+
 static void cache_came(void *arg, struct cst_cache_object *cached)
 {
 	struct question *q = arg;
 	struct cst_fs *fs = q->fs;
 	struct fs_file *file = q->file;
-	TAILQ_HEAD(, open_call) waits = TAILQ_HEAD_INITIALIZER(waits);
-	struct open_call *o;
+	struct fs_open_calls waits = TAILQ_HEAD_INITIALIZER(waits);
+	struct cst_cache_object *unused = NULL;
 	pthread_mutex_lock(&file->lock);
-	file->cached = cached;
+	/* It is written now, or has another key: this is of what was there before. */
+	if (file->writer || file->mode == FS_MODE_WRITING || file->outdated)
+		unused = cached;
+	else
+		file->cached = cached;
 	file->cache = CACHE_ASKED;
-	TAILQ_CONCAT(&waits, &file->waits, link);
-	TAILQ_FOREACH (o, &waits, link)
-		o->queued = false;
+	__atomic_store_n(&file->outdated, false, __ATOMIC_RELAXED);
+	take_opens(file, &waits);
 	pthread_mutex_unlock(&file->lock);
-	while ((o = TAILQ_FIRST(&waits)) != NULL) {
-		TAILQ_REMOVE(&waits, o, link);
-		struct cst_fs_call *call = fs_wait_end(&o->w);
-		open_file(fs, call, o->inode, file);
-		fs_wait_unref(&o->w);
-	}
-	file_put(fs, q->inode, file);
+	if (unused)
+		cst_cache_object_unref(unused);
+	run_opens(fs, file, &waits);
+	fs_file_put(fs, q->inode, file);
 	cst_inode_unref(fs->table, q->inode);
 	free(q);
 	fs_live_end(fs);
@@ -324,29 +455,52 @@ static void ask_cache(struct cst_fs *fs, struct cst_inode *inode, struct fs_file
 	cst_cache_open(fs->config.cache, cst_buf_slice(&key), version.etag, version.size, cache_came, q);
 }
 
-static void open_with_cache(struct cst_fs *fs, struct cst_fs_call *call, struct cst_inode *inode)
+/* The file's lock is held. */
+static struct open_call *open_call_new(struct cst_fs *fs, struct cst_fs_call *call, struct cst_inode *inode,
+				       struct fs_file *file)
 {
-	struct fs_file *file = file_get(fs, inode);
+	struct open_call *o = CST_NEW(struct open_call);
+	o->inode = cst_inode_ref(fs->table, inode);
+	o->file = file;
+	o->queued = true;
+	fs_wait_arm(&o->w, fs, call, open_leave, open_free);
+	TAILQ_INSERT_TAIL(&file->waits, o, link);
+	return o;
+}
+
+/* Until the writer has ended; if it has by now, it goes on at once. */
+static void queue_open(struct cst_fs *fs, struct cst_fs_call *call, struct cst_inode *inode, struct fs_file *file)
+{
 	struct open_call *o = NULL;
 	pthread_mutex_lock(&file->lock);
-	bool ask = file->cache == CACHE_UNASKED;
-	if (file->cache != CACHE_ASKED) {
+	if (file->writer && file->writer->closing)
+		o = open_call_new(fs, call, inode, fs_file_get(fs, inode));
+	pthread_mutex_unlock(&file->lock);
+	if (o)
+		fs_wait_started(&o->w);
+	else
+		open_file(fs, call, inode, file);
+}
+
+static void open_with_cache(struct cst_fs *fs, struct cst_fs_call *call, struct cst_inode *inode, bool asks)
+{
+	struct fs_file *file = fs_file_get(fs, inode);
+	struct open_call *o = NULL;
+	pthread_mutex_lock(&file->lock);
+	asks = asks && !file->writer && file->mode != FS_MODE_WRITING;
+	bool ask = asks && file->cache == CACHE_UNASKED;
+	if (asks && file->cache != CACHE_ASKED) {
 		file->cache = CACHE_ASKING;
-		o = CST_NEW(struct open_call);
-		o->inode = cst_inode_ref(fs->table, inode);
-		o->file = file;
-		o->queued = true;
-		fs_wait_arm(&o->w, fs, call, open_leave, open_free);
-		TAILQ_INSERT_TAIL(&file->waits, o, link);
+		o = open_call_new(fs, call, inode, file);
 	}
 	pthread_mutex_unlock(&file->lock);
 	if (!o) {
 		open_file(fs, call, inode, file);
-		file_put(fs, inode, file);
+		fs_file_put(fs, inode, file);
 		return;
 	}
 	if (ask)
-		ask_cache(fs, inode, file_get(fs, inode));
+		ask_cache(fs, inode, fs_file_get(fs, inode));
 	fs_wait_started(&o->w);
 }
 
@@ -354,7 +508,7 @@ static void open_checked(struct cst_fs *fs, struct cst_fs_call *call, struct cst
 {
 	CST_AUTO_ENTRY version = CST_ENTRY_INIT;
 	cst_inode_entry(fs->table, inode, &version);
-	bool asks = fs->config.cache && version.size > 0 && version.etag[0];
+	bool asks = fs->config.cache && version.size > 0 && version.etag[0] && !writes(call->flags);
 	/* A process before this one may have opened it, in a mode that nobody knows here: the name leads to another inode of the version. */
 	bool inherited =
 		rc == 0 && inode->node < fs->first_node && (asks || fs->config.write) && !comes_again(fs, call);
@@ -364,10 +518,34 @@ static void open_checked(struct cst_fs *fs, struct cst_fs_call *call, struct cst
 		refuse(fs, call);
 	else if (rc < 0)
 		fs->host->error(call, rc);
-	else if (asks)
-		open_with_cache(fs, call, inode);
+	else if (asks || fs->config.write)
+		open_with_cache(fs, call, inode, asks);
 	else
-		reply_opened(fs, call, inode, NULL, fs->config.direct_io ? MODE_DIRECT : MODE_CACHED);
+		reply_opened(fs, call, inode, NULL, fs->config.direct_io ? FS_MODE_DIRECT : FS_MODE_CACHED, NULL);
+}
+
+/* What is to be written must be what is there, or its publication is a conflict. What was asked a moment ago is believed, so that the lookup
+ * before the open is enough. */
+#define JUST_CHECKED CST_NS_PER_S
+
+static bool checks_strictly(struct cst_fs *fs, struct cst_inode *inode, uint32_t flags)
+{
+	cst_inode_lock(fs->table, inode);
+	struct cst_fetch_object *data = cst_inode_peek(inode)->data;
+	bool doubtful = data && cst_fetch_object_is_stale(data);
+	int64_t checked = inode->checked;
+	cst_inode_unlock(fs->table, inode);
+	if (writes(flags) && (checked == 0 || fs->config.clock() - checked >= JUST_CHECKED))
+		return true;
+	return doubtful || fs->config.list_ttl <= 0;
+}
+
+/* An object that points to another would be replaced by what is written. */
+static bool is_pointer(struct cst_fs *fs, struct cst_inode *inode)
+{
+	CST_AUTO_ENTRY version = CST_ENTRY_INIT;
+	cst_inode_entry(fs->table, inode, &version);
+	return version.type == CST_OBJECT_SYMLINK;
 }
 
 void cst_fs_open(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node, uint32_t flags)
@@ -381,17 +559,17 @@ void cst_fs_open(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node, uin
 		rc = cst_inode_is_dir(inode) ? -EISDIR : -ELOOP;
 	if (rc < 0) {
 		fs->host->error(call, rc);
-	} else if ((flags & O_ACCMODE) != O_RDONLY || flags & O_TRUNC) {
+	} else if (writes(flags) && fs->config.write == CST_FS_WRITE_NONE) {
 		cst_fs_refuse_write(fs, call, "opening a file for writing was");
+	} else if (writes(flags) && is_pointer(fs, inode)) {
+		fs_write_refused(fs, inode,
+				 "a symlink object can't be written through; write the object that it points to");
+		fs->host->error(call, -ENOTSUP);
 	} else {
 		call->flags = flags;
-		if (fs->ahead)
+		if (fs->ahead && !writes(flags))
 			fs_ahead_open(fs->ahead, inode);
-		cst_inode_lock(fs->table, inode);
-		struct cst_fetch_object *data = cst_inode_peek(inode)->data;
-		bool doubtful = data && cst_fetch_object_is_stale(data);
-		cst_inode_unlock(fs->table, inode);
-		fs_check_version(fs, call, inode, doubtful || fs->config.list_ttl <= 0, open_checked);
+		fs_check_version(fs, call, inode, checks_strictly(fs, inode, flags), open_checked);
 	}
 	cst_inode_unref(fs->table, inode);
 }

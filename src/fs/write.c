@@ -1,92 +1,393 @@
-/* Operations that change the bucket. */
+/* Writing to files: from their front to their end.
+ *
+ * The kernel sends the pieces of one write() one after the other, but readers of its queue may bring them here in another order, and asynchronous
+ * writes come all at once. So what comes waits in line, and whatever begins at the end goes into the stream, one at a time. A write that begins
+ * beyond the end waits a moment for what belongs in between: after that, or before the end, it is none that this mode can take. */
 #define CST_LOG_AREA "fs"
-#include "fs/internal.h"
+#include "fs/writing.h"
 
-void cst_fs_create(struct cst_fs *fs, struct cst_fs_call *call, uint64_t parent, const char *name, uint32_t mode,
-		   uint32_t flags)
+#include <fcntl.h>
+#include <inttypes.h>
+
+#define GRACE (50 * CST_NS_PER_MS)
+
+enum write_state { WRITE_PARKED, WRITE_STARTING, WRITE_TAKEN, WRITE_DONE };
+
+struct fs_write_call {
+	struct fs_wait w;
+	struct fs_handle *handle; /* counted: the writer doesn't close before */
+	struct fs_writer *writer; /* the handle's */
+	struct cst_publish_write piece;
+	bool append;
+	bool leave;		/* interrupted while it was being given to the stream */
+	enum write_state state; /* the file's lock */
+	TAILQ_ENTRY(fs_write_call) link;
+};
+
+static void kick(struct fs_writer *w);
+
+/* What stat shows. The file's lock is held. */
+static void show_size(struct fs_writer *w)
 {
-	(void)parent, (void)name, (void)mode, (void)flags;
-	cst_fs_refuse_write(fs, call, "creating a file was");
+	cst_inode_lock(w->fs->table, w->inode);
+	w->file->size = w->end;
+	w->file->mtime = cst_wall();
+	cst_inode_unlock(w->fs->table, w->inode);
 }
 
-void cst_fs_mknod(struct cst_fs *fs, struct cst_fs_call *call, uint64_t parent, const char *name, uint32_t mode)
+static void write_free(struct fs_wait *w)
 {
-	(void)parent, (void)name, (void)mode;
-	cst_fs_refuse_write(fs, call, "creating a file was");
+	struct fs_write_call *c = cst_container_of(w, struct fs_write_call, w);
+	fs_handle_unref(c->handle);
+	free(c);
 }
 
-void cst_fs_mkdir(struct cst_fs *fs, struct cst_fs_call *call, uint64_t parent, const char *name, uint32_t mode)
+static bool write_leave(struct fs_wait *wait)
 {
-	(void)parent, (void)name, (void)mode;
-	cst_fs_refuse_write(fs, call, "making a directory was");
+	struct fs_write_call *c = cst_container_of(wait, struct fs_write_call, w);
+	struct fs_writer *w = c->writer;
+	pthread_mutex_lock(&w->file->lock);
+	enum write_state state = c->state;
+	if (state == WRITE_PARKED) {
+		TAILQ_REMOVE(&w->parked, c, link);
+		c->state = WRITE_DONE;
+	} else if (state == WRITE_STARTING) {
+		c->leave = true;
+	}
+	pthread_mutex_unlock(&w->file->lock);
+	if (state == WRITE_PARKED)
+		return true;
+	if (state != WRITE_TAKEN || !cst_publish_write_leave(&c->piece))
+		return false;
+	pthread_mutex_lock(&w->file->lock);
+	c->state = WRITE_DONE;
+	w->taking = NULL;
+	pthread_mutex_unlock(&w->file->lock);
+	kick(w);
+	return true;
 }
 
-void cst_fs_symlink(struct cst_fs *fs, struct cst_fs_call *call, uint64_t parent, const char *name, const char *target)
+static void finish_write(struct fs_write_call *c, int rc)
 {
-	(void)parent, (void)name, (void)target;
-	cst_fs_refuse_write(fs, call, "making a symbolic link was");
+	struct cst_fs *fs = c->w.fs;
+	struct cst_fs_call *call = fs_wait_end(&c->w);
+	if (rc == 0) {
+		__atomic_fetch_add(&fs->writes, 1, __ATOMIC_RELAXED);
+		__atomic_fetch_add(&fs->bytes_written, c->piece.data.len, __ATOMIC_RELAXED);
+		fs->host->written(call, (uint32_t)c->piece.data.len);
+	} else {
+		fs->host->error(call, rc);
+	}
+	fs_wait_unref(&c->w);
 }
 
-void cst_fs_unlink(struct cst_fs *fs, struct cst_fs_call *call, uint64_t parent, const char *name)
+static int write_rc(struct fs_writer *w, int rc, const struct cst_error *err)
 {
-	(void)parent, (void)name;
-	cst_fs_refuse_write(fs, call, "removing a file was");
+	CST_AUTO_BUF key = CST_BUF_INIT;
+	if (rc == 0 || rc == -EINTR || rc == -ESTALE)
+		return rc;
+	if (rc == -EINVAL) {
+		fs_write_refused(w->fs, w->inode, "the write doesn't begin where the file ends");
+		return rc;
+	}
+	fs_key(w->fs, w->inode, &key);
+	return fs_write_errno(w->fs, rc, "can't write", cst_buf_slice(&key), err);
 }
 
-void cst_fs_rmdir(struct cst_fs *fs, struct cst_fs_call *call, uint64_t parent, const char *name)
+static void write_done(struct cst_publish_write *piece, int rc, const struct cst_error *err)
 {
-	(void)parent, (void)name;
-	cst_fs_refuse_write(fs, call, "removing a directory was");
+	struct fs_write_call *c = piece->arg;
+	struct fs_writer *w = c->writer;
+	pthread_mutex_lock(&w->file->lock);
+	c->state = WRITE_DONE;
+	w->taking = NULL;
+	if (rc == 0) {
+		w->end += piece->data.len;
+		w->byte_changes = ++w->changes;
+		show_size(w);
+	}
+	pthread_mutex_unlock(&w->file->lock);
+	fs_writer_ref(w);
+	finish_write(c, write_rc(w, rc, err));
+	kick(w);
+	fs_writer_unref(w);
 }
 
-void cst_fs_rename(struct cst_fs *fs, struct cst_fs_call *call, uint64_t parent, const char *name, uint64_t new_parent,
-		   const char *new_name, uint32_t flags)
+/* What can't go in any more, with why. */
+static int refusal(struct fs_writer *w, const struct fs_write_call *c, uint64_t end)
 {
-	(void)parent, (void)name, (void)new_parent, (void)new_name, (void)flags;
-	cst_fs_refuse_write(fs, call, "renaming was");
+	if (w->unlinked)
+		return 0;
+	if (w->failed)
+		return w->failed;
+	fs_write_refused(w->fs, w->inode,
+			 "a write at %" PRIu64 " is refused, as the file ends at %" PRIu64
+			 ": this mount writes files from their front to their end (write=append); "
+			 "changing bytes anywhere needs write=full",
+			 c->piece.offset, end);
+	return -EINVAL;
 }
 
-void cst_fs_setattr(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node, const struct cst_fs_setattr *set)
+static void refuse_all(struct fs_writer *w, struct fs_write_calls *refused, uint64_t end)
 {
-	(void)node, (void)set;
-	cst_fs_refuse_write(fs, call, "changing attributes was");
+	struct fs_write_call *c;
+	while ((c = TAILQ_FIRST(refused)) != NULL) {
+		TAILQ_REMOVE(refused, c, link);
+		finish_write(c, refusal(w, c, end));
+	}
 }
 
-void cst_fs_setxattr(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node, const char *name,
-		     struct cst_slice value, uint32_t flags)
+/* The one that goes on at the end; what can never do so leaves the line. */
+static struct fs_write_call *next_write(struct fs_writer *w, bool too_late, struct fs_write_calls *refused)
 {
-	(void)node, (void)name, (void)value, (void)flags;
-	cst_fs_refuse_write(fs, call, "setting an extended attribute was");
+	struct fs_write_call *c, *next, *found = NULL;
+	for (c = TAILQ_FIRST(&w->parked); c; c = next) {
+		next = TAILQ_NEXT(c, link);
+		bool dead = w->unlinked || w->failed;
+		if (!dead && !found && (c->append || c->piece.offset == w->end)) {
+			found = c;
+		} else if (dead || (!c->append && (c->piece.offset < w->end || too_late))) {
+			TAILQ_REMOVE(&w->parked, c, link);
+			c->state = WRITE_DONE;
+			TAILQ_INSERT_TAIL(refused, c, link);
+		}
+	}
+	return found;
 }
 
-void cst_fs_removexattr(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node, const char *name)
+/* Gives a write to the stream. The file's lock is held, and given up meanwhile. */
+static void start_write(struct fs_writer *w, struct fs_write_call *c)
 {
-	(void)node, (void)name;
-	cst_fs_refuse_write(fs, call, "removing an extended attribute was");
+	TAILQ_REMOVE(&w->parked, c, link);
+	c->state = WRITE_STARTING;
+	c->piece.offset = w->end;
+	w->taking = c;
+	cst_ref_get(&c->w.ref); /* it may have ended before this has */
+	pthread_mutex_unlock(&w->file->lock);
+	cst_publish_write(w->stream, &c->piece);
+	pthread_mutex_lock(&w->file->lock);
+	bool leave = c->state == WRITE_STARTING && c->leave;
+	if (c->state == WRITE_STARTING)
+		c->state = WRITE_TAKEN;
+	pthread_mutex_unlock(&w->file->lock);
+	if (leave && cst_publish_write_leave(&c->piece)) {
+		pthread_mutex_lock(&w->file->lock);
+		c->state = WRITE_DONE;
+		w->taking = NULL;
+		pthread_mutex_unlock(&w->file->lock);
+		finish_write(c, -EINTR);
+	}
+	fs_wait_unref(&c->w);
+	pthread_mutex_lock(&w->file->lock);
+}
+
+static void take_writes(struct fs_writer *w, bool too_late);
+
+static void grace_over(void *arg)
+{
+	struct fs_writer *w = arg;
+	struct cst_fs *fs = w->fs;
+	cst_sleep(GRACE);
+	pthread_mutex_lock(&w->file->lock);
+	w->grace = false;
+	pthread_mutex_unlock(&w->file->lock);
+	take_writes(w, true);
+	fs_writer_unref(w);
+	fs_live_end(fs);
+}
+
+static void take_writes(struct fs_writer *w, bool too_late)
+{
+	struct fs_write_calls refused = TAILQ_HEAD_INITIALIZER(refused);
+	struct fs_write_call *c;
+	pthread_mutex_lock(&w->file->lock);
+	if (w->kicking) { /* whoever does it looks again before it stops */
+		pthread_mutex_unlock(&w->file->lock);
+		return;
+	}
+	w->kicking = true;
+	while (!w->taking && (c = next_write(w, too_late, &refused)) != NULL)
+		start_write(w, c);
+	w->kicking = false;
+	bool wait = !w->taking && !TAILQ_EMPTY(&w->parked) && !w->grace;
+	if (wait)
+		w->grace = true;
+	uint64_t end = w->end;
+	pthread_mutex_unlock(&w->file->lock);
+	if (wait) {
+		fs_writer_ref(w);
+		fs_live_begin(w->fs);
+		cst_pool_submit(w->fs->pool, grace_over, w);
+	}
+	refuse_all(w, &refused, end);
+}
+
+static void kick(struct fs_writer *w)
+{
+	take_writes(w, false);
+}
+
+static void start_call(struct cst_fs *fs, struct cst_fs_call *call, struct fs_handle *h, uint64_t offset,
+		       struct cst_slice data)
+{
+	struct fs_writer *w = h->writer;
+	struct fs_write_call *c = CST_NEW(struct fs_write_call);
+	c->handle = h;
+	c->writer = w;
+	c->append = h->append;
+	c->piece = (struct cst_publish_write){.offset = offset, .data = data, .done = write_done, .arg = c};
+	fs_writer_ref(w);
+	fs_wait_arm(&c->w, fs, call, write_leave, write_free);
+	pthread_mutex_lock(&w->file->lock);
+	TAILQ_INSERT_TAIL(&w->parked, c, link);
+	pthread_mutex_unlock(&w->file->lock);
+	kick(w);
+	fs_wait_started(&c->w);
+	fs_writer_unref(w);
 }
 
 void cst_fs_write(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node, uint64_t fh, uint64_t offset,
 		  struct cst_slice data)
 {
-	(void)node, (void)fh, (void)offset, (void)data;
-	cst_fs_refuse_write(fs, call, "writing was");
+	int rc = 0;
+	if (!fs_may_write(fs, call, "writing was"))
+		return;
+	struct fs_handle *h = fs_handle_find(fs, node, fh);
+	if (!h)
+		rc = fs_lost_handle(fs, fh) ? -EIO : -EBADF;
+	else if (!h->writer)
+		rc = -EBADF;
+	if (rc == 0 && data.len > 0) {
+		start_call(fs, call, h, offset, data);
+		return;
+	}
+	if (h)
+		fs_handle_unref(h);
+	if (rc < 0)
+		fs->host->error(call, rc);
+	else
+		fs->host->written(call, 0);
 }
 
-/* Nothing was written. */
-void cst_fs_flush(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node, uint64_t fh)
+/* ---- writers ---- */
+
+struct cst_publish_base fs_base_of(const struct cst_entry *entry)
 {
-	(void)node, (void)fh;
-	fs->host->error(call, 0);
+	struct cst_publish_base base = {.exists = true, .type = entry->type, .size = entry->size};
+	memcpy(base.etag, entry->etag, sizeof(base.etag));
+	return base;
 }
 
-void cst_fs_fsync(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node, uint64_t fh, bool data_only)
+struct fs_writer *fs_writer_new_locked(struct cst_fs *fs, struct cst_inode *inode, struct fs_file *file,
+				       const struct cst_entry *entry, bool truncate)
 {
-	(void)node, (void)fh, (void)data_only;
-	fs->host->error(call, 0);
+	struct fs_writer *w = CST_NEW(struct fs_writer);
+	CST_AUTO_BUF key = CST_BUF_INIT;
+	bool appends = entry ? !truncate && entry->type == CST_OBJECT_APPENDABLE : fs->config.appendable;
+	w->magic = FS_WRITER_MAGIC;
+	cst_ref_init(&w->ref); /* the handle's, then the ending's */
+	w->fs = fs;
+	w->inode = cst_inode_ref(fs->table, inode);
+	w->file = file;
+	w->fresh = !entry;
+	w->replaced = !entry || truncate;
+	if (entry)
+		w->base = fs_base_of(entry);
+	w->end = entry && !truncate ? entry->size : 0;
+	TAILQ_INIT(&w->parked);
+	TAILQ_INIT(&w->syncs);
+	fs_key(fs, inode, &key);
+	w->stream = cst_publish_stream_open(fs->config.publish,
+					    &(struct cst_publish_open){
+						    .key = cst_buf_slice(&key),
+						    .mode = appends ? CST_PUBLISH_APPENDABLE : CST_PUBLISH_WHOLE,
+						    .base = w->base,
+						    .keep_content = entry && !truncate,
+					    });
+	/* What is empty already is not written again. */
+	if (!entry || (truncate && entry->size > 0)) {
+		cst_publish_stream_touch(w->stream);
+		w->changes = 1;
+	}
+	cst_inode_lock(fs->table, inode);
+	file->users++;
+	file->writing = true;
+	file->size = w->end;
+	file->mtime = !entry || truncate ? cst_wall() : entry->mtime * CST_NS_PER_S;
+	inode->held = true;
+	cst_inode_unlock(fs->table, inode);
+	file->writer = w;
+	pthread_mutex_lock(&fs->writers_lock);
+	TAILQ_INSERT_TAIL(&fs->writers, w, link);
+	fs->open_writers++;
+	pthread_mutex_unlock(&fs->writers_lock);
+	return w;
 }
 
-int cst_fs_settle_writes(struct cst_fs *fs, int64_t deadline, struct cst_error *err)
+void fs_writer_begin(struct fs_writer *w)
 {
-	(void)fs, (void)deadline, (void)err;
-	return 0;
+	CST_AUTO_ENTRY entry = CST_ENTRY_INIT;
+	char name[CST_NAME_MAX + 1];
+	struct cst_inode *parent = cst_inode_place(w->fs->table, w->inode, name);
+	cst_inode_entry(w->fs->table, w->inode, &entry);
+	if (parent)
+		cst_dir_put(fs_dir_of(w->fs, parent), name, &entry, true);
+	cst_inode_unref(w->fs->table, parent);
+}
+
+void fs_writer_ref(struct fs_writer *w)
+{
+	CST_CHECK(w, FS_WRITER_MAGIC);
+	cst_ref_get(&w->ref);
+}
+
+void fs_writer_unref(struct fs_writer *w)
+{
+	CST_CHECK(w, FS_WRITER_MAGIC);
+	if (!cst_ref_put(&w->ref))
+		return;
+	struct cst_fs *fs = w->fs;
+	CST_ASSERT(!w->stream && TAILQ_EMPTY(&w->parked) && TAILQ_EMPTY(&w->syncs));
+	fs_file_put(fs, w->inode, w->file);
+	cst_inode_unref(fs->table, w->inode);
+	w->magic = 0;
+	free(w);
+}
+
+/* With the turn: nothing is being published. */
+void fs_writer_truncate(struct fs_writer *w)
+{
+	cst_publish_stream_reset(w->stream, &w->base);
+	pthread_mutex_lock(&w->file->lock);
+	w->end = 0;
+	w->replaced = true;
+	w->changes++;
+	bool touch = w->fresh || w->base.size > 0;
+	if (!touch)
+		w->synced = w->changes;
+	show_size(w);
+	pthread_mutex_unlock(&w->file->lock);
+	if (touch)
+		cst_publish_stream_touch(w->stream);
+}
+
+void fs_writer_unlink(struct fs_writer *w)
+{
+	static const struct cst_publish_base none;
+	pthread_mutex_lock(&w->file->lock);
+	w->unlinked = true;
+	pthread_mutex_unlock(&w->file->lock);
+	cst_inode_lock(w->fs->table, w->inode);
+	w->inode->held = false;
+	cst_inode_unlock(w->fs->table, w->inode);
+	cst_publish_stream_reset(w->stream, &none);
+	kick(w);
+}
+
+int fs_writer_move(struct fs_writer *w, const struct cst_publish_base *base)
+{
+	CST_AUTO_BUF key = CST_BUF_INIT;
+	fs_key(w->fs, w->inode, &key);
+	w->base = *base;
+	return cst_publish_stream_move(w->stream, cst_buf_slice(&key), base);
 }

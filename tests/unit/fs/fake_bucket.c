@@ -1,61 +1,6 @@
-#include "fake_bucket.h"
-
-#include <errno.h>
-#include <pthread.h>
-
-#include <sys/queue.h>
+#include "fake_bucket_private.h"
 
 #define BLOCK 16
-
-struct item {
-	char *key, *text, *target;
-	size_t key_len;
-	uint64_t size;
-	int64_t mtime;
-	char etag[CST_ETAG_MAX];
-	struct cst_http_header meta[8];
-	char *meta_text;
-	size_t meta_count;
-};
-
-enum op_kind { OP_HEAD, OP_LIST, OP_GET, OP_SYMLINK, OP_READ };
-
-struct cst_object_op {
-	TAILQ_ENTRY(cst_object_op) link;
-	struct cst_bucket *bucket;
-	enum op_kind kind;
-	int refs;
-	bool cancelled;
-	struct cst_buf key, token, after, body;
-	bool delimited;
-	struct iovec into;
-	char if_match[CST_ETAG_MAX];
-	union {
-		cst_object_head_fn head;
-		cst_object_get_fn get;
-		cst_object_symlink_fn symlink;
-		struct cst_object_list_ops list;
-	} fn;
-	void *arg;
-	struct cst_fetch_read *read;
-	struct cst_fetch_object *object; /* counted */
-};
-
-struct cst_bucket {
-	pthread_mutex_t lock;
-	pthread_cond_t work, held;
-	pthread_t thread;
-	struct item **items;
-	size_t count, cap;
-	TAILQ_HEAD(, cst_object_op) ops;
-	unsigned queued;
-	char hold_head[64]; /* key */
-	bool hold, stop, retry_pages, expire_tokens, empty_pages;
-	int fail;
-	char fail_api[64];
-	unsigned page_size;
-	struct fake_counts counts;
-};
 
 struct cst_fetch {
 	struct cst_bucket *bucket;
@@ -71,7 +16,8 @@ struct cst_fetch_object {
 	char etag[CST_ETAG_MAX];
 	uint64_t size;
 	bool stale;
-	bool *cached; /* the bucket's lock */
+	bool *cached;  /* the bucket's lock */
+	char *content; /* of what was written through the mount */
 	struct cst_fetch_local *local;
 	LIST_ENTRY(cst_fetch_object) link;
 };
@@ -105,7 +51,7 @@ static size_t place(const struct cst_bucket *b, const char *key, size_t len, boo
 	return low;
 }
 
-static const struct item *find(const struct cst_bucket *b, struct cst_slice key)
+const struct item *fake_find(const struct cst_bucket *b, struct cst_slice key)
 {
 	bool found;
 	size_t i = place(b, key.data, key.len, &found);
@@ -121,10 +67,9 @@ static void item_free(struct item *item)
 	free(item);
 }
 
-static void put(struct cst_bucket *b, struct item *item)
+void fake_put_item(struct cst_bucket *b, struct item *item)
 {
 	bool found;
-	pthread_mutex_lock(&b->lock);
 	size_t i = place(b, item->key, item->key_len, &found);
 	if (found) {
 		item_free(b->items[i]);
@@ -137,10 +82,16 @@ static void put(struct cst_bucket *b, struct item *item)
 		b->count++;
 	}
 	b->items[i] = item;
+}
+
+static void put(struct cst_bucket *b, struct item *item)
+{
+	pthread_mutex_lock(&b->lock);
+	fake_put_item(b, item);
 	pthread_mutex_unlock(&b->lock);
 }
 
-static struct item *item_new(struct cst_slice key, uint64_t size, const char *etag, int64_t mtime, const char *meta)
+struct item *fake_item_new(struct cst_slice key, uint64_t size, const char *etag, int64_t mtime, const char *meta)
 {
 	struct item *item = CST_NEW(struct item);
 	item->key = cst_xcalloc(1, key.len + 1);
@@ -161,38 +112,43 @@ static struct item *item_new(struct cst_slice key, uint64_t size, const char *et
 
 void fake_put(struct cst_bucket *b, const char *key, uint64_t size, const char *etag, int64_t mtime, const char *meta)
 {
-	put(b, item_new(cst_slice_of(key), size, etag, mtime, meta));
+	put(b, fake_item_new(cst_slice_of(key), size, etag, mtime, meta));
 }
 
 void fake_put_key(struct cst_bucket *b, struct cst_slice key, const char *etag)
 {
-	put(b, item_new(key, 1, etag, 1, NULL));
+	put(b, fake_item_new(key, 1, etag, 1, NULL));
 }
 
 void fake_put_text(struct cst_bucket *b, const char *key, const char *text, const char *etag, const char *meta)
 {
-	struct item *item = item_new(cst_slice_of(key), strlen(text), etag, 1000, meta);
+	struct item *item = fake_item_new(cst_slice_of(key), strlen(text), etag, 1000, meta);
 	item->text = cst_xstrdup(text);
 	put(b, item);
 }
 
 void fake_put_symlink(struct cst_bucket *b, const char *key, const char *target)
 {
-	struct item *item = item_new(cst_slice_of(key), 0, "", 1000, NULL);
+	struct item *item = fake_item_new(cst_slice_of(key), 0, "", 1000, NULL);
 	item->target = cst_xstrdup(target);
 	put(b, item);
 }
 
-void fake_delete(struct cst_bucket *b, const char *key)
+void fake_remove_item(struct cst_bucket *b, struct cst_slice key)
 {
 	bool found;
+	size_t i = place(b, key.data, key.len, &found);
+	if (!found)
+		return;
+	item_free(b->items[i]);
+	b->count--;
+	memmove(b->items + i, b->items + i + 1, (b->count - i) * sizeof(struct item *));
+}
+
+void fake_delete(struct cst_bucket *b, const char *key)
+{
 	pthread_mutex_lock(&b->lock);
-	size_t i = place(b, key, strlen(key), &found);
-	if (found) {
-		item_free(b->items[i]);
-		b->count--;
-		memmove(b->items + i, b->items + i + 1, (b->count - i) * sizeof(struct item *));
-	}
+	fake_remove_item(b, cst_slice_of(key));
 	pthread_mutex_unlock(&b->lock);
 }
 
@@ -207,10 +163,11 @@ static void op_unref(struct cst_object_op *op)
 	cst_buf_fini(&op->token);
 	cst_buf_fini(&op->after);
 	cst_buf_fini(&op->body);
+	cst_buf_fini(&op->source);
 	free(op);
 }
 
-static struct cst_object_op *op_new(struct cst_bucket *b, enum op_kind kind, struct cst_slice key, void *arg)
+struct cst_object_op *fake_op_new(struct cst_bucket *b, enum op_kind kind, struct cst_slice key, void *arg)
 {
 	struct cst_object_op *op = CST_NEW(struct cst_object_op);
 	op->bucket = b;
@@ -221,7 +178,7 @@ static struct cst_object_op *op_new(struct cst_bucket *b, enum op_kind kind, str
 	return op;
 }
 
-static void op_queue(struct cst_object_op *op)
+void fake_op_queue(struct cst_object_op *op)
 {
 	struct cst_bucket *b = op->bucket;
 	pthread_mutex_lock(&b->lock);
@@ -231,6 +188,10 @@ static void op_queue(struct cst_object_op *op)
 	b->counts.lists += op->kind == OP_LIST;
 	b->counts.gets += op->kind == OP_GET;
 	b->counts.symlinks += op->kind == OP_SYMLINK;
+	b->counts.puts += op->kind == OP_PUT;
+	b->counts.copies += op->kind == OP_COPY;
+	b->counts.deletes += op->kind == OP_DELETE || op->kind == OP_DELETE_MANY;
+	b->counts.parts += op->kind == OP_PART;
 	b->counts.in_flight++;
 	b->counts.max_in_flight = cst_max(b->counts.max_in_flight, b->counts.in_flight);
 	pthread_cond_broadcast(&b->work);
@@ -254,7 +215,9 @@ static void answer_fill(struct answer *a, const struct item *item)
 	a->info.type = item->target ? CST_OBJECT_SYMLINK : CST_OBJECT_NORMAL;
 	snprintf(a->info.storage_class, sizeof(a->info.storage_class), "Standard");
 	a->strings = item->meta_text ? cst_xstrdup(item->meta_text) : NULL;
-	a->text = item->text ? cst_xstrdup(item->text) : NULL;
+	a->text = item->text ? cst_xmalloc(item->size + 1) : NULL;
+	if (item->text)
+		memcpy(a->text, item->text, item->size);
 	a->target = item->target ? cst_xstrdup(item->target) : NULL;
 	for (size_t i = 0; i < item->meta_count; i++) {
 		a->meta[i].name = (struct cst_slice){a->strings + (item->meta[i].name.data - item->meta_text),
@@ -368,7 +331,7 @@ static int read_rc(struct cst_object_op *op)
 	struct cst_bucket *b = o->fetch->bucket;
 	bool missing = false;
 	pthread_mutex_lock(&b->lock);
-	const struct item *item = find(b, cst_buf_slice(&o->key));
+	const struct item *item = fake_find(b, cst_buf_slice(&o->key));
 	for (uint64_t i = r->offset / BLOCK; i * BLOCK < r->offset + r->length; i++)
 		missing |= !o->cached[i];
 	int rc = 0;
@@ -381,6 +344,10 @@ static int read_rc(struct cst_object_op *op)
 	if (rc == -ESTALE)
 		o->stale = true;
 	b->counts.data_gets += rc == 0 && missing;
+	if (rc == 0 && missing && item->text && !o->content && item->size == o->size) {
+		o->content = cst_xmalloc(o->size + 1);
+		memcpy(o->content, item->text, o->size);
+	}
 	for (uint64_t i = r->offset / BLOCK; rc == 0 && i * BLOCK < r->offset + r->length; i++)
 		o->cached[i] = true;
 	pthread_mutex_unlock(&b->lock);
@@ -396,7 +363,8 @@ static void run_read(struct cst_object_op *op)
 	if (rc == 0) {
 		char *data = cst_buf_room(&op->body, r->length);
 		for (uint32_t i = 0; i < r->length; i++)
-			data[i] = fake_byte(op->object->etag, r->offset + i);
+			data[i] = op->object->content ? op->object->content[r->offset + i]
+						      : fake_byte(op->object->etag, r->offset + i);
 		r->iov[0] = (struct iovec){data, r->length};
 		r->iov_count = 1;
 		rc = (int)r->length;
@@ -409,7 +377,7 @@ static void run_object(struct cst_object_op *op)
 	struct answer a;
 	struct cst_error err = {.code = ENOENT, .what = "no such object"};
 	pthread_mutex_lock(&op->bucket->lock);
-	const struct item *item = find(op->bucket, cst_buf_slice(&op->key));
+	const struct item *item = fake_find(op->bucket, cst_buf_slice(&op->key));
 	if (item)
 		answer_fill(&a, item);
 	pthread_mutex_unlock(&op->bucket->lock);
@@ -419,7 +387,7 @@ static void run_object(struct cst_object_op *op)
 	} else if (op->kind == OP_SYMLINK) {
 		op->fn.symlink(op->arg, rc, item ? cst_slice_of(a.target) : (struct cst_slice){0}, &err);
 	} else {
-		size_t got = item && a.text ? cst_min(strlen(a.text), op->into.iov_len) : 0;
+		size_t got = item && a.text ? cst_min((size_t)a.info.size, op->into.iov_len) : 0;
 		if (rc == 0 && op->if_match[0] && strcmp(op->if_match, a.info.etag) != 0)
 			rc = -ESTALE;
 		if (got > 0)
@@ -457,8 +425,9 @@ static struct cst_object_op *next_op(struct cst_bucket *b)
 {
 	struct cst_object_op *op;
 	TAILQ_FOREACH (op, &b->ops, link) {
-		if (op->cancelled ||
-		    (!b->hold && !(op->kind == OP_HEAD && cst_slice_is(cst_buf_slice(&op->key), b->hold_head))))
+		bool writes = op->kind >= OP_PUT && cst_slice_is(cst_buf_slice(&op->key), b->hold_write);
+		if (op->cancelled || (!b->hold && !writes &&
+				      !(op->kind == OP_HEAD && cst_slice_is(cst_buf_slice(&op->key), b->hold_head))))
 			return op;
 	}
 	return NULL;
@@ -485,6 +454,8 @@ static void *loop(void *arg)
 		pthread_mutex_unlock(&b->lock);
 		if (op->kind == OP_READ)
 			run_read(op);
+		else if (op->kind >= OP_PUT)
+			fake_run_write(op, fail, api);
 		else if (fail)
 			run_failed(op, fail, api);
 		else if (op->kind == OP_LIST && op->token.len > 0 && b->expire_tokens)
@@ -508,6 +479,7 @@ struct cst_bucket *fake_bucket_new(void)
 	pthread_cond_init(&b->held, NULL);
 	TAILQ_INIT(&b->ops);
 	b->page_size = 1000;
+	b->copy_max = UINT64_MAX;
 	pthread_create(&b->thread, NULL, loop, b);
 	return b;
 }
@@ -600,42 +572,42 @@ void fake_reset_counts(struct cst_bucket *b)
 struct cst_object_op *cst_object_head(struct cst_bucket *b, struct cst_slice key, bool light, cst_object_head_fn fn,
 				      void *arg)
 {
-	struct cst_object_op *op = op_new(b, OP_HEAD, key, arg);
+	struct cst_object_op *op = fake_op_new(b, OP_HEAD, key, arg);
 	(void)light;
 	op->fn.head = fn;
-	op_queue(op);
+	fake_op_queue(op);
 	return op;
 }
 
 struct cst_object_op *cst_object_list(struct cst_bucket *b, const struct cst_object_list *list,
 				      const struct cst_object_list_ops *ops, void *arg)
 {
-	struct cst_object_op *op = op_new(b, OP_LIST, list->prefix, arg);
+	struct cst_object_op *op = fake_op_new(b, OP_LIST, list->prefix, arg);
 	op->fn.list = *ops;
 	op->delimited = list->delimiter != NULL;
 	cst_buf_add_slice(&op->token, list->token);
 	cst_buf_add_slice(&op->after, list->start_after);
-	op_queue(op);
+	fake_op_queue(op);
 	return op;
 }
 
 struct cst_object_op *cst_object_get(struct cst_bucket *b, const struct cst_object_get *get, cst_object_get_fn fn,
 				     void *arg)
 {
-	struct cst_object_op *op = op_new(b, OP_GET, get->key, arg);
+	struct cst_object_op *op = fake_op_new(b, OP_GET, get->key, arg);
 	op->fn.get = fn;
 	op->into = get->into[0];
 	snprintf(op->if_match, sizeof(op->if_match), "%s", get->if_match ? get->if_match : "");
-	op_queue(op);
+	fake_op_queue(op);
 	return op;
 }
 
 struct cst_object_op *cst_object_get_symlink(struct cst_bucket *b, struct cst_slice key, cst_object_symlink_fn fn,
 					     void *arg)
 {
-	struct cst_object_op *op = op_new(b, OP_SYMLINK, key, arg);
+	struct cst_object_op *op = fake_op_new(b, OP_SYMLINK, key, arg);
 	op->fn.symlink = fn;
-	op_queue(op);
+	fake_op_queue(op);
 	return op;
 }
 
@@ -704,6 +676,7 @@ void cst_fetch_object_unref(struct cst_fetch_object *o)
 	__atomic_fetch_sub(&o->fetch->objects, 1, __ATOMIC_RELAXED);
 	cst_buf_fini(&o->key);
 	free(o->cached);
+	free(o->content);
 	free(o);
 }
 
@@ -781,11 +754,11 @@ void cst_fetch_stream_free(struct cst_fetch_stream *s)
 
 void cst_fetch_read(struct cst_fetch_stream *s, struct cst_fetch_read *r)
 {
-	struct cst_object_op *op = op_new(s->object->fetch->bucket, OP_READ, CST_SLICE(""), NULL);
+	struct cst_object_op *op = fake_op_new(s->object->fetch->bucket, OP_READ, CST_SLICE(""), NULL);
 	op->object = cst_fetch_object_ref(s->object);
 	*op_of(r) = op; /* its body holds the bytes until the release */
 	op->read = r;
-	op_queue(op);
+	fake_op_queue(op);
 }
 
 void cst_fetch_read_cancel(struct cst_fetch_read *r)

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "fetch/fetch.h"
+#include "object/write.h"
 
 struct cst_bucket *fake_bucket_new(void);
 void fake_bucket_free(struct cst_bucket *b);
@@ -15,8 +16,24 @@ void fake_put_key(struct cst_bucket *b, struct cst_slice key, const char *etag);
 void fake_delete(struct cst_bucket *b, const char *key);
 char fake_byte(const char *etag, uint64_t offset);
 
-void fake_hold(struct cst_bucket *b, bool hold); /* false lets everything go */
+void fake_hold(struct cst_bucket *b, bool hold);	    /* false lets everything go */
 void fake_hold_head(struct cst_bucket *b, const char *key); /* the HEADs of one key; "": of none */
+/* The operations that write one key; "": of none. */
+void fake_hold_write(struct cst_bucket *b, const char *key);
+/* The next `count` operations of a kind fail. `lost`: they do their work all the same, and fail so. */
+enum fake_kind { FAKE_PUT, FAKE_COPY, FAKE_DELETE };
+struct fake_failure {
+	unsigned count;
+	enum fake_kind kind;
+	int rc;
+	bool lost;
+};
+void fake_fail_next(struct cst_bucket *b, enum fake_kind kind, unsigned count, int rc, bool lost);
+/* Does the object have this content? NULL: is it absent? */
+bool fake_has(struct cst_bucket *b, const char *key, const char *text);
+/* Appends the bytes of an object, if it is there. */
+void fake_content(struct cst_bucket *b, struct cst_slice key, struct cst_buf *out);
+void fake_copy_max(struct cst_bucket *b, uint64_t bytes);
 /* Waits until this many operations are held. */
 void fake_wait_held(struct cst_bucket *b, unsigned count);
 void fake_fail(struct cst_bucket *b, int rc, const char *api); /* all operations; 0: no longer */
@@ -30,6 +47,7 @@ void fake_retry_pages(struct cst_bucket *b, bool retry);
 
 struct fake_counts {
 	unsigned heads, lists, gets, symlinks, in_flight, max_in_flight;
+	unsigned puts, copies, deletes, parts;
 	unsigned data_gets;  /* of the fetch layer: reads of what was not there, and files fetched ahead */
 	unsigned prefetches; /* of them ahead */
 };
