@@ -97,6 +97,12 @@ def reset_stats(endpoint):
     urllib.request.urlopen(urllib.request.Request(endpoint + "/-/stats/reset", method="POST"), timeout=10).read()
 
 
+def serving_pid(pid):
+    """The process that serves a mount; `pid` is the one that keeps it."""
+    with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as f:
+        return int(f.read().split()[0])
+
+
 @contextlib.contextmanager
 def mount(cistern, url, directory, endpoint, *options):
     os.makedirs(directory, exist_ok=True)
@@ -109,7 +115,7 @@ def mount(cistern, url, directory, endpoint, *options):
             if os.path.ismount(directory):
                 break
             time.sleep(0.025)
-        yield process.pid
+        yield serving_pid(process.pid)
     finally:
         subprocess.run([cistern, "umount", directory], check=False, timeout=30, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
