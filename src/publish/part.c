@@ -131,6 +131,8 @@ void parts_make_locked(struct cst_publish_stream *s, uint64_t upto, bool split)
 	uint64_t last = 0; /* of those that the end is split into */
 	while (c && c->offset < upto) {
 		uint64_t left = upto - c->offset, goal = part_goal(s);
+		if (!split && left < s->publish->limits.part_min)
+			return;
 		if (split && left < 2 * goal) {
 			last = last ? last : split_goal(s, left);
 			goal = last;
