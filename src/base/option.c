@@ -272,7 +272,8 @@ static int set_choice(struct cst_option_set *set, const struct cst_option *optio
 	struct cst_slice rest = cst_slice_of(option->argument);
 	for (int i = 0; rest.len > 0; i++) {
 		struct cst_slice word = cst_slice_cut(&rest, '|');
-		if (cst_slice_ieq(word, cst_slice_of(text))) {
+		bool left_out = text[0] == '\0' && option->flags & CST_OPTION_OPTIONAL;
+		if (left_out || cst_slice_ieq(word, cst_slice_of(text))) {
 			*(int *)value_at(set, option) = i;
 			return 0;
 		}

@@ -45,7 +45,7 @@ void cst_option_list_fini(struct cst_option_list *list);
 enum {
 	CST_OPTION_CLI = 1,	 /* on the command line only: not in -o, not in files */
 	CST_OPTION_MS = 2,	 /* DURATION: a bare number counts milliseconds */
-	CST_OPTION_OPTIONAL = 4, /* IGNORED and STRING: the value may be left out (STRING: it is "" then) */
+	CST_OPTION_OPTIONAL = 4, /* IGNORED, STRING and CHOICE: the value may be left out (STRING: it is "" then; CHOICE: the first word) */
 };
 
 struct cst_option {

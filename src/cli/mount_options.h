@@ -28,6 +28,8 @@ struct cst_mount_options {
 };
 extern const struct cst_option_table cst_mount_table;
 
+enum { CST_PRELOAD_ALL, CST_PRELOAD_NEVER, CST_PRELOAD_WALKS }; /* preload_metadata */
+
 enum cst_persona {
 	CST_PERSONA_CISTERN, /* cistern mount [URL] MOUNTPOINT */
 	CST_PERSONA_HELPER, /* mount -t fuse.cistern: SOURCE MOUNTPOINT -o …; mount(8) says rw unless told otherwise */

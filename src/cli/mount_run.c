@@ -9,6 +9,7 @@
 #include "cli/launch.h"
 #include "cli/mount_keep.h"
 #include "cli/mount_load.h"
+#include "cli/mount_preload.h"
 #include "cli/mount_refresh.h"
 #include "cli/mount_stats.h"
 #include "cli/mount_writes.h"
@@ -34,6 +35,7 @@ struct mount {
 	struct cst_fs *fs;
 	struct cst_mount_loads *loads;
 	struct cst_mount_refreshes *refreshes;
+	struct cst_mount_preloads *preloads;
 	struct cst_control *control;
 	unsigned long signal_thread;
 	pthread_mutex_t lock; /* fuse: between the main and the signal thread */
@@ -159,6 +161,8 @@ static int answer_request(void *arg, struct cst_slice method, struct cst_slice t
 		return answer_upgrade(m, body, json);
 	if (cst_mount_refreshes_is_target(target))
 		return cst_mount_refreshes_request(m->refreshes, method, target, body, json);
+	if (cst_mount_preloads_is_target(target))
+		return cst_mount_preloads_request(m->preloads, method, target, body, json);
 	if (cst_mount_writes_is_target(target))
 		return cst_mount_writes_request(m->writes, method, target, json);
 	return cst_mount_loads_request(m->loads, method, target, body, json);
@@ -183,6 +187,7 @@ static int make_file_system(struct mount *m, struct cst_error *err)
 		.cache = m->cache,
 		.passthrough = o->passthrough && m->cache && !o->direct_io,
 		.look_ahead = o->look_ahead,
+		.preload_walks = o->preload_metadata != CST_PRELOAD_NEVER,
 		.prefix = m->plan->access.url.prefix,
 		.attributes = o->attributes == 1 ? CST_FS_ATTRIBUTES_OBJECT : CST_FS_ATTRIBUTES_LIST,
 		.uid = o->given.uid ? (uint32_t)o->uid : geteuid(),
@@ -325,6 +330,7 @@ static int take_over(struct mount *m, struct cst_error *err)
 
 static int start(struct mount *m, struct cst_error *err)
 {
+	const struct cst_mount_options *o = &m->plan->o;
 	int rc = open_link(m, err);
 	if (rc == 0 && m->keeper && cst_keeper_stands_by(m->keeper))
 		rc = take_over(m, err);
@@ -344,6 +350,7 @@ static int start(struct mount *m, struct cst_error *err)
 		.bucket = m->link.bucket, .fetch = m->fetch, .cache = m->cache, .prefix = m->plan->access.url.prefix};
 	m->loads = cst_mount_loads_new(&loads);
 	m->refreshes = cst_mount_refreshes_new(m->fs);
+	m->preloads = cst_mount_preloads_new(m->fs, o->preload_metadata == CST_PRELOAD_ALL);
 	start_control(m);
 	if (m->keeper)
 		m->beats = cst_mount_beats_start(m->keeper, &m->link);
@@ -377,6 +384,7 @@ static void finish(struct mount *m)
 	cst_control_stop(m->control);
 	cst_mount_loads_free(m->loads);
 	cst_mount_refreshes_free(m->refreshes);
+	cst_mount_preloads_free(m->preloads);
 	if (m->fuse)
 		cst_fuse_drain(m->fuse);
 	if (m->fs)

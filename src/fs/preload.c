@@ -287,11 +287,13 @@ static bool comes_after(const char *name, const char *last)
 }
 
 /* True: it is time to list ahead. */
-static bool note_opened_locked(struct walk *w, uint64_t child, const char *name)
+static bool note_opened_locked(struct walk *w, uint64_t child, const char *name, bool listed)
 {
 	if (child == w->child)
 		return false;
-	if (w->child && w->whole && comes_after(name, w->last)) {
+	if (listed) { /* it costs nothing */
+		w->streak = 0;
+	} else if (w->child && w->whole && comes_after(name, w->last)) {
 		w->streak++;
 	} else {
 		w->streak = 1;
@@ -368,12 +370,13 @@ void fs_walk_opened(struct cst_fs *fs, struct cst_inode *inode)
 	struct cst_inode *parent = cst_inode_place(fs->table, inode, name);
 	if (!parent)
 		return;
+	bool listed = cst_dir_is_listed(fs_dir_of(fs, inode));
 	pthread_mutex_lock(&s->lock);
 	struct walk *w = walk_of_locked(s, parent->node);
 	if (!w)
 		w = new_walk_locked(s, parent->node, &unused);
 	w->used = ++s->turn;
-	bool ahead = note_opened_locked(w, inode->node, name);
+	bool ahead = note_opened_locked(w, inode->node, name, listed);
 	pthread_mutex_unlock(&s->lock);
 	if (unused)
 		cst_preload_cancel(unused);

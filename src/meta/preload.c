@@ -13,7 +13,7 @@
 #include "meta/preload_private.h"
 
 #define PARALLEL 16u
-#define CUT_PAGES 6u	 /* pages of a range: half a page of each is listed twice */
+#define CUT_PAGES 8u	 /* pages of a range; the last one is half of the next range's */
 #define CUTS_MAX 4096u	 /* names of the base that are remembered */
 #define GUESS_PAGES 8u	 /* pages for each cut that is a guess */
 #define AHEAD_PAGES 2u	 /* that a walk may cost more than it saves */
@@ -433,7 +433,8 @@ static void guess_locked(struct cst_range *r)
 	const struct cst_range *at;
 	CST_AUTO_BUF cut = CST_BUF_INIT;
 	struct cst_slice last = cst_buf_slice(&r->fold.last), end = end_locked(r);
-	if (p->config.ahead || r->pages < 3 || p->progress.pages < GUESS_PAGES * (p->guesses + 1) ||
+	unsigned expected = TAILQ_NEXT(TAILQ_FIRST(&p->ranges), link) ? 2 * CUT_PAGES : 3;
+	if (p->config.ahead || r->pages < expected || p->progress.pages < GUESS_PAGES * (p->guesses + 1) ||
 	    p->asked + p->working >= p->config.parallel)
 		return;
 	TAILQ_FOREACH (at, &p->ranges, link)
@@ -672,7 +673,9 @@ static void plan_locked(struct cst_preload *p)
 		covered += order <= 0;
 	}
 	size_t seen = covered > passed ? (covered - passed) / cst_max(first->pages, 1u) : 1;
-	size_t step = cst_max(seen, (size_t)1) * CUT_PAGES;
+	seen = cst_max(seen, (size_t)1);
+	/* Where a range ends with a page exactly, another one is needed to see that. */
+	size_t step = seen * CUT_PAGES - seen / 2;
 	for (size_t i = covered + step; i < p->cut_count; i += step)
 		at = range_add_locked(p, at, cst_slice_of(p->cuts[i]));
 }

@@ -56,6 +56,8 @@ bool cst_preload_is_covered(struct cst_meta *meta, struct cst_slice prefix);
 
 /* The parked directory of this prefix, or a new one; the caller's reference. */
 struct cst_dir *cst_dir_get(struct cst_meta *meta, struct cst_slice prefix);
+/* Does its listing answer for everything now? */
+bool cst_dir_is_listed(struct cst_dir *dir);
 /* Nobody has the directory any more: its listing waits for the next who does, if it is whole and young. */
 void cst_dir_park(struct cst_dir *dir);
 /* What is parked below the prefix ("": everything) is wrong, and so is what requests under way bring. */

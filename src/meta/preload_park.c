@@ -71,6 +71,14 @@ struct cst_dir *cst_dir_get(struct cst_meta *meta, struct cst_slice prefix)
 	return dir ? dir : cst_dir_new(meta, prefix);
 }
 
+bool cst_dir_is_listed(struct cst_dir *dir)
+{
+	pthread_mutex_lock(&dir->lock);
+	bool listed = dir->listing && dir->listing->names.complete && cst_listing_is_fresh_locked(dir->listing);
+	pthread_mutex_unlock(&dir->lock);
+	return listed;
+}
+
 void cst_dir_park(struct cst_dir *dir)
 {
 	pthread_mutex_lock(&dir->lock);
