@@ -253,14 +253,14 @@ def peers(args):
 
 
 @contextlib.contextmanager
-def peer_mount(name, directory, endpoint, cache=None):
+def peer_mount(name, directory, endpoint, cache=None, write=False):
     """The bucket "bench" through s3fs or rclone, in the foreground; with `cache` they keep what they read there."""
     os.makedirs(directory, exist_ok=True)
     if name == "s3fs":
-        command = ["s3fs", "bench", directory, "-f", "-o", f"url={endpoint},use_path_request_style,public_bucket=1,ro,parallel_count=20,"
-                   "multireq_max=64,stat_cache_expire=3600" + (f",use_cache={cache}" if cache else "")]
+        command = ["s3fs", "bench", directory, "-f", "-o", f"url={endpoint},use_path_request_style,public_bucket=1,parallel_count=20,"
+                   + ("" if write else "ro,") + "multireq_max=64,stat_cache_expire=3600" + (f",use_cache={cache}" if cache else "")]
     else:
-        command = ["rclone", "mount", ":s3:bench", directory, "--s3-provider", "Other", "--s3-endpoint", endpoint, "--read-only",
+        command = ["rclone", "mount", ":s3:bench", directory, "--s3-provider", "Other", "--s3-endpoint", endpoint, *(() if write else ("--read-only",)),
                    "--s3-no-check-bucket", "--config", os.devnull, "--dir-cache-time", "1h", "--buffer-size", "256M", "--vfs-read-chunk-size", "64M",
                    *(("--vfs-cache-mode", "full", "--cache-dir", cache) if cache else ())]
     environment = {"PATH": os.environ["PATH"], "HOME": directory}  # neither proxies nor certificates of this user
@@ -330,14 +330,17 @@ def line_of(f):
 
 
 def interleave(args, contestants, shown):
-    """Runs each of {name: function} in turn, `--runs` times; prints every run and gives {name: [figures]}. One that fails is told and left out."""
+    """Runs each of {name: function} in turn, `--runs` times, another one first each time, since all leave memory in some state to the next; prints every
+    run and gives {name: [figures]}. One that fails is told and left out."""
     seen = {name: [] for name in contestants}
+    names = list(contestants)
     for run in range(1, args.runs + 1):
-        for name, work in contestants.items():
+        first = (run - 1) % len(names)
+        for name in names[first:] + names[:first]:
             if seen[name] is None:
                 continue
             try:
-                figures = work()
+                figures = contestants[name]()
             except (RuntimeError, OSError, subprocess.SubprocessError) as e:
                 if name.startswith("cistern"):
                     raise
