@@ -16,7 +16,7 @@
 #define TAIL 64u				      /* "continued" */
 #define SLACK (2 * (uint64_t)CST_RECORD_MAX)	      /* beyond a checkpoint, so that a new file isn't full */
 #define FRAME (CST_JOURNAL_OWNER_MAX + UINT64_C(256)) /* header, end of the checkpoint */
-#define GROW (UINT64_C(1) << 20)
+#define GROW (UINT64_C(64) << 10)
 
 const char *const cst_journal_names[2] = {"journal.0", "journal.1"};
 
@@ -230,7 +230,9 @@ int cst_journal_append(struct cst_journal *j, const struct cst_record *records, 
 			break;
 		}
 		size_t before = j->pending.len;
-		cst_record_encode(&records[i], j->tag, j->number++, j->number_synced, &j->pending);
+		struct cst_record r = records[i];
+		r.more = i + 1 < count;
+		cst_record_encode(&r, j->tag, j->number++, j->number_synced, &j->pending);
 		j->end += j->pending.len - before;
 		j->appended++;
 		j->stats.records++;

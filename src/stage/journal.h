@@ -35,7 +35,7 @@ int cst_journal_open(const struct cst_journal_config *config, struct cst_journal
 /* Commits what can be; nobody else may use it any more. */
 void cst_journal_close(struct cst_journal *j);
 
-/* Appends records in this order, with no other between them, and applies them to the state. *at is what commit() wants. -ENOSPC: there is no room and
+/* Appends records as one: a restart finds all of them or none. Applies them to the state. *at is what commit() wants. -ENOSPC: there is no room and
  * nothing was appended; -EINVAL: texts too long, or a record that makes no sense in this state. */
 int cst_journal_append(struct cst_journal *j, const struct cst_record *records, size_t count, uint64_t *at);
 /* Waits until what was appended up to `at` is on the disk. */

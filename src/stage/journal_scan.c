@@ -37,6 +37,22 @@ static void look_beyond(struct scanner *s)
 	}
 }
 
+/* Several records that belong together count only when all are there: is that so from `at` on, where record `number` begins? *end: where they end. */
+static bool is_whole(struct scanner *s, uint64_t at, uint64_t number, uint64_t *end)
+{
+	struct cst_record r;
+	struct cst_record_place place;
+	do {
+		if (at >= s->len ||
+		    cst_record_decode(s->bytes + at, s->len - at, &s->scan->tag, &r, s->extents, &place) < 0 ||
+		    place.number != number++)
+			return false;
+		at += place.size;
+	} while (r.more);
+	*end = at;
+	return true;
+}
+
 static bool take_header(struct scanner *s, const struct cst_record *r, const struct cst_record_place *place)
 {
 	struct cst_journal_scan *scan = s->scan;
@@ -79,6 +95,7 @@ void cst_journal_scan(const void *bytes, size_t len, struct cst_journal_scan *sc
 		      void (*each)(void *arg, uint64_t offset, const struct cst_record *r), void *arg)
 {
 	CST_AUTO_FREE struct scanner *s = CST_NEW(struct scanner);
+	uint64_t batch = 0; /* where the records that were found to be whole end */
 	*scan = (struct cst_journal_scan){0};
 	cst_state_init(&scan->state);
 	s->bytes = bytes;
@@ -89,6 +106,13 @@ void cst_journal_scan(const void *bytes, size_t len, struct cst_journal_scan *sc
 		struct cst_record_place place;
 		int rc = cst_record_decode(s->bytes + scan->end, len - scan->end, scan->header ? &scan->tag : NULL, &r,
 					   s->extents, &place);
+		if (rc == 0 && r.more && scan->end >= batch) {
+			/* The records' extents share their room: read it again. */
+			rc = scan->header && is_whole(s, scan->end, scan->records, &batch) ? 0 : -EBADMSG;
+			if (rc == 0)
+				cst_record_decode(s->bytes + scan->end, len - scan->end, &scan->tag, &r, s->extents,
+						  &place);
+		}
 		if (rc == 0 && !(scan->header ? take_record(s, &r, &place) : take_header(s, &r, &place)))
 			rc = -EBADMSG;
 		if (rc < 0)

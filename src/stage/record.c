@@ -120,7 +120,8 @@ void cst_record_encode(const struct cst_record *r, uint32_t tag, uint64_t number
 	char *head = cst_buf_room(out, size);
 	put(head + 4, tag, 4);
 	put(head + 8, length, 4);
-	put(head + 12, r->kind, 4);
+	put(head + 12, r->kind, 2);
+	put(head + 14, r->more, 2);
 	put(head + 16, number, 8);
 	put(head + 24, synced, 8);
 	CST_ASSERT(put_body(head + CST_RECORD_HEAD, r) == head + length);
@@ -228,14 +229,14 @@ int cst_record_decode(const void *bytes, size_t len, const uint32_t *tag, struct
 	uint32_t crc = (uint32_t)take(&in, 4);
 	place->tag = (uint32_t)take(&in, 4);
 	size_t length = (size_t)take(&in, 4);
-	uint64_t kind = take(&in, 4);
+	uint64_t kind = take(&in, 2), more = take(&in, 2);
 	place->number = take(&in, 8);
 	place->synced = take(&in, 8);
-	if ((tag && place->tag != *tag) || kind >= CST_RECORD_KINDS || length < CST_RECORD_HEAD ||
+	if ((tag && place->tag != *tag) || kind >= CST_RECORD_KINDS || more > 1 || length < CST_RECORD_HEAD ||
 	    length > CST_RECORD_MAX || length > len || cst_crc32c(0, (const char *)bytes + 4, length - 4) != crc)
 		return -EBADMSG;
 	place->size = padded(length);
-	*r = (struct cst_record){.kind = (enum cst_record_kind)kind};
+	*r = (struct cst_record){.kind = (enum cst_record_kind)kind, .more = more};
 	in = (struct reader){.at = (const char *)bytes + CST_RECORD_HEAD, .left = length - CST_RECORD_HEAD};
 	take_body(&in, r, extents);
 	return in.bad ? -EBADMSG : 0;

@@ -2,7 +2,7 @@
  *
  *	 0  4  CRC32C of the bytes from 4 to the record's length
  *	 4  4  tag of the file: a random number of each epoch, so that nothing older in the file is taken for new
- *	 8  4  length in bytes without the padding       12  2  kind       14  2  0
+ *	 8  4  length in bytes without the padding       12  2  kind       14  2  1: the next record belongs to it: both count, or neither; else 0
  *	16  8  number of the record in its file, from 0
  *	24  8  how many records of the file were known to be on the disk when this one was made
  *	32     the fields of its kind, in the order of struct cst_record; then zeros up to a multiple of 32
@@ -54,6 +54,7 @@ enum cst_record_kind {
 
 struct cst_record {
 	enum cst_record_kind kind;
+	bool more;		    /* the next one belongs to it */
 	uint64_t id;		    /* of a file or an operation; the epoch of a header */
 	uint64_t size;		    /* of a file; header: records of the checkpoint */
 	uint64_t next;		    /* header: the first id that was never given */
