@@ -85,46 +85,30 @@ uint64_t cst_crc64(uint64_t crc, const void *data, size_t len)
 	return crc64_ecma_refl(crc, data, len);
 }
 
-/* Combining: appending len_b zero bytes to A multiplies its CRC by x^(8·len_b) modulo the polynomial. The matrices of that
- * linear map are squared per bit of the length (M. Adler's method for crc32_combine). */
-static uint64_t gf2_times(const uint64_t matrix[64], uint64_t vector)
-{
-	uint64_t sum = 0;
-	for (int i = 0; vector; vector >>= 1, i++)
-		if (vector & 1)
-			sum ^= matrix[i];
-	return sum;
-}
+/* Appending len_b zero bytes to A multiplies its CRC by x^(8·len_b) modulo the polynomial. Bits are reflected: x^0 is the highest. */
+#define CRC64_POLY UINT64_C(0xC96C5795D7870F42)
+#define CRC64_ONE (UINT64_C(1) << 63)
 
-static void gf2_square(uint64_t square[64], const uint64_t matrix[64])
+static uint64_t crc64_times(uint64_t a, uint64_t b)
 {
-	for (int i = 0; i < 64; i++)
-		square[i] = gf2_times(matrix, matrix[i]);
+	uint64_t product = 0;
+	for (uint64_t bit = CRC64_ONE; bit; bit >>= 1) {
+		if (a & bit)
+			product ^= b;
+		b = b & 1 ? (b >> 1) ^ CRC64_POLY : b >> 1;
+	}
+	return product;
 }
 
 uint64_t cst_crc64_combine(uint64_t crc_a, uint64_t crc_b, uint64_t len_b)
 {
-	uint64_t even[64], odd[64];
-	if (len_b == 0)
-		return crc_a;
-
-	odd[0] = UINT64_C(0xC96C5795D7870F42); /* one zero bit */
-	for (int i = 1; i < 64; i++)
-		odd[i] = UINT64_C(1) << (i - 1);
-	gf2_square(even, odd); /* two */
-	gf2_square(odd, even); /* four */
-	do {
-		gf2_square(even, odd); /* first pass: one zero byte */
+	uint64_t power = CRC64_ONE >> 8; /* x^8, squared for each bit of the length */
+	for (; len_b; len_b >>= 1) {
 		if (len_b & 1)
-			crc_a = gf2_times(even, crc_a);
-		len_b >>= 1;
-		if (len_b == 0)
-			break;
-		gf2_square(odd, even);
-		if (len_b & 1)
-			crc_a = gf2_times(odd, crc_a);
-		len_b >>= 1;
-	} while (len_b);
+			crc_a = crc64_times(power, crc_a);
+		if (len_b > 1)
+			power = crc64_times(power, power);
+	}
 	return crc_a ^ crc_b;
 }
 

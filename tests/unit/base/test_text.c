@@ -210,6 +210,20 @@ static void digests(void **state)
 		assert_true(cst_crc64(a, data + cut, sizeof(data) - cut) == whole);
 		assert_true(cst_crc64_combine(a, b, sizeof(data) - cut) == whole);
 	}
+	/* "1234" and "56789"; then lengths that nobody reads: zeros, doubled, and taken apart another way. */
+	assert_true(cst_crc64_combine(cst_crc64(0, "1234", 4), cst_crc64(0, "56789", 5), 5) ==
+		    UINT64_C(11051210869376104954));
+	assert_true(cst_crc64_combine(7, 9, 0) == (7 ^ 9));
+	memset(data, 0, sizeof(data));
+	uint64_t zeros = cst_crc64(0, data, 1);
+	for (unsigned k = 0; k < 63; k++) {
+		if (k < 11)
+			assert_true(zeros == cst_crc64(0, data, 1u << k));
+		uint64_t n = UINT64_C(1) << k, left = cst_crc64_combine(cst_crc64_combine(whole, zeros, n), 12345, n),
+			 right = cst_crc64_combine(whole, cst_crc64_combine(zeros, 12345, n), 2 * n);
+		assert_true(left == right);
+		zeros = cst_crc64_combine(zeros, zeros, n);
+	}
 	uint8_t out[32];
 	CST_AUTO_BUF hex = CST_BUF_INIT;
 	struct cst_digest *d = cst_digest_new(CST_DIGEST_MD5);
