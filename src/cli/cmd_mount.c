@@ -7,7 +7,6 @@
 #include "cli/daemon.h"
 #include "cli/launch.h"
 #include "cli/mount_keep.h"
-#include "cli/mount_run.h"
 #include "cli/signals.h"
 
 #include <errno.h>
@@ -79,21 +78,6 @@ static int open_log(const struct cst_mount_plan *plan, const char *path, struct 
 
 /* ---- running ---- */
 
-static void became_ready(void *arg)
-{
-	cst_daemon_ready(arg);
-}
-
-static int run_mount(struct cst_mount_plan *plan, const char *log, int launch, struct cst_daemon *daemon,
-		     struct cst_error *err)
-{
-	struct cst_mount_ready ready = {became_ready, daemon};
-	if (!getenv("CISTERN_SUPERVISOR"))
-		return cst_mount_run(plan, log ? log : "standard error", NULL, &ready, err);
-	cst_access_forget_secrets(&plan->o);
-	return cst_mount_keep(plan, launch, log, daemon, err);
-}
-
 /* In the process that will keep the mount. */
 static int keep(struct cst_mount_plan *plan, const char *log, int launch, struct cst_daemon *daemon)
 {
@@ -101,7 +85,8 @@ static int keep(struct cst_mount_plan *plan, const char *log, int launch, struct
 	cst_signals_block();
 	if (plan->asked_to_write)
 		cst_log_warn("%s", read_only_note);
-	int rc = run_mount(plan, log, launch, daemon, &err);
+	cst_access_forget_secrets(&plan->o);
+	int rc = cst_mount_keep(plan, launch, log, daemon, &err);
 	if (rc == 0)
 		return CST_EXIT_OK;
 	if (rc == -EINTR && err.code == 0)

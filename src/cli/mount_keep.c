@@ -196,7 +196,7 @@ static int serve(void)
 	if (rc == 0) {
 		if (cst_keeper_header(keeper)->background)
 			(void)!chdir("/");
-		rc = cst_mount_run(&plan, log_name, keeper, NULL, &err);
+		rc = cst_mount_run(&plan, log_name, keeper, &err);
 	}
 	if (rc != 0)
 		cst_keeper_failed(keeper, &err);

@@ -27,7 +27,6 @@
 struct mount {
 	struct cst_mount_plan *plan;
 	const char *log_name;
-	int64_t started; /* cst_now() */
 	struct cst_link link;
 	struct cst_fetch *fetch;
 	struct cst_cache *cache;	 /* NULL: none was asked for */
@@ -40,7 +39,7 @@ struct mount {
 	unsigned long signal_thread;
 	pthread_mutex_t lock; /* fuse: between the main and the signal thread */
 	struct cst_fuse *fuse;
-	struct cst_keeper *keeper; /* NULL: this process is all there is */
+	struct cst_keeper *keeper;
 	struct cst_mount_identities identities;
 	struct cst_mount_beats *beats;
 	unsigned asked; /* to stop; the thread's that hears it */
@@ -77,7 +76,7 @@ static void *signal_main(void *arg)
 	struct mount *m = arg;
 	while (cst_signals_wait())
 		/* Who keeps the mount ends it; should it be dead, nobody but us is left to. */
-		if (!m->keeper || cst_keeper_stop_wish(m->keeper) < 0)
+		if (cst_keeper_stop_wish(m->keeper) < 0)
 			on_stop(m);
 	return NULL;
 }
@@ -98,7 +97,6 @@ static struct cst_mount_view view_of(const struct mount *m)
 {
 	return (struct cst_mount_view){.plan = m->plan,
 				       .log_name = m->log_name,
-				       .started = m->started,
 				       .link = &m->link,
 				       .fetch = m->fetch,
 				       .cache = m->cache,
@@ -129,10 +127,7 @@ static int answer_upgrade(struct mount *m, struct cst_slice body, struct cst_buf
 	struct cst_fs_stats fs;
 	cst_fs_stats(m->fs, &fs);
 	int rc = 0;
-	if (!m->keeper) {
-		rc = cst_error_set(&err, EOPNOTSUPP, "can't upgrade the mount");
-		cst_error_why(&err, "nothing keeps it that could replace its process");
-	} else if (fs.open_writers > 0) {
+	if (fs.open_writers > 0) {
 		rc = cst_error_set(&err, EBUSY, "can't upgrade the mount");
 		cst_error_why(&err, "%llu files are open for writing", (unsigned long long)fs.open_writers);
 		cst_error_hint(&err, "try again when they are closed");
@@ -222,14 +217,12 @@ static int make_file_system(struct mount *m, struct cst_error *err)
 		.ignore_fsync = o->ignore_fsync,
 		.rename_dir_limit = (uint64_t)o->rename_dir_limit,
 	};
-	if (m->keeper) {
-		cst_mount_identities_init(&m->identities, m->keeper);
-		config.identities = &m->identities.memory;
-		config.inherited = m->identities.inherited;
-		config.inherited_count = m->identities.count;
-		if (m->identities.count > 1)
-			cst_log_info("%zu files and directories are known from before", m->identities.count - 1);
-	}
+	cst_mount_identities_init(&m->identities, m->keeper);
+	config.identities = &m->identities.memory;
+	config.inherited = m->identities.inherited;
+	config.inherited_count = m->identities.count;
+	if (m->identities.count > 1)
+		cst_log_info("%zu files and directories are known from before", m->identities.count - 1);
 	m->fs = cst_fs_new(&config, cst_fuse_host(m->fuse), err);
 	cst_mount_identities_fini(&m->identities);
 	return m->fs ? cst_fuse_start(m->fuse, m->fs, err) : -1;
@@ -305,7 +298,7 @@ static int open_data(struct mount *m, struct cst_error *err)
 static int open_link(struct mount *m, struct cst_error *err)
 {
 	struct cst_credential last = {0};
-	m->link.resumes = m->keeper && cst_keeper_restarted(m->keeper);
+	m->link.resumes = cst_keeper_restarted(m->keeper);
 	if (m->link.resumes && cst_launch_last_credential(cst_keeper_launch(m->keeper), &last))
 		m->link.last = &last;
 	int rc = cst_link_open(&m->link, &m->plan->access, &m->plan->o, err);
@@ -332,7 +325,7 @@ static int start(struct mount *m, struct cst_error *err)
 {
 	const struct cst_mount_options *o = &m->plan->o;
 	int rc = open_link(m, err);
-	if (rc == 0 && m->keeper && cst_keeper_stands_by(m->keeper))
+	if (rc == 0 && cst_keeper_stands_by(m->keeper))
 		rc = take_over(m, err);
 	if (rc != 0)
 		return rc;
@@ -352,8 +345,7 @@ static int start(struct mount *m, struct cst_error *err)
 	m->refreshes = cst_mount_refreshes_new(m->fs);
 	m->preloads = cst_mount_preloads_new(m->fs, o->preload_metadata == CST_PRELOAD_ALL);
 	start_control(m);
-	if (m->keeper)
-		m->beats = cst_mount_beats_start(m->keeper, &m->link);
+	m->beats = cst_mount_beats_start(m->keeper, &m->link);
 	return 0;
 }
 
@@ -365,12 +357,8 @@ static _Noreturn void leave(struct mount *m)
 	_exit(0);
 }
 
-static void tell_ready(const struct mount *m, const struct cst_mount_ready *ready)
+static void tell_ready(const struct mount *m)
 {
-	if (!m->keeper) {
-		ready->fn(ready->arg);
-		return;
-	}
 	if (cst_keeper_header(m->keeper)->background)
 		cst_daemon_detach();
 	cst_keeper_ready(m->keeper);
@@ -423,14 +411,9 @@ static void log_start(const struct mount *m)
 	cst_log_info("cache: %s; passthrough: %s", levels.data ? levels.data : "", passthrough.data);
 }
 
-int cst_mount_run(struct cst_mount_plan *plan, const char *log_name, struct cst_keeper *keeper,
-		  const struct cst_mount_ready *ready, struct cst_error *err)
+int cst_mount_run(struct cst_mount_plan *plan, const char *log_name, struct cst_keeper *keeper, struct cst_error *err)
 {
-	struct mount m = {.plan = plan,
-			  .log_name = log_name,
-			  .started = cst_now(),
-			  .lock = PTHREAD_MUTEX_INITIALIZER,
-			  .keeper = keeper};
+	struct mount m = {.plan = plan, .log_name = log_name, .lock = PTHREAD_MUTEX_INITIALIZER, .keeper = keeper};
 	cst_cli_raise_nofile();
 	int rc = cst_thread_start(&m.signal_thread, "signals", 0, signal_main, &m);
 	if (rc != 0) {
@@ -438,13 +421,13 @@ int cst_mount_run(struct cst_mount_plan *plan, const char *log_name, struct cst_
 		cst_error_why(err, "%s", strerror(-rc));
 		return rc;
 	}
-	if (keeper && !cst_keeper_stands_by(keeper))
+	if (!cst_keeper_stands_by(keeper))
 		rc = listen_to_keeper(&m, err);
 	if (rc == 0)
 		rc = start(&m, err);
 	if (rc == 0) {
 		log_start(&m);
-		tell_ready(&m, ready);
+		tell_ready(&m);
 		cst_fuse_wait(m.fuse);
 		if (__atomic_load_n(&m.leaves, __ATOMIC_ACQUIRE))
 			leave(&m);

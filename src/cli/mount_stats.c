@@ -265,8 +265,6 @@ static void add_sources(const struct cst_mount_view *v, const struct cst_cache_s
 
 static void put_supervisor(const struct cst_mount_view *v, const struct sink *s)
 {
-	if (!v->keeper)
-		return;
 	const struct cst_state_header *h = cst_keeper_header(v->keeper);
 	struct cst_state_stats state;
 	struct cst_fuse_stats fuse;
@@ -354,9 +352,9 @@ void cst_mount_stats_json(const struct cst_mount_view *v, struct cst_buf *out)
 		cst_buf_add_str(out, ", ");
 	}
 	/* The process to send signals to, and since when there is the mount. */
-	const struct cst_state_header *h = v->keeper ? cst_keeper_header(v->keeper) : NULL;
-	cst_buf_printf(out, "\"pid\": %ld, \"uptime_s\": %lld", h ? (long)h->supervisor_pid : (long)getpid(),
-		       (long long)((cst_now() - (h ? h->mount_started : v->started)) / CST_NS_PER_S));
+	const struct cst_state_header *h = cst_keeper_header(v->keeper);
+	cst_buf_printf(out, "\"pid\": %ld, \"uptime_s\": %lld", (long)h->supervisor_pid,
+		       (long long)((cst_now() - h->mount_started) / CST_NS_PER_S));
 	put_layers(v, &s);
 	cst_buf_add_str(out, "}\n");
 }

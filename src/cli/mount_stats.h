@@ -13,13 +13,12 @@ struct cst_mount_writes;
 struct cst_mount_view {
 	const struct cst_mount_plan *plan;
 	const char *log_name;
-	int64_t started; /* cst_now() */
 	const struct cst_link *link;
 	struct cst_fetch *fetch;
 	struct cst_cache *cache;
 	struct cst_fs *fs;
 	struct cst_fuse *fuse;
-	struct cst_keeper *keeper; /* NULL: nobody keeps the mount */
+	struct cst_keeper *keeper;
 	struct cst_mount_loads *loads;
 	struct cst_mount_writes *writes; /* NULL: read-only */
 };

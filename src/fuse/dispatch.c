@@ -250,7 +250,7 @@ void cst_fuse_dispatch(struct cst_fuse_channel *channel, const void *data, size_
 	}
 	cst_log_trace("%s node %llu unique %llu%s", in.op_name, (unsigned long long)in.node,
 		      (unsigned long long)(in.unique & ~CST_KFUSE_UNIQUE_RESENT), in.resent ? " (again)" : "");
-	if (handled_at_once(channel, &in))
+	if (handled_at_once(channel, &in) || cst_fuse_keep_answered(channel, &in))
 		return;
 	if (refused_for_user(fuse, &in)) {
 		(void)cst_fuse_reply_raw(channel, in.unique, -EACCES, NULL, 0);

@@ -179,6 +179,7 @@ static void fuse_destroy(struct cst_fuse *fuse)
 	pthread_mutex_destroy(&fuse->notify.lock);
 	pthread_cond_destroy(&fuse->notify.wake);
 	cst_opens_free(fuse->opens);
+	cst_outcomes_free(fuse->outcomes);
 	free(fuse->where.path);
 	free(fuse->backing_dir);
 	fuse->magic = 0;

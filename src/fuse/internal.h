@@ -13,6 +13,7 @@
 #include "fuse/mountpoint.h"
 #include "fuse/parse.h"
 #include "supervisor/opens.h"
+#include "supervisor/outcome.h"
 
 #include <pthread.h>
 #include <sys/queue.h>
@@ -97,15 +98,16 @@ struct cst_fuse {
 	struct cst_fuse_init_result agreed;
 	bool allow_root;
 	uint32_t owner_uid;
-	uint32_t read_ahead_kb;	    /* atomic: what the kernel has now */
-	uint32_t read_ahead_most;   /* configured; 0: left as the kernel has it */
-	uint32_t read_ahead_wanted; /* atomic: for the files that are open now */
-	char *backing_dir;	    /* or NULL */
-	int backing_error;	    /* atomic: -errno of the last backing file, 0: it was taken */
-	unsigned threads;	    /* wanted */
-	struct cst_keeper *keeper;  /* NULL: this process holds the mount itself */
-	struct cst_opens *opens;    /* with a keeper */
-	bool leaving;		    /* another process goes on */
+	uint32_t read_ahead_kb;	       /* atomic: what the kernel has now */
+	uint32_t read_ahead_most;      /* configured; 0: left as the kernel has it */
+	uint32_t read_ahead_wanted;    /* atomic: for the files that are open now */
+	char *backing_dir;	       /* or NULL */
+	int backing_error;	       /* atomic: -errno of the last backing file, 0: it was taken */
+	unsigned threads;	       /* wanted */
+	struct cst_keeper *keeper;     /* NULL: this process holds the mount itself */
+	struct cst_opens *opens;       /* with a keeper */
+	struct cst_outcomes *outcomes; /* with a keeper, of a mount that writes */
+	bool leaving;		       /* another process goes on */
 	uint32_t max_read;
 
 	struct cst_fuse_channel channels[CST_FUSE_CHANNELS_MAX];
@@ -185,7 +187,12 @@ unsigned cst_fuse_keep_clones(struct cst_fuse *fuse, unsigned wanted, int fds[CS
 void cst_fuse_keep_resend(struct cst_fuse *fuse);
 void cst_fuse_keep_opened(struct cst_fuse *fuse, const struct cst_fuse_request *r, uint64_t fh, int backing);
 void cst_fuse_keep_released(struct cst_fuse *fuse, uint64_t fh); /* as it came */
-int cst_fuse_keep_unmount(struct cst_fuse *fuse);		 /* -ENOENT: no keeper */
+/* What may not be done twice is noted before its reply is written, and forgotten when that was; noted: it was. */
+bool cst_fuse_keep_note(const struct cst_fuse_request *r, int error, const struct iovec *iov, int count);
+void cst_fuse_keep_forget(const struct cst_fuse_request *r);
+/* A request that comes again: true when a process before this one has done it, and the answer has been given. */
+bool cst_fuse_keep_answered(const struct cst_fuse_channel *channel, const struct cst_fuse_in *in);
+int cst_fuse_keep_unmount(struct cst_fuse *fuse); /* -ENOENT: no keeper */
 void cst_fuse_keep_end(struct cst_fuse *fuse);
 
 /* readahead.c: the host's open_files. */

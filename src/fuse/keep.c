@@ -21,6 +21,8 @@ int cst_fuse_keep_attach(struct cst_fuse *fuse, struct cst_error *err)
 	fuse->where = (struct cst_fuse_mountpoint){cst_xstrdup(h->mountpoint), h->major, h->minor, true};
 	fuse->owner_uid = h->owner_uid;
 	fuse->opens = cst_opens_new(cst_keeper_state(fuse->keeper), cst_keeper_epoch(fuse->keeper));
+	if (fuse->wish.max_write)
+		fuse->outcomes = cst_outcomes_new(cst_keeper_state(fuse->keeper));
 	/* The keeper's stays the keeper's: ours is replaced by a dead one at the end. */
 	fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
 	return fd < 0 ? cst_error_set(err, errno, "can't serve %s", h->mountpoint) : fd;
@@ -106,6 +108,66 @@ void cst_fuse_keep_released(struct cst_fuse *fuse, uint64_t fh)
 {
 	if (fuse->opens)
 		close_left(fuse, cst_opens_remove(fuse->opens, fh));
+}
+
+/* Bytes that were written and not published yet are gone with the process, so a WRITE that comes again must not be told that it went well. */
+static bool is_done_once(uint32_t opcode)
+{
+	switch (opcode) {
+	case CST_KFUSE_SETATTR:
+	case CST_KFUSE_SYMLINK:
+	case CST_KFUSE_MKNOD:
+	case CST_KFUSE_MKDIR:
+	case CST_KFUSE_UNLINK:
+	case CST_KFUSE_RMDIR:
+	case CST_KFUSE_RENAME:
+	case CST_KFUSE_RENAME2:
+	case CST_KFUSE_CREATE:
+	case CST_KFUSE_SETXATTR:
+	case CST_KFUSE_REMOVEXATTR:
+	case CST_KFUSE_FLUSH:
+	case CST_KFUSE_FSYNC:
+		return true;
+	default:
+		return false;
+	}
+}
+
+bool cst_fuse_keep_note(const struct cst_fuse_request *r, int error, const struct iovec *iov, int count)
+{
+	struct cst_outcomes *outcomes = r->channel->fuse->outcomes;
+	char answer[CST_OUTCOME_MAX];
+	size_t len = 0;
+
+	if (!outcomes || !is_done_once(r->opcode))
+		return false;
+	for (int i = 1; error == 0 && i < count; i++) {
+		CST_ASSERT(iov[i].iov_len <= sizeof(answer) - len);
+		memcpy(answer + len, iov[i].iov_base, iov[i].iov_len);
+		len += iov[i].iov_len;
+	}
+	cst_outcome_log(outcomes, r->unique, error, answer, len);
+	return true;
+}
+
+void cst_fuse_keep_forget(const struct cst_fuse_request *r)
+{
+	cst_outcome_done(r->channel->fuse->outcomes, r->unique);
+}
+
+bool cst_fuse_keep_answered(const struct cst_fuse_channel *channel, const struct cst_fuse_in *in)
+{
+	struct cst_outcomes *outcomes = channel->fuse->outcomes;
+	char answer[CST_OUTCOME_MAX];
+	size_t len;
+	int rc;
+
+	if (!in->resent || !outcomes || !cst_outcome_find(outcomes, in->unique, &rc, answer, &len))
+		return false;
+	rc = cst_fuse_reply_raw(channel, in->unique, rc, answer, len);
+	if (rc == 0 || rc == -ENOENT)
+		cst_outcome_done(outcomes, in->unique);
+	return true;
 }
 
 int cst_fuse_keep_unmount(struct cst_fuse *fuse)

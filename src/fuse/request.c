@@ -105,6 +105,7 @@ static int write_reply(const struct cst_fuse_request *r, int error, struct iovec
 {
 	struct cst_kfuse_out_header h = {.unique = r->unique};
 	size_t len = sizeof(h);
+	bool noted;
 	int rc;
 
 	if (error > 0 || error <= -512) /* the kernel would refuse the answer and the caller would wait for ever */
@@ -116,9 +117,12 @@ static int write_reply(const struct cst_fuse_request *r, int error, struct iovec
 		len += iov[i].iov_len;
 	h.len = (uint32_t)len;
 	iov[0] = (struct iovec){&h, sizeof(h)};
+	noted = cst_fuse_keep_note(r, error, iov, count);
 	do {
 		rc = writev(r->channel->fd, iov, count) < 0 ? -errno : 0;
 	} while (rc == -EINTR || rc == -EAGAIN);
+	if (noted && (rc == 0 || rc == -ENOENT))
+		cst_fuse_keep_forget(r);
 	if (rc < 0 && rc != -ENOENT && !is_end(-rc))
 		cst_log_error("the kernel refused the answer to %s (%zu bytes): %s", cst_fuse_op_name(r->opcode), len,
 			      strerror(-rc));

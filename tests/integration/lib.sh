@@ -196,6 +196,8 @@ start_mount() { # URL MOUNTPOINT [OPTIONS…]
 # A number from the statistics of the last mount: mount_stat .data.bytes_fetched; of the cache's first level: level_stat .used
 mount_stat() { timeout 30 "$CISTERN" stats "$MOUNT_POINT" --json | jq -r "$1"; }
 level_stat() { mount_stat ".cache.levels[0]$1"; }
+# The process that serves the last mount; MOUNT_PID keeps it. Both change when they die.
+fs_pid() { mount_stat .supervisor.file_system_pid; }
 is_mounted() { grep -qF " $1 fuse" /proc/mounts; }
 _mount_is_up() { grep -qE 'mounted .* (read-only|write=append);' "$MOUNT_LOG" || _is_gone "$MOUNT_PID"; }
 # Unmounts; the process must end by itself with status 0.
