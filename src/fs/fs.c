@@ -78,7 +78,7 @@ struct cst_fs *cst_fs_new(const struct cst_fs_config *config, const struct cst_f
 	pthread_mutex_init(&fs->refused_lock, NULL);
 	pthread_mutex_init(&fs->refresh_lock, NULL);
 	pthread_cond_init(&fs->refresh_wake, NULL);
-	fs->first_node = config->identities ? *config->identities->next_node : 0;
+	fs->first_node = config->identities ? *config->identities->next_node + 1 : 0; /* the counter is the last one given */
 	fs->table = cst_inode_table_new(drop_inode, config->identities);
 	if (config->inherited_count > 0)
 		cst_inode_table_restore(fs->table, config->inherited, config->inherited_count);
