@@ -19,7 +19,7 @@ stats() { "$CISTERN" stats "$mnt" "$@"; }
 
 stats --json >"$WORK/json"
 check "the sections" equal "$(jq -r 'keys | join(" ")' "$WORK/json")" \
-	"cache connections credentials data files kernel loads log mode mountpoint opens passthrough pid requests source sources store uptime_s version"
+	"cache connections credentials data files kernel loads log mode mountpoint opens passthrough pid requests source sources store supervisor uptime_s version"
 check "a level has all its counters" equal "$(jq -r '.cache.levels[0] | keys | join(" ")' "$WORK/json")" \
 	"corrupt demoted entries evicted hit_bytes hits level medium owner paths pinned promoted quota refused_bytes saved_bytes state stops_high stops_low used"
 check "the level is the one that was asked for" equal "$(jq -r '.cache.levels[0] | "\(.paths) \(.quota) \(.state) \(.owner)"' "$WORK/json")" "$WORK/cache 1073741824 ok true"
