@@ -30,6 +30,56 @@ bool fs_is_dying(uint32_t pid)
 	return false;
 }
 
+/* ---- timers ---- */
+
+static struct fs_timer *next_timer(struct cst_fs *fs)
+{
+	struct fs_timer *t, *first = NULL;
+	TAILQ_FOREACH (t, &fs->timers, link) {
+		if (!first || t->at < first->at)
+			first = t;
+	}
+	return first;
+}
+
+static void run_timers(void *arg)
+{
+	struct cst_fs *fs = arg;
+	struct fs_timer *t;
+	pthread_mutex_lock(&fs->timer_lock);
+	while ((t = next_timer(fs)) != NULL) {
+		if (cst_now() < t->at && !__atomic_load_n(&fs->ending, __ATOMIC_ACQUIRE)) {
+			struct timespec until = {t->at / CST_NS_PER_S, t->at % CST_NS_PER_S};
+			pthread_cond_timedwait(&fs->timer_wake, &fs->timer_lock, &until);
+			continue;
+		}
+		TAILQ_REMOVE(&fs->timers, t, link);
+		pthread_mutex_unlock(&fs->timer_lock);
+		t->fn(t);
+		pthread_mutex_lock(&fs->timer_lock);
+	}
+	fs->timing = false;
+	pthread_mutex_unlock(&fs->timer_lock);
+	fs_live_end(fs);
+}
+
+void fs_timer_start(struct cst_fs *fs, struct fs_timer *timer, int64_t ns)
+{
+	pthread_mutex_lock(&fs->timer_lock);
+	timer->at = cst_now() + ns;
+	TAILQ_INSERT_TAIL(&fs->timers, timer, link);
+	bool start = !fs->timing;
+	fs->timing = true;
+	pthread_cond_broadcast(&fs->timer_wake);
+	pthread_mutex_unlock(&fs->timer_lock);
+	if (!start)
+		return;
+	fs_live_begin(fs);
+	cst_pool_submit(fs->pool, run_timers, fs);
+}
+
+/* ---- changes ---- */
+
 /* Nobody waits any more: then the change goes on without anybody to tell. */
 static bool change_leave(struct fs_wait *w)
 {

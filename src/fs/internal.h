@@ -104,6 +104,10 @@ struct cst_fs {
 	TAILQ_HEAD(, fs_moving) moving; /* directories that are being renamed */
 	uint64_t open_writers;
 	bool ending; /* atomic: what is not published now is kept */
+	pthread_mutex_t timer_lock;
+	pthread_cond_t timer_wake;
+	TAILQ_HEAD(, fs_timer) timers; /* the timers' lock, as the next */
+	bool timing;
 	uint64_t writes, bytes_written, publish_failures;
 	uint64_t skipped, lookups, lookups_local, reads, bytes_read;
 	bool told_skipped, told_write;

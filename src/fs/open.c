@@ -16,6 +16,16 @@ struct open_call {
 	TAILQ_ENTRY(open_call) link;
 };
 
+/* The release of a file comes a moment after the close() that the program waited for: its next open for writing may overtake it. */
+#define RELEASE_LATE CST_NS_PER_S
+
+struct late_release {
+	struct fs_timer timer;
+	struct cst_fs *fs;
+	struct cst_inode *inode; /* counted */
+	struct fs_file *file;	 /* counted */
+};
+
 static pthread_mutex_t *binding_lock(struct cst_fs *fs, const struct cst_inode *inode)
 {
 	return &fs->bindings[inode->node % FS_BINDINGS];
@@ -244,7 +254,7 @@ static enum entered enter_writing(struct cst_fs *fs, struct cst_inode *inode, st
 {
 	CST_AUTO_ENTRY version = CST_ENTRY_INIT;
 	if (file->writer)
-		return file->writer->closing ? ENTER_LATER : ENTER_BUSY;
+		return file->writer->closing || file->writer->flushed ? ENTER_LATER : ENTER_BUSY;
 	/* Handles with pages of the version as it is, or with its bytes from a cache file, keep them: the writer has an inode of its own. */
 	if (file->mode == FS_MODE_CACHED || file->mode == FS_MODE_PASSTHROUGH)
 		return comes_again(fs, call) ? ENTER_BUSY : ENTER_REFUSED;
@@ -468,14 +478,44 @@ static struct open_call *open_call_new(struct cst_fs *fs, struct cst_fs_call *ca
 	return o;
 }
 
+/* It was no release that was on its way. */
+static void release_late(struct fs_timer *timer)
+{
+	struct late_release *l = cst_container_of(timer, struct late_release, timer);
+	pthread_mutex_lock(&l->file->lock);
+	l->file->late = false;
+	if (l->file->writer)
+		l->file->writer->flushed = false;
+	pthread_mutex_unlock(&l->file->lock);
+	fs_file_wake_opens(l->fs, l->file);
+	fs_file_put(l->fs, l->inode, l->file);
+	cst_inode_unref(l->fs->table, l->inode);
+	free(l);
+}
+
+static void wait_for_release(struct cst_fs *fs, struct cst_inode *inode)
+{
+	struct late_release *l = CST_NEW(struct late_release);
+	*l = (struct late_release){.timer.fn = release_late, .fs = fs, .inode = cst_inode_ref(fs->table, inode)};
+	l->file = fs_file_get(fs, inode);
+	fs_timer_start(fs, &l->timer, RELEASE_LATE);
+}
+
 /* Until the writer has ended; if it has by now, it goes on at once. */
 static void queue_open(struct cst_fs *fs, struct cst_fs_call *call, struct cst_inode *inode, struct fs_file *file)
 {
 	struct open_call *o = NULL;
+	bool late = false;
 	pthread_mutex_lock(&file->lock);
-	if (file->writer && file->writer->closing)
+	const struct fs_writer *w = file->writer;
+	if (w && (w->closing || (w->flushed && writes(call->flags)))) {
 		o = open_call_new(fs, call, inode, fs_file_get(fs, inode));
+		late = !w->closing && !file->late;
+		file->late |= late;
+	}
 	pthread_mutex_unlock(&file->lock);
+	if (late)
+		wait_for_release(fs, inode);
 	if (o)
 		fs_wait_started(&o->w);
 	else

@@ -5,6 +5,8 @@
 #define CST_LOG_AREA "fs"
 #include "fs/writing.h"
 
+#include "meta/relist.h"
+
 #include <inttypes.h>
 
 static void publish_next(struct fs_turn *turn);
@@ -83,6 +85,7 @@ void fs_disown(struct cst_fs *fs, struct cst_inode *inode, bool gone)
 	else
 		cst_dir_put(dir, name, &entry, false);
 	cst_dir_doubt(dir, name);
+	cst_dir_forget(dir); /* a listing from before it was made would say that it isn't there */
 	struct cst_inode *current = cst_inode_find(fs->table, parent, name);
 	if (gone && current == inode)
 		fs_gone(fs, parent, name, fs->config.clock());
@@ -230,7 +233,7 @@ static void let_go(struct fs_writer *w, int rc)
 	struct cst_fs *fs = w->fs;
 	CST_AUTO_ENTRY entry = CST_ENTRY_INIT;
 	char name[CST_NAME_MAX + 1];
-	if (w->unlinked)
+	if (w->unlinked || w->failed) /* the directory has heard of that */
 		return;
 	if (w->fresh || rc < 0) {
 		fs_disown(fs, w->inode, w->fresh);
@@ -265,7 +268,6 @@ static void writer_end(struct fs_writer *w, int rc)
 	tell_ended(fs, w);
 	fs_file_wake_opens(fs, file);
 	fs_writer_unref(w);
-	fs_live_end(fs);
 }
 
 static void last_published(struct fs_sync *sync, int rc)
@@ -283,7 +285,6 @@ static void last_published(struct fs_sync *sync, int rc)
 
 void fs_writer_close(struct fs_writer *w, bool forget)
 {
-	fs_live_begin(w->fs);
 	pthread_mutex_lock(&w->file->lock);
 	w->closing = true;
 	w->forget = forget;
@@ -300,7 +301,6 @@ struct sync_call {
 	struct fs_change c;
 	struct fs_sync sync;
 	struct fs_handle *handle; /* counted */
-	bool any_signal;
 };
 
 static void sync_free(struct fs_change *c)
@@ -330,6 +330,11 @@ static void sync_handle(struct cst_fs *fs, struct cst_fs_call *call, uint64_t no
 	s->handle = h;
 	s->sync.done = sync_done;
 	fs_change_begin(&s->c, fs, call, NULL, NULL, sync_free);
+	if (bytes) {
+		pthread_mutex_lock(&h->writer->file->lock);
+		h->writer->flushed = true;
+		pthread_mutex_unlock(&h->writer->file->lock);
+	}
 	int rc = fs_writer_sync(h->writer, &s->sync, bytes);
 	if (rc != 0)
 		fs_change_fail(&s->c, cst_min(rc, 0));
@@ -360,8 +365,11 @@ void fs_writers_init(struct cst_fs *fs)
 	pthread_condattr_init(&attr);
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
 	pthread_cond_init(&fs->writers_wake, &attr);
+	pthread_cond_init(&fs->timer_wake, &attr);
 	pthread_condattr_destroy(&attr);
 	pthread_mutex_init(&fs->writers_lock, NULL);
+	pthread_mutex_init(&fs->timer_lock, NULL);
+	TAILQ_INIT(&fs->timers);
 	TAILQ_INIT(&fs->writers);
 	TAILQ_INIT(&fs->end_waits);
 	TAILQ_INIT(&fs->moving);
@@ -371,6 +379,8 @@ void fs_writers_fini(struct cst_fs *fs)
 {
 	CST_ASSERT(TAILQ_EMPTY(&fs->writers) && TAILQ_EMPTY(&fs->end_waits) && TAILQ_EMPTY(&fs->moving));
 	pthread_cond_destroy(&fs->writers_wake);
+	pthread_cond_destroy(&fs->timer_wake);
+	pthread_mutex_destroy(&fs->timer_lock);
 	pthread_mutex_destroy(&fs->writers_lock);
 }
 
@@ -400,7 +410,10 @@ static struct fs_writer **list_writers(struct cst_fs *fs, size_t *count)
 void fs_writers_stop(struct cst_fs *fs)
 {
 	size_t count;
+	pthread_mutex_lock(&fs->timer_lock);
 	__atomic_store_n(&fs->ending, true, __ATOMIC_RELEASE);
+	pthread_cond_broadcast(&fs->timer_wake);
+	pthread_mutex_unlock(&fs->timer_lock);
 	struct fs_writer **list = list_writers(fs, &count);
 	for (size_t i = 0; i < count; i++) {
 		struct fs_writer *w = list[i];

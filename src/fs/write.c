@@ -183,17 +183,14 @@ static void start_write(struct fs_writer *w, struct fs_write_call *c)
 
 static void take_writes(struct fs_writer *w, bool too_late);
 
-static void grace_over(void *arg)
+static void grace_over(struct fs_timer *timer)
 {
-	struct fs_writer *w = arg;
-	struct cst_fs *fs = w->fs;
-	cst_sleep(GRACE);
+	struct fs_writer *w = cst_container_of(timer, struct fs_writer, grace_timer);
 	pthread_mutex_lock(&w->file->lock);
 	w->grace = false;
 	pthread_mutex_unlock(&w->file->lock);
 	take_writes(w, true);
 	fs_writer_unref(w);
-	fs_live_end(fs);
 }
 
 static void take_writes(struct fs_writer *w, bool too_late)
@@ -216,8 +213,8 @@ static void take_writes(struct fs_writer *w, bool too_late)
 	pthread_mutex_unlock(&w->file->lock);
 	if (wait) {
 		fs_writer_ref(w);
-		fs_live_begin(w->fs);
-		cst_pool_submit(w->fs->pool, grace_over, w);
+		w->grace_timer.fn = grace_over;
+		fs_timer_start(w->fs, &w->grace_timer, GRACE);
 	}
 	refuse_all(w, &refused, end);
 }
@@ -239,6 +236,7 @@ static void start_call(struct cst_fs *fs, struct cst_fs_call *call, struct fs_ha
 	fs_writer_ref(w);
 	fs_wait_arm(&c->w, fs, call, write_leave, write_free);
 	pthread_mutex_lock(&w->file->lock);
+	w->flushed = false;
 	TAILQ_INSERT_TAIL(&w->parked, c, link);
 	pthread_mutex_unlock(&w->file->lock);
 	kick(w);
@@ -286,6 +284,7 @@ struct fs_writer *fs_writer_new_locked(struct cst_fs *fs, struct cst_inode *inod
 	bool appends = entry ? !truncate && entry->type == CST_OBJECT_APPENDABLE : fs->config.appendable;
 	w->magic = FS_WRITER_MAGIC;
 	cst_ref_init(&w->ref); /* the handle's, then the ending's */
+	fs_live_begin(fs);
 	w->fs = fs;
 	w->inode = cst_inode_ref(fs->table, inode);
 	w->file = file;
@@ -352,6 +351,7 @@ void fs_writer_unref(struct fs_writer *w)
 	cst_inode_unref(fs->table, w->inode);
 	w->magic = 0;
 	free(w);
+	fs_live_end(fs);
 }
 
 /* With the turn: nothing is being published. */
@@ -360,6 +360,7 @@ void fs_writer_truncate(struct fs_writer *w)
 	cst_publish_stream_reset(w->stream, &w->base);
 	pthread_mutex_lock(&w->file->lock);
 	w->end = 0;
+	w->flushed = false;
 	w->replaced = true;
 	w->changes++;
 	bool touch = w->fresh || w->base.size > 0;

@@ -35,6 +35,7 @@ struct fs_file {
 	int backing;			      /* of FS_MODE_PASSTHROUGH */
 	const struct cst_fetch_object *bound; /* to `cached`; only compared; the lock of the bindings */
 	struct fs_writer *writer;	      /* NULL: none; it is alive as long as it stands here */
+	bool late;			      /* a timer runs for a release that should come */
 	bool taken;			      /* somebody has the turn */
 	TAILQ_HEAD(, fs_turn) turns;
 };
@@ -49,6 +50,15 @@ void fs_turn_give(struct fs_file *file);
 void fs_file_wake_opens(struct cst_fs *fs, struct fs_file *file);
 /* The inode has another version or key: what was fetched of it is of the one before. */
 void fs_file_renew(struct cst_fs *fs, struct cst_inode *inode, struct fs_file *file);
+
+/* Calls `fn` on a thread of its own kind when the time has come; all of a file system's share one, so fn does little. What hasn't come when the file
+ * system ends comes then. */
+struct fs_timer {
+	int64_t at; /* cst_now() */
+	void (*fn)(struct fs_timer *timer);
+	TAILQ_ENTRY(fs_timer) link;
+};
+void fs_timer_start(struct cst_fs *fs, struct fs_timer *timer, int64_t ns);
 
 /* Someone who waits for a publication. */
 struct fs_sync {
@@ -70,6 +80,7 @@ struct fs_writer {
 	struct cst_publish_stream *stream;
 	bool fresh;    /* the store has nothing of it yet: created here and never published */
 	bool closing;  /* released: opens wait until it has ended */
+	bool flushed;  /* a descriptor was closed, and nothing written since: its release may be on its way */
 	bool unlinked; /* what is written goes nowhere */
 	bool forget;   /* nobody took the answer of its open: nothing to publish */
 	bool replaced; /* its bytes are not those in the store and more: created or truncated, and not published since */
@@ -81,6 +92,7 @@ struct fs_writer {
 	struct fs_write_call *taking;
 	TAILQ_HEAD(fs_write_calls, fs_write_call) parked; /* in the order of their coming */
 	bool kicking, grace;
+	struct fs_timer grace_timer;
 	/* Publications, one at a time. */
 	bool publishing, syncing; /* somebody waits for one; the stream is at it */
 	uint64_t publishing_upto;

@@ -3,6 +3,7 @@
 #include "base/clock.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <sys/queue.h>
 
 static int64_t fake_time = 1000 * CST_NS_PER_S; /* atomic */
@@ -165,6 +166,23 @@ static int host_opened(struct cst_fs_call *call, uint64_t fh, unsigned flags, in
 		model_open(c->node, fh, backing);
 	return finish(call, 0);
 }
+static int host_created(struct cst_fs_call *call, const struct cst_fs_entry *entry, uint64_t fh, unsigned flags,
+			int backing)
+{
+	struct fake_call *c = (struct fake_call *)call;
+	c->entry = *entry;
+	c->fh = fh;
+	c->flags = flags;
+	must(flags == CST_FS_DIRECT_IO && !backing, "a new file is written without pages");
+	if (!c->refuse)
+		model_open(entry->node, fh, 0);
+	return finish(call, 0);
+}
+static void host_written(struct cst_fs_call *call, uint32_t size)
+{
+	((struct fake_call *)call)->written = size;
+	finish(call, 0);
+}
 static void host_data(struct cst_fs_call *call, const struct iovec *iov, int count)
 {
 	struct fake_call *c = (struct fake_call *)call;
@@ -229,6 +247,8 @@ static const struct cst_fs_host host = {
 	.entry = host_entry,
 	.attr = host_attr,
 	.opened = host_opened,
+	.created = host_created,
+	.written = host_written,
 	.data = host_data,
 	.text = host_text,
 	.statfs = host_statfs,
@@ -268,6 +288,12 @@ void fake_with_cache(struct fake_mount *m)
 	m->config.passthrough = true;
 }
 
+void fake_with_writes(struct fake_mount *m)
+{
+	m->publish = m->config.publish = fake_publish_new(m->bucket);
+	m->config.write = CST_FS_WRITE_APPEND;
+}
+
 void fake_start(struct fake_mount *m)
 {
 	struct cst_error err = CST_ERROR_INIT;
@@ -279,6 +305,8 @@ void fake_start(struct fake_mount *m)
 void fake_end(struct fake_mount *m)
 {
 	cst_fs_free(m->fs);
+	if (m->publish)
+		fake_publish_free(m->publish);
 	CST_ASSERT(fake_fetch_objects(m->fetch) == 0);
 	CST_ASSERT(fake_backing.live == 0);
 	cst_buf_fini(&fake_expired);
@@ -426,6 +454,108 @@ int do_text(struct fake_mount *m, uint64_t node, const char *xattr, struct cst_b
 	int rc = call_wait(c);
 	cst_buf_clear(out);
 	cst_buf_add_slice(out, cst_buf_slice(&c->data));
+	call_free(c);
+	return rc;
+}
+
+struct fake_call *do_create(struct fake_mount *m, uint64_t parent, const char *name, uint32_t flags)
+{
+	struct fake_call *c = call_new();
+	cst_fs_create(m->fs, &c->call, parent, name, 0644, flags);
+	call_wait(c);
+	return c;
+}
+
+static int end_call(struct fake_call *c)
+{
+	int rc = call_wait(c);
+	call_free(c);
+	return rc;
+}
+
+int do_flush(struct fake_mount *m, uint64_t node, uint64_t fh)
+{
+	struct fake_call *c = call_new();
+	cst_fs_flush(m->fs, &c->call, node, fh);
+	return end_call(c);
+}
+
+int do_fsync(struct fake_mount *m, uint64_t node, uint64_t fh)
+{
+	struct fake_call *c = call_new();
+	cst_fs_fsync(m->fs, &c->call, node, fh, false);
+	return end_call(c);
+}
+
+int do_close(struct fake_mount *m, uint64_t node, uint64_t fh)
+{
+	int rc = do_flush(m, node, fh);
+	do_release(m, node, fh);
+	return rc;
+}
+
+int do_write(struct fake_mount *m, uint64_t node, uint64_t fh, uint64_t offset, const char *text)
+{
+	struct fake_call *c = call_new();
+	cst_fs_write(m->fs, &c->call, node, fh, offset, cst_slice_of(text));
+	int rc = call_wait(c);
+	if (rc == 0)
+		rc = (int)c->written;
+	call_free(c);
+	return rc;
+}
+
+int do_unlink(struct fake_mount *m, uint64_t parent, const char *name)
+{
+	struct fake_call *c = call_new();
+	cst_fs_unlink(m->fs, &c->call, parent, name);
+	return end_call(c);
+}
+
+int do_rmdir(struct fake_mount *m, uint64_t parent, const char *name)
+{
+	struct fake_call *c = call_new();
+	cst_fs_rmdir(m->fs, &c->call, parent, name);
+	return end_call(c);
+}
+
+int do_mkdir(struct fake_mount *m, uint64_t parent, const char *name, struct cst_fs_entry *entry)
+{
+	struct fake_call *c = call_new();
+	cst_fs_mkdir(m->fs, &c->call, parent, name, 0755);
+	call_wait(c);
+	*entry = c->entry;
+	return end_call(c);
+}
+
+int do_rename(struct fake_mount *m, uint64_t parent, const char *name, uint64_t new_parent, const char *new_name,
+	      uint32_t flags)
+{
+	struct fake_call *c = call_new();
+	cst_fs_rename(m->fs, &c->call, parent, name, new_parent, new_name, flags);
+	return end_call(c);
+}
+
+int do_truncate(struct fake_mount *m, uint64_t node, uint64_t size, struct cst_fs_attr *attr)
+{
+	struct fake_call *c = call_new();
+	struct cst_fs_setattr set = {.valid = CST_FS_SET_SIZE, .size = size};
+	cst_fs_setattr(m->fs, &c->call, node, &set);
+	call_wait(c);
+	*attr = c->attr;
+	return end_call(c);
+}
+
+int do_put(struct fake_mount *m, uint64_t parent, const char *name, const char *text)
+{
+	struct fake_call *c = do_create(m, parent, name, O_WRONLY);
+	int rc = c->rc;
+	if (rc == 0) {
+		rc = do_write(m, c->entry.node, c->fh, 0, text);
+		int closed = do_close(m, c->entry.node, c->fh);
+		rc = rc < 0 ? rc : closed;
+		cst_fs_forget(m->fs, c->entry.node, 1);
+	}
 	call_free(c);
 	return rc;
 }

@@ -3,6 +3,7 @@
 
 #include "fake_bucket.h"
 #include "fake_cache.h"
+#include "fake_publish.h"
 #include "fs/fs.h"
 
 #include <pthread.h>
@@ -27,6 +28,7 @@ struct fake_call {
 	uint64_t fh;
 	unsigned flags;
 	int backing;
+	uint32_t written;
 	struct cst_buf data;
 	struct fake_dirent *entries;
 	unsigned count;
@@ -35,7 +37,8 @@ struct fake_call {
 struct fake_mount {
 	struct cst_bucket *bucket;
 	struct cst_fetch *fetch;
-	struct cst_cache *cache; /* NULL: none */
+	struct cst_cache *cache;     /* NULL: none */
+	struct cst_publish *publish; /* NULL: read-only */
 	struct cst_fs *fs;
 	struct cst_fs_config config;
 };
@@ -56,8 +59,9 @@ struct fake_backing {
 };
 extern struct fake_backing fake_backing;
 
-void fake_config(struct fake_mount *m);	    /* bucket, fetch and defaults: 60 s */
-void fake_with_cache(struct fake_mount *m); /* before the start: a cache, passthrough */
+void fake_config(struct fake_mount *m);	     /* bucket, fetch and defaults: 60 s */
+void fake_with_cache(struct fake_mount *m);  /* before the start: a cache, passthrough */
+void fake_with_writes(struct fake_mount *m); /* before the start: write=append */
 void fake_start(struct fake_mount *m);
 void fake_end(struct fake_mount *m);
 
@@ -83,3 +87,20 @@ struct fake_call *do_readdir(struct fake_mount *m, uint64_t node, uint64_t fh, u
 char *do_ls(struct fake_mount *m, uint64_t node, bool plus);
 int do_text(struct fake_mount *m, uint64_t node, const char *xattr,
 	    struct cst_buf *out); /* xattr NULL: readlink; "": list */
+
+/* Those that write. do_create: the caller frees it. */
+struct fake_call *do_create(struct fake_mount *m, uint64_t parent, const char *name, uint32_t flags);
+/* To the end of the descriptor: FLUSH, RELEASE; the former's outcome. */
+int do_close(struct fake_mount *m, uint64_t node, uint64_t fh);
+/* Bytes written, or -errno. */
+int do_write(struct fake_mount *m, uint64_t node, uint64_t fh, uint64_t offset, const char *text);
+int do_flush(struct fake_mount *m, uint64_t node, uint64_t fh);
+int do_fsync(struct fake_mount *m, uint64_t node, uint64_t fh);
+int do_unlink(struct fake_mount *m, uint64_t parent, const char *name);
+int do_rmdir(struct fake_mount *m, uint64_t parent, const char *name);
+int do_mkdir(struct fake_mount *m, uint64_t parent, const char *name, struct cst_fs_entry *entry);
+int do_rename(struct fake_mount *m, uint64_t parent, const char *name, uint64_t new_parent, const char *new_name,
+	      uint32_t flags);
+int do_truncate(struct fake_mount *m, uint64_t node, uint64_t size, struct cst_fs_attr *attr);
+/* Creates, writes, closes. 0 or what failed. */
+int do_put(struct fake_mount *m, uint64_t parent, const char *name, const char *text);
