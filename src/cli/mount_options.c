@@ -222,6 +222,17 @@ const char *cst_mount_plan_mode(const struct cst_mount_plan *plan)
 	return plan->write == CST_FS_WRITE_APPEND ? "write=append" : "read-only";
 }
 
+/* A daemon changes its directory. */
+static void resolve_snapshot(struct cst_mount_options *o)
+{
+	CST_AUTO_FREE char *cwd = getcwd(NULL, 0);
+	char *dir = o->metadata_snapshot;
+	if (!dir || strcmp(dir, "off") == 0 || dir[0] == '/' || !cwd)
+		return;
+	o->metadata_snapshot = cst_xasprintf("%s/%s", cwd, dir);
+	free(dir);
+}
+
 static void resolve_timeouts(struct cst_mount_options *o)
 {
 	bool uncached = o->close_to_open || (by_user(o->given.max_stat_cache_size) && o->max_stat_cache_size == 0);
@@ -311,6 +322,7 @@ static int resolve(struct cst_mount_plan *plan, const char *source, struct cst_e
 	if (rc != 0)
 		return rc;
 	apply_persona(plan);
+	resolve_snapshot(o);
 	resolve_timeouts(o);
 	resolve_direct_read(o);
 	if (by_user(o->given.oss_request_timeout_ms) && !by_user(o->given.request_timeout))

@@ -3,7 +3,9 @@
 
 #include "base/log.h"
 #include "base/text.h"
+#include "base/digest.h"
 #include "base/units.h"
+#include "cli/mount_options.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -37,6 +39,29 @@ static int refuse(struct cst_buf *json, int status, const char *what, const char
 	cst_text_json_string(json, cst_slice_of(why));
 	cst_buf_add_str(json, ", \"hint\": \"\"}}\n");
 	return status;
+}
+
+char *cst_mount_snapshot_path(const struct cst_mount_plan *plan, char **identity)
+{
+	const struct cst_mount_options *o = &plan->o;
+	const struct cst_cache_choice *cache = &plan->cache;
+	const struct cst_url *url = &plan->access.url;
+	const char *dir = o->metadata_snapshot;
+	CST_AUTO_FREE char *beside = NULL;
+	uint8_t digest[CST_SHA256_LEN];
+	*identity = NULL;
+	if (!dir && cache->level_count > 0 && cache->levels[cache->level_count - 1].path_count > 0)
+		dir = beside = cst_xasprintf("%s/listings", cache->levels[cache->level_count - 1].paths[0].path);
+	if (!dir || strcmp(dir, "off") == 0)
+		return NULL;
+	*identity = cst_xasprintf("%s://%s/%s at %s", url->cloud == CST_CLOUD_S3 ? "s3" : "oss", url->bucket,
+				  url->prefix, plan->access.endpoint ? plan->access.endpoint : "");
+	cst_sha256(*identity, strlen(*identity), digest);
+	struct cst_buf path = CST_BUF_INIT;
+	cst_buf_printf(&path, "%s/", dir);
+	for (size_t i = 0; i < 16; i++)
+		cst_buf_printf(&path, "%02x", digest[i]);
+	return cst_buf_steal(&path);
 }
 
 struct cst_mount_preloads *cst_mount_preloads_new(struct cst_fs *fs, bool everything)

@@ -12,6 +12,10 @@
 
 #include "fs/preload.h"
 
+struct cst_mount_plan;
+/* Where the mount saves its listings, NULL: nowhere; *identity: what they are of. The caller frees both. */
+char *cst_mount_snapshot_path(const struct cst_mount_plan *plan, char **identity);
+
 struct cst_mount_preloads;
 struct cst_mount_preloads *cst_mount_preloads_new(struct cst_fs *fs,
 						  bool everything); /* borrowed; begins with all there is */

@@ -223,6 +223,11 @@ static int make_file_system(struct mount *m, struct cst_error *err)
 	config.inherited_count = m->identities.count;
 	if (m->identities.count > 1)
 		cst_log_info("%zu files and directories are known from before", m->identities.count - 1);
+	CST_AUTO_FREE char *identity = NULL;
+	CST_AUTO_FREE char *snapshot = cst_mount_snapshot_path(m->plan, &identity);
+	config.snapshot_path = snapshot;
+	config.snapshot_identity = identity;
+	config.snapshot_age = o->metadata_snapshot_max_age;
 	m->fs = cst_fs_new(&config, cst_fuse_host(m->fuse), err);
 	cst_mount_identities_fini(&m->identities);
 	return m->fs ? cst_fuse_start(m->fuse, m->fs, err) : -1;

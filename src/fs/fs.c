@@ -108,6 +108,7 @@ struct cst_fs *cst_fs_new(const struct cst_fs_config *config, const struct cst_f
 		.shadowed = on_shadowed,
 		.arg = fs,
 	});
+	fs->snapshot = config->snapshot_path ? fs_snapshot_new(fs) : NULL;
 	return fs;
 }
 
@@ -131,6 +132,7 @@ void cst_fs_free(struct cst_fs *fs)
 		return;
 	CST_CHECK(fs, FS_MAGIC);
 	cst_fs_refresh_stop(fs);
+	fs_snapshot_free(fs->snapshot);
 	cst_meta_stop(fs->meta);
 	/* Who had a file open for writing closes it now; what isn't published by then is kept. */
 	fs_writers_stop(fs);
@@ -200,6 +202,8 @@ void fs_adopt_dir(struct cst_fs *fs, struct cst_inode *inode, struct cst_dir *di
 	cst_inode_unlock(fs->table, inode);
 	if (!adopt)
 		return;
+	if (fs->snapshot)
+		fs_snapshot_adopted(fs->snapshot, inode, dir);
 	/* A rename moves what it finds: not this one, if it came a moment before. */
 	fs_dir_prefix(fs, inode, &prefix);
 	if (!cst_dir_has_prefix(dir, cst_buf_slice(&prefix)))

@@ -125,6 +125,10 @@ struct cst_fs_config {
 	struct cst_fetch *fetch;   /* borrowed */
 	struct cst_cache *cache;   /* borrowed; NULL: none */
 	bool passthrough;	   /* open wholly cached objects on their cache file */
+	/* Listings are saved in this file (NULL: nowhere), and taken from there at the start if they are of `snapshot_identity`; they answer for
+	 * list_ttl since the store was asked, or for snapshot_age, if that is longer. */
+	const char *snapshot_path, *snapshot_identity;
+	int64_t snapshot_age;
 	bool preload_walks;	   /* list ahead of programs that walk a tree */
 	bool look_ahead;	   /* fetch small files ahead of programs that open them in the order of a listing */
 	const char *prefix;	   /* "" or "a/b/" (with the slash) */

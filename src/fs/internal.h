@@ -95,6 +95,7 @@ struct cst_fs {
 	bool refresh_stopping;
 	struct fs_ahead *ahead; /* NULL: no looking ahead */
 	struct fs_preloads *preloads;
+	struct fs_snapshot *snapshot; /* NULL: listings are not saved */
 	/* Of a mount that writes. */
 	struct cst_absent *missed; /* names that were not there a moment ago: what is made then needs no look */
 	pthread_mutex_t writers_lock;
@@ -171,6 +172,14 @@ void fs_ahead_open(struct fs_ahead *a, struct cst_inode *inode);
 /* The first READ of a handle: the kernel doesn't have the file's pages. */
 void fs_ahead_read(struct fs_ahead *a, struct cst_inode *inode);
 uint64_t fs_ahead_count(const struct fs_ahead *a);
+
+/* snapshot.c: listings that outlive the mount. */
+struct fs_snapshot *fs_snapshot_new(struct cst_fs *fs);
+void fs_snapshot_free(struct fs_snapshot *s); /* saves; before cst_meta_stop(); NULL is allowed */
+/* A directory has got its cst_dir: what it has of it may have to be asked for anew. */
+void fs_snapshot_adopted(struct fs_snapshot *s, const struct cst_inode *inode, struct cst_dir *dir);
+/* refresh.c: asks again about these directories; takes the references. */
+void fs_refresh_dirs(struct cst_fs *fs, struct cst_inode **inodes, size_t count);
 
 /* preload.c: lists ahead of programs that walk a tree. */
 struct fs_preloads *fs_preloads_new(struct cst_fs *fs);

@@ -642,3 +642,23 @@ int cst_fs_refresh(struct cst_fs *fs, const char *path, struct cst_fs_refresh_re
 	fs_live_end(fs);
 	return r.rc;
 }
+
+void fs_refresh_dirs(struct cst_fs *fs, struct cst_inode **inodes, size_t count)
+{
+	struct cst_fs_refresh_result result = {0};
+	struct cst_error err = CST_ERROR_INIT;
+	struct refresh r = {.fs = fs, .result = &result, .err = &err};
+	fs_live_begin(fs);
+	STAILQ_INIT(&r.ready);
+	for (size_t i = 0; i < count; i++)
+		add_item(&r, inodes[i]);
+	list_all(&r);
+	if (count > 0)
+		drop_left(&r);
+	tell_kernel(&r);
+	for (size_t i = 0; i < r.count; i++)
+		cst_inode_unref(fs->table, r.items[i].inode);
+	free(r.items);
+	cst_buf_fini(&r.names);
+	fs_live_end(fs);
+}

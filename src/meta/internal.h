@@ -46,7 +46,7 @@ struct cst_meta {
 	TAILQ_HEAD(, cst_meta_op) ops;
 	STAILQ_HEAD(, head_job) queue; /* HEADs over the limit */
 	unsigned heads_running;
-	TAILQ_HEAD(, cst_listing) lru; /* listings that are some directory's current one, least recently used first */
+	TAILQ_HEAD(cst_listing_lru, cst_listing) lru; /* listings that are some directory's current one, least recently used first */
 	uint64_t lru_count, lru_bytes, lru_names, heads, lists;
 	struct cst_preloads preloads;
 };
