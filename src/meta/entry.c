@@ -2,7 +2,6 @@
 #include "meta/entry.h"
 
 #include "base/clock.h"
-#include "base/text.h"
 #include "base/units.h"
 
 #include <sys/stat.h>
@@ -173,18 +172,34 @@ static const uint8_t *get_number(const uint8_t *p, uint64_t *v)
 	}
 }
 
-/* 32 hexadecimal digits of one case: the usual etag, an MD5. */
+/* 32 hexadecimal digits of one case: the usual etag, an MD5. Without branches, so that the compiler does many at a time: each name that is looked up
+ * passes here. There are 32 bytes to read. */
 static bool pack_hex(const char *etag, uint8_t out[16], bool *upper)
 {
-	bool has_upper = false, has_lower = false;
+	uint8_t wrong = 0, has_upper = 0, has_lower = 0, digits[32];
 	for (unsigned i = 0; i < 32; i++) {
-		has_upper |= etag[i] >= 'A' && etag[i] <= 'F';
-		has_lower |= etag[i] >= 'a' && etag[i] <= 'f';
-		if (!etag[i])
-			return false;
+		uint8_t c = (uint8_t)etag[i];
+		uint8_t is_digit = (uint8_t)(c - '0') < 10, is_upper = (uint8_t)(c - 'A') < 6,
+			is_lower = (uint8_t)(c - 'a') < 6;
+		wrong |= !(is_digit | is_upper | is_lower);
+		has_upper |= is_upper;
+		has_lower |= is_lower;
+		digits[i] = (uint8_t)((c & 15) + (c >> 6) * 9);
 	}
+	for (unsigned i = 0; i < 16; i++)
+		out[i] = (uint8_t)(digits[2 * i] << 4 | digits[2 * i + 1]);
 	*upper = !has_lower;
-	return !(has_upper && has_lower) && cst_text_unhex((struct cst_slice){etag, 32}, out, 16) == 0;
+	return !wrong && !(has_upper && has_lower);
+}
+
+static void unpack_hex(const uint8_t packed[16], bool upper, char out[32])
+{
+	uint8_t letters = (upper ? 'A' : 'a') - 10 - '0';
+	for (unsigned i = 0; i < 16; i++) {
+		uint8_t high = packed[i] >> 4, low = packed[i] & 15;
+		out[2 * i] = (char)(high + '0' + (high > 9 ? letters : 0));
+		out[2 * i + 1] = (char)(low + '0' + (low > 9 ? letters : 0));
+	}
 }
 
 size_t cst_etag_pack(uint8_t out[CST_ETAG_PACKED_MAX], const char *etag, unsigned *form)
@@ -217,7 +232,6 @@ size_t cst_etag_pack(uint8_t out[CST_ETAG_PACKED_MAX], const char *etag, unsigne
 
 void cst_etag_unpack(const uint8_t *packed, unsigned form, char out[CST_ETAG_MAX])
 {
-	static const char upper[] = "0123456789ABCDEF", lower[] = "0123456789abcdef";
 	uint64_t parts;
 	out[0] = 0;
 	if (form == ETAG_NONE)
@@ -227,11 +241,7 @@ void cst_etag_unpack(const uint8_t *packed, unsigned form, char out[CST_ETAG_MAX
 		out[packed[0]] = 0;
 		return;
 	}
-	const char *digits = form == ETAG_UPPER || form == ETAG_UPPER_PARTS ? upper : lower;
-	for (unsigned i = 0; i < 16; i++) {
-		out[2 * i] = digits[packed[i] >> 4];
-		out[2 * i + 1] = digits[packed[i] & 15];
-	}
+	unpack_hex(packed, form == ETAG_UPPER || form == ETAG_UPPER_PARTS, out);
 	out[32] = 0;
 	if (form == ETAG_UPPER_PARTS || form == ETAG_LOWER_PARTS) {
 		get_number(packed + 16, &parts);

@@ -21,7 +21,7 @@ static void shard_grow(struct shard *s, bool by_name)
 		struct cst_inode *next;
 		for (struct cst_inode *inode = old.buckets[i]; inode; inode = next) {
 			next = by_name ? inode->next_name : inode->next_node;
-			struct cst_inode **to = bucket(s, by_name ? inode_name_hash(inode) : mix(inode->node));
+			struct cst_inode **to = bucket(s, by_name ? inode->hash : mix(inode->node));
 			*(by_name ? &inode->next_name : &inode->next_node) = *to;
 			*to = inode;
 		}
@@ -40,7 +40,7 @@ void cst_inode_insert_node_(struct shard *s, struct cst_inode *inode)
 
 void cst_inode_insert_name_(struct shard *s, struct cst_inode *inode)
 {
-	struct cst_inode **to = bucket(s, inode_name_hash(inode));
+	struct cst_inode **to = bucket(s, inode->hash);
 	inode->next_name = *to;
 	*to = inode;
 	if (++s->count > s->size * 2)
@@ -59,7 +59,7 @@ static void remove_node(struct shard *s, struct cst_inode *inode)
 /* Harmless when the inode is not in the index (stale). */
 void cst_inode_remove_name_(struct shard *s, struct cst_inode *inode)
 {
-	struct cst_inode **at = bucket(s, inode_name_hash(inode));
+	struct cst_inode **at = bucket(s, inode->hash);
 	while (*at && *at != inode)
 		at = &(*at)->next_name;
 	if (!*at)
@@ -154,8 +154,13 @@ static void set_lookups_locked(struct cst_inode *inode, uint64_t lookups)
 struct cst_inode *cst_inode_new_(struct cst_inode_table *t, struct cst_identity *id)
 {
 	struct cst_inode *inode = cst_slab_alloc(t->slab, sizeof(*inode));
-	*inode = (struct cst_inode){
-		.magic = CST_INODE_MAGIC, .kind = id->kind, .refs = 1, .node = id->node, .ino = id->ino, .id = id};
+	*inode = (struct cst_inode){.magic = CST_INODE_MAGIC,
+				    .kind = id->kind,
+				    .refs = 1,
+				    .hash = name_hash(id->parent, id->text, id->name_len),
+				    .id = id,
+				    .node = id->node,
+				    .ino = id->ino};
 	return inode;
 }
 
@@ -310,7 +315,7 @@ struct cst_inode *cst_inode_ref(struct cst_inode_table *t, struct cst_inode *ino
 struct cst_inode *cst_inode_find(struct cst_inode_table *t, struct cst_inode *parent, const char *name)
 {
 	size_t len = strlen(name);
-	uint64_t hash = name_hash(parent->node, name, len);
+	uint32_t hash = name_hash(parent->node, name, len);
 	struct shard *s = name_shard(t, hash);
 	pthread_mutex_lock(&s->lock);
 	struct cst_inode *inode = find_name(s, hash, parent->node, name, len);
@@ -322,13 +327,13 @@ struct cst_inode *cst_inode_find(struct cst_inode_table *t, struct cst_inode *pa
 
 /* Takes an inode that nobody counts out of both indexes. It is looked for again because the shards' locks are taken in the
  * other order here: meanwhile it may have been found by name, renamed (then who did that looks whether it is used), or freed by another thread. */
-static struct cst_inode *take_unused(struct cst_inode_table *t, uint64_t node, uint64_t hash)
+static struct cst_inode *take_unused(struct cst_inode_table *t, uint64_t node, uint32_t hash)
 {
 	struct shard *names = name_shard(t, hash), *nodes = node_shard(t, node);
 	pthread_mutex_lock(&names->lock);
 	pthread_mutex_lock(&nodes->lock);
 	struct cst_inode *inode = find_node(nodes, node);
-	if (inode && (inode->id->lookups > 0 || inode->refs > 0 || inode_name_hash(inode) != hash))
+	if (inode && (inode->id->lookups > 0 || inode->refs > 0 || inode->hash != hash))
 		inode = NULL;
 	if (inode) {
 		remove_node(nodes, inode);
@@ -344,13 +349,14 @@ static struct cst_inode *take_unused(struct cst_inode_table *t, uint64_t node, u
 static void put(struct cst_inode_table *t, struct cst_inode *inode)
 {
 	while (inode) {
-		uint64_t node = inode->node, hash = 0;
+		uint64_t node = inode->node;
+		uint32_t hash = 0;
 		cst_inode_lock(t, inode);
 		CST_ASSERT(inode->refs > 0);
 		inode->refs--;
 		bool unused = inode->refs == 0 && inode->id->lookups == 0;
 		if (unused)
-			hash = inode_name_hash(inode);
+			hash = inode->hash;
 		pthread_mutex_unlock(&node_shard(t, node)->lock);
 		inode = unused ? take_unused(t, node, hash) : NULL;
 		if (!inode)
@@ -472,7 +478,7 @@ struct cst_inode *cst_inode_enter(struct cst_inode_table *t, struct cst_inode *p
 				  const struct cst_entry *entry, unsigned lookups, uint64_t *replaced)
 {
 	struct cst_slice text = cst_slice_of(name);
-	uint64_t hash = name_hash(parent->node, name, text.len);
+	uint32_t hash = name_hash(parent->node, name, text.len);
 	struct shard *names = name_shard(t, hash);
 	bool replaces = false;
 	*replaced = 0;
@@ -510,7 +516,8 @@ struct cst_inode *cst_inode_enter(struct cst_inode_table *t, struct cst_inode *p
 uint64_t cst_inode_remove(struct cst_inode_table *t, struct cst_inode *parent, const char *name, int64_t at)
 {
 	size_t len = strlen(name);
-	uint64_t hash = name_hash(parent->node, name, len), node = 0;
+	uint32_t hash = name_hash(parent->node, name, len);
+	uint64_t node = 0;
 	struct shard *names = name_shard(t, hash);
 	pthread_mutex_lock(&names->lock);
 	struct cst_inode *inode = find_name(names, hash, parent->node, name, len);
@@ -599,7 +606,7 @@ void cst_inode_set_aside(struct cst_inode_table *t, struct cst_inode *inode)
 	cst_inode_unlock(t, inode);
 	struct cst_inode *parent = inode->parent;
 	if (parent) {
-		uint64_t hash = name_hash(parent->node, name, text.len);
+		uint32_t hash = name_hash(parent->node, name, text.len);
 		struct shard *names = name_shard(t, hash);
 		pthread_mutex_lock(&names->lock);
 		if (find_name(names, hash, parent->node, name, text.len) == inode) {
@@ -629,7 +636,7 @@ uint64_t cst_inode_list_ino(struct cst_inode_table *t, const struct cst_inode *p
 {
 	uint64_t ino = 0;
 	if (__atomic_load_n(&t->replacements, __ATOMIC_RELAXED) > 0) {
-		uint64_t hash = name_hash(parent->node, name.data, name.len);
+		uint32_t hash = name_hash(parent->node, name.data, name.len);
 		struct shard *s = name_shard(t, hash);
 		pthread_mutex_lock(&s->lock);
 		const struct cst_inode *inode = find_name(s, hash, parent->node, name.data, name.len);

@@ -53,18 +53,20 @@ struct cst_inode_more {
 	int64_t direct_at; /* when it was last opened with O_DIRECT, 0: never; kept by who takes its place */
 };
 
-struct cst_inode {
+struct cst_inode { /* what a search looks at comes first, so that it fits a line of the processor's cache */
 	unsigned magic;
 	uint8_t kind;	/* enum cst_kind; never changes, as node and ino don't */
 	bool stale : 1; /* [locked] replaced or removed in the store; never reset */
 	bool aside : 1; /* [locked] another inode of the same version has its place by name; never reset */
 	bool held : 1; /* [locked] being written: what the store says of the name doesn't change it, until its writer resets this */
-	uint32_t refs;				 /* [locked] users in this process, children included */
-	uint64_t node;				 /* node id */
-	uint64_t ino;				 /* st_ino */
-	struct cst_identity *id;		 /* private */
-	struct cst_inode *parent;		 /* private; counted; NULL for the root */
-	struct cst_inode *next_node, *next_name; /* private: chains of the shards */
+	uint32_t refs;		     /* [locked] users in this process, children included */
+	uint32_t hash;		     /* private: of parent and name, guarded as the identity is */
+	struct cst_identity *id;     /* private */
+	struct cst_inode *next_name; /* private: chains of the shards */
+	struct cst_inode *next_node;
+	uint64_t node;		      /* node id */
+	uint64_t ino;		      /* st_ino */
+	struct cst_inode *parent;     /* private; counted; NULL for the root */
 	int64_t checked;	      /* [locked] when the store was asked last; 0: must be asked before use */
 	int64_t mtime;		      /* [locked] Last-Modified, s */
 	struct cst_object_attr *attr; /* [locked] counted, NULL: not known */

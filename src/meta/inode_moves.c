@@ -10,6 +10,7 @@ static struct cst_identity *replace_locked(struct cst_inode_table *t, struct cst
 	id->lookups = was->lookups;
 	t->memory.commit(t->memory.arg, id);
 	inode->id = id;
+	inode->hash = name_hash(id->parent, id->text, id->name_len);
 	return was;
 }
 
@@ -104,7 +105,8 @@ static uint64_t move_locked(struct cst_inode_table *t, struct cst_inode *inode, 
 			    struct cst_inode *new_parent, struct cst_slice name, int64_t at,
 			    struct cst_identity **freed)
 {
-	uint64_t hash = name_hash(new_parent->node, name.data, name.len), node = 0;
+	uint32_t hash = name_hash(new_parent->node, name.data, name.len);
+	uint64_t node = 0;
 	struct cst_inode *other = find_name(to, hash, new_parent->node, name.data, name.len);
 	struct cst_entry entry;
 	if (other)
@@ -136,7 +138,7 @@ int64_t cst_inode_rename(struct cst_inode_table *t, struct cst_inode *inode, str
 	cst_inode_ref(t, new_parent);
 	pthread_rwlock_wrlock(&t->moves);
 	const struct cst_identity *id = inode->id; /* stays: publications hold `moves` too */
-	uint64_t hash = name_hash(id->parent, id->text, id->name_len);
+	uint32_t hash = inode->hash;
 	bool moves = id->parent != new_parent->node || !cst_slice_eq(cst_inode_name_locked(inode), name);
 	struct shard *from = name_shard(t, hash), *to = name_shard(t, name_hash(new_parent->node, new_name, name.len));
 	lock_both(from, to);
@@ -224,7 +226,7 @@ static bool reaches_root(struct cst_inode_table *t, const struct cst_identity *i
 static void restore_name(struct cst_inode_table *t, struct cst_inode *inode)
 {
 	struct cst_slice name = cst_inode_name_locked(inode);
-	uint64_t hash = name_hash(inode->id->parent, name.data, name.len);
+	uint32_t hash = name_hash(inode->id->parent, name.data, name.len);
 	struct shard *names = name_shard(t, hash);
 	struct cst_inode *older = find_name(names, hash, inode->id->parent, name.data, name.len);
 	inode->parent = node_of(t, inode->id->parent);

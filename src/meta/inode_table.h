@@ -45,15 +45,9 @@ static inline uint64_t mix(uint64_t x)
 	return x ^ (x >> 33);
 }
 
-static inline uint64_t name_hash(uint64_t parent, const char *name, size_t len)
+static inline uint32_t name_hash(uint64_t parent, const char *name, size_t len)
 {
-	return XXH3_64bits_withSeed(name, len, parent);
-}
-
-/* The shard of the inode's name or its node's is locked. */
-static inline uint64_t inode_name_hash(const struct cst_inode *inode)
-{
-	return name_hash(inode->id->parent, inode->id->text, inode->id->name_len);
+	return (uint32_t)XXH3_64bits_withSeed(name, len, parent);
 }
 
 static inline struct shard *node_shard(struct cst_inode_table *t, uint64_t node)
@@ -84,8 +78,8 @@ static inline struct cst_inode *find_name(const struct shard *s, uint64_t hash, 
 					  size_t len)
 {
 	struct cst_inode *inode = *bucket(s, hash);
-	while (inode &&
-	       (inode->id->parent != parent || inode->id->name_len != len || memcmp(inode->id->text, name, len) != 0))
+	while (inode && (inode->hash != (uint32_t)hash || inode->id->parent != parent || inode->id->name_len != len ||
+			 memcmp(inode->id->text, name, len) != 0))
 		inode = inode->next_name;
 	return inode;
 }

@@ -3,9 +3,11 @@
 
 #include <pthread.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/queue.h>
 
-#define CHUNK ((size_t)1 << 16)
+#define CHUNK ((size_t)2 << 20) /* a huge page */
+#define MANY 4			/* chunks of a size from which on a whole one more is nothing beside what there is */
 #define STEP 8u
 #define CLASSES (CST_SLAB_MAX / STEP)
 
@@ -26,6 +28,7 @@ struct class
 {
 	pthread_mutex_t lock;
 	TAILQ_HEAD(, chunk) with_room;
+	unsigned count;	     /* of chunks, but for the spare one */
 	struct chunk *spare; /* an empty one, so that a record that comes and goes doesn't cost a chunk each time */
 } __attribute__((aligned(64)));
 
@@ -38,11 +41,35 @@ static size_t steps(size_t size)
 	return (size + STEP - 1) / STEP * STEP;
 }
 
-#define FIRST_RECORD ((sizeof(struct chunk) + STEP - 1) / STEP * STEP)
+#define FIRST_RECORD                        \
+	((sizeof(struct chunk) + 63) / 64 * \
+	 64) /* records of half a line's multiples don't straddle one more than they must */
 
 static uint32_t capacity(size_t size)
 {
 	return (uint32_t)((CHUNK - FIRST_RECORD) / size);
+}
+
+/* Pages that no record was in take no memory. */
+static struct chunk *chunk_map(bool huge)
+{
+	char *twice = mmap(NULL, 2 * CHUNK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (twice == MAP_FAILED)
+		cst_panic(__FILE__, __LINE__, "out of memory");
+	char *chunk = (char *)(((uintptr_t)twice + CHUNK - 1) & ~(uintptr_t)(CHUNK - 1));
+	if (chunk > twice)
+		munmap(twice, (size_t)(chunk - twice));
+	munmap(chunk + CHUNK, CHUNK - (size_t)(chunk - twice));
+	/* Searches go from record to record all over them: with small pages half of their time is for finding the pages. */
+	if (huge)
+		madvise(chunk, CHUNK, MADV_HUGEPAGE);
+	return (struct chunk *)(void *)chunk;
+}
+
+static void chunk_unmap(struct chunk *chunk)
+{
+	if (chunk)
+		munmap(chunk, CHUNK);
 }
 
 struct cst_slab *cst_slab_new(void)
@@ -53,6 +80,7 @@ struct cst_slab *cst_slab_new(void)
 		pthread_mutex_init(&slab->classes[i].lock, NULL);
 		TAILQ_INIT(&slab->classes[i].with_room);
 		slab->classes[i].spare = NULL;
+		slab->classes[i].count = 0;
 	}
 	return slab;
 }
@@ -63,7 +91,7 @@ void cst_slab_destroy(struct cst_slab *slab)
 		return;
 	for (size_t i = 0; i < CLASSES; i++) {
 		CST_ASSERT(TAILQ_EMPTY(&slab->classes[i].with_room));
-		free(slab->classes[i].spare);
+		chunk_unmap(slab->classes[i].spare);
 		pthread_mutex_destroy(&slab->classes[i].lock);
 	}
 	free(slab);
@@ -76,9 +104,9 @@ static struct chunk *chunk_with_room_locked(struct class *c)
 		return chunk;
 	chunk = cst_steal(c->spare);
 	if (!chunk) {
-		chunk = aligned_alloc(CHUNK, CHUNK);
-		CST_ASSERT(chunk != NULL);
+		chunk = chunk_map(c->count >= MANY);
 	}
+	c->count++;
 	chunk->unused = NULL;
 	chunk->used = chunk->begun = 0;
 	TAILQ_INSERT_HEAD(&c->with_room, chunk, link);
@@ -122,9 +150,10 @@ void cst_slab_free(struct cst_slab *slab, void *record, size_t size)
 	chunk->unused = record;
 	if (chunk->used == 0) {
 		TAILQ_REMOVE(&c->with_room, chunk, link);
+		c->count--;
 		surplus = c->spare;
 		c->spare = chunk;
 	}
 	pthread_mutex_unlock(&c->lock);
-	free(surplus);
+	chunk_unmap(surplus);
 }

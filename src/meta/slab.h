@@ -1,7 +1,7 @@
 /* Memory for millions of small records: sizes in steps of 8 bytes, no overhead per record beyond that. What the C library's allocator adds to each
  * (8 to 16 bytes, and the rest up to its own steps) would be a quarter of the inode table.
  *
- * Records of one size share chunks of 64 KiB; a chunk without records goes back to the system. Any thread; one mutex per size, held for a few
+ * Records of one size share chunks of 2 MiB, of which only what was ever used takes memory; a chunk without records goes back to the system. Any thread; one mutex per size, held for a few
  * instructions. Sanitized builds take each record from the C library, so that uses after free show. */
 #pragma once
 
