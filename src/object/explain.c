@@ -134,6 +134,8 @@ static void hint_denied(const struct cst_object_op *op, const char *source, stru
 	cst_buf_printf(hint, "the key (from: %s) lacks %s%s", source, prefix, permission(op));
 	if (op->kind == CST_OP_COPY || op->kind == CST_OP_PART_COPY)
 		cst_buf_printf(hint, " or, for the source, %sGetObject", prefix);
+	else if (op->write->condition == CST_OBJECT_IF_MATCH)
+		cst_buf_printf(hint, " or, for the condition, %sGetObject", prefix);
 	cst_buf_add_str(hint, ": check the policies of the key and of the bucket, or mount with ro");
 }
 
@@ -163,7 +165,9 @@ static bool hint_write(const struct cst_object_op *op, int error, struct cst_buf
 		cst_buf_add_str(hint, "somebody else has made this object");
 		break;
 	case ESTALE:
-		cst_buf_add_str(hint, "somebody else has changed the object since it was opened");
+		cst_buf_add_str(hint, op->kind == CST_OP_PART_COPY
+					      ? "somebody else has changed what was to be copied"
+					      : "somebody else has changed the object since it was opened");
 		break;
 	case EPERM:
 		cst_buf_add_str(hint, "the object was not made by appending: only AppendObject makes such ones");
@@ -175,14 +179,20 @@ static bool hint_write(const struct cst_object_op *op, int error, struct cst_buf
 		cst_buf_add_str(hint, "metadata (extended attributes among it) may have 8 KiB on OSS, 2 KiB on S3");
 		break;
 	case ENOENT:
-		if (strcmp(op->error.code, "NoSuchUpload") != 0)
-			return false;
-		cst_buf_add_str(hint, "the upload was completed or aborted, or a lifecycle rule has removed it");
+		if (strcmp(op->error.code, "NoSuchUpload") == 0)
+			cst_buf_add_str(hint,
+					"the upload was completed or aborted, or a lifecycle rule has removed it");
+		else if (op->kind == CST_OP_COPY || op->kind == CST_OP_PART_COPY)
+			cst_buf_add_str(hint, "what was to be copied is not there");
+		break;
+	case ENOTSUP:
+		if (op->status && op->write->condition != CST_OBJECT_ANY)
+			cst_buf_add_str(hint, "the store does not know conditional writes");
 		break;
 	default:
-		return false;
+		break;
 	}
-	return true;
+	return hint->len > 0;
 }
 
 static void hint_credentials(const struct cst_object_op *op, struct cst_buf *hint)

@@ -285,8 +285,9 @@ static void send_second(struct cst_object_op *op)
 
 static bool may_send_locked(const struct cst_bucket *b, unsigned credit, int64_t now)
 {
+	/* Uploads that wait have a bandwidth of their own; what all share is looked at below. */
 	for (int i = 0; i < CST_LANES; i++)
-		if (!TAILQ_EMPTY(&b->queues[i]))
+		if (i != CST_LANE_UPLOAD && i != CST_LANE_UPLOAD_BACKGROUND && !TAILQ_EMPTY(&b->queues[i]))
 			return false;
 	return b->hedge_credit >= credit && b->limiter.limit <= 0 && b->limiter.pause_until <= now &&
 	       cst_allowance_when(&b->requests, now) <= now && cst_allowance_when(&b->bandwidth, now) <= now;

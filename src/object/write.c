@@ -70,9 +70,40 @@ static void set_body(struct cst_object_op *op, const struct cst_object_body *bod
 	op->background = body->background;
 }
 
+/* Without a name it would be a request about the bucket, without an upload one about the object. */
+static const char *what_is_missing(const struct cst_object_op *op)
+{
+	const struct cst_write *w = op->write;
+	switch (op->kind) {
+	case CST_OP_LIST_UPLOADS:
+		return NULL;
+	case CST_OP_DELETE_MANY:
+		for (size_t i = 0; i < w->key_count; i++)
+			if (w->key[i].len == 0)
+				return "a key is empty";
+		return NULL;
+	case CST_OP_PART:
+	case CST_OP_PART_COPY:
+	case CST_OP_COMPLETE:
+	case CST_OP_ABORT:
+	case CST_OP_LIST_PARTS:
+		if (w->upload_id.len == 0)
+			return "the upload has no id";
+		break;
+	default:
+		break;
+	}
+	return op->key.len == 0 ? "the key is empty" : NULL;
+}
+
 /* Starts it, or refuses what can't be sent (error, why) before anything is. */
 static struct cst_object_op *start(struct cst_object_op *op, int error, const char *why)
 {
+	const char *missing = what_is_missing(op);
+	if (!error && missing) {
+		error = EINVAL;
+		why = missing;
+	}
 	if (!error) {
 		cst_op_begin(op);
 		return op;

@@ -12,7 +12,7 @@
  * -ESTALE (IF_MATCH failed; the source of a copy is another version), -ENOENT (NoSuchUpload, or no source), -EBADMSG (what arrived is not what
  * was sent, after retries), -ENOTSUP (this cloud has no such operation or condition), -EFBIG (over the store's size limit), -EPERM (409
  * ObjectNotAppendable), -ERANGE (409 PositionNotEqualToLength), -EROFS (FileImmutable: a retention policy), -EDQUOT (quota exceeded), -ENOSPC (the store's
- * disks are full), -E2BIG (too much metadata), -ENAMETOOLONG; -EINVAL also for metadata and ETags that no header can hold.
+ * disks are full), -E2BIG (too much metadata), -ENAMETOOLONG; -EINVAL also for metadata and ETags that no header can hold, and for empty keys.
  *
  * Integrity: OSS answers the CRC64 of what it has, which is compared; S3 is sent x-amz-checksum-crc32c, which it verifies.
  *
@@ -24,8 +24,9 @@
 
 enum cst_object_condition {
 	CST_OBJECT_ANY,
-	CST_OBJECT_IF_ABSENT, /* OSS: x-oss-forbid-overwrite; S3: If-None-Match: * */
-	CST_OBJECT_IF_MATCH,  /* S3 only: -ENOTSUP on OSS, which has no conditional PUT */
+	/* OSS: x-oss-forbid-overwrite, which buckets with versioning don't heed (they keep the old version); S3: If-None-Match: * */
+	CST_OBJECT_IF_ABSENT,
+	CST_OBJECT_IF_MATCH, /* S3 only: -ENOTSUP on OSS, which has no conditional PUT */
 };
 /* Can the store itself check IF_MATCH? */
 bool cst_bucket_has_if_match(const struct cst_bucket *b);

@@ -433,6 +433,60 @@ static void refused_headers(void **state)
 	fixture_stop(&f);
 }
 
+/* A request about an object must never become one about the bucket. */
+static void refused_names(void **state)
+{
+	(void)state;
+	static const struct script script = {{OK}};
+	static const struct cst_object_part part = {.number = 1, .etag = "e"};
+	const struct cst_slice none = {0}, k = CST_SLICE("k"), keys[2] = {CST_SLICE("a"), CST_SLICE("")};
+	struct fixture f;
+	scripted_fixture_start(&f, &script, CST_CLOUD_S3);
+	struct cst_bucket *b = f.bucket;
+	for (int i = 0; i < 9; i++) {
+		struct written w;
+		struct cst_object_op *op = NULL;
+		written_init(&w);
+		switch (i) {
+		case 0:
+			op = cst_object_put(b, &(struct cst_object_put){.key = none}, on_written, &w);
+			break;
+		case 1:
+			op = cst_object_delete(b, none, NULL, on_written, &w);
+			break;
+		case 2:
+			op = cst_object_delete_many(b, keys, 2, &on_delete, &w);
+			break;
+		case 3:
+			op = cst_object_multipart_abort(b, k, none, on_written, &w);
+			break;
+		case 4:
+			op = cst_object_multipart_begin(b, none, NULL, on_written, &w);
+			break;
+		case 5:
+			op = cst_object_list_parts(b, k, none, 0, &on_parts, &w);
+			break;
+		case 6:
+			op = cst_object_copy(b, &(struct cst_object_copy){.source = k, .key = none}, on_written, &w);
+			break;
+		case 7:
+			op = cst_object_part_put(b, &(struct cst_object_part_put){.key = k, .number = 1}, on_written,
+						 &w);
+			break;
+		case 8:
+			op = cst_object_multipart_complete(
+				b, &(struct cst_object_complete){.key = k, .parts = &part, .part_count = 1}, on_written,
+				&w);
+			break;
+		}
+		assert_int_equal(finish(op, &w), -EINVAL);
+		assert_true(has(w.text, "empty") || has(w.text, "no id"));
+		written_fini(&w);
+	}
+	assert_int_equal(scripted_server_requests(f.server), 0);
+	fixture_stop(&f);
+}
+
 /* ---- time, credentials, limits ---- */
 
 static uint64_t longest_pause(void *arg)
@@ -520,6 +574,9 @@ static void hints(void **state)
 		{PUT, CST_CLOUD_OSS, NO(404, "NoSuchBucket"), "check the name of the bucket"},
 		{COPY, CST_CLOUD_OSS, NO(403, "InvalidObjectState"), "restore it first"},
 		{COMPLETE, CST_CLOUD_OSS, NO(404, "NoSuchUpload"), "a lifecycle rule has removed it"},
+		{COPY, CST_CLOUD_OSS, NO(404, "NoSuchKey"), "what was to be copied is not there"},
+		{PUT_NEW, CST_CLOUD_S3, NO(501, "NotImplemented"), "does not know conditional writes"},
+		{PUT_MATCH, CST_CLOUD_S3, NO(403, "AccessDenied"), "for the condition, s3:GetObject"},
 		{COMPLETE, CST_CLOUD_S3, SAYS(XML_ERROR("AccessDenied")), "the store answered 200 AccessDenied: m"},
 		{APPEND, CST_CLOUD_OSS, NO(409, "ObjectNotAppendable"), "was not made by appending"},
 		{PUT_MATCH, CST_CLOUD_OSS, OK, "OSS can't make a write depend on the version"},
@@ -562,9 +619,16 @@ static void counted(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(outcomes),  cmocka_unit_test(lost_append),	cmocka_unit_test(early_answers),
-		cmocka_unit_test(wire),	     cmocka_unit_test(refused_headers), cmocka_unit_test(late_answer_times_out),
-		cmocka_unit_test(cancelled), cmocka_unit_test(clock_differs),	cmocka_unit_test(hints),
+		cmocka_unit_test(outcomes),
+		cmocka_unit_test(lost_append),
+		cmocka_unit_test(early_answers),
+		cmocka_unit_test(wire),
+		cmocka_unit_test(refused_headers),
+		cmocka_unit_test(refused_names),
+		cmocka_unit_test(late_answer_times_out),
+		cmocka_unit_test(cancelled),
+		cmocka_unit_test(clock_differs),
+		cmocka_unit_test(hints),
 		cmocka_unit_test(counted),
 	};
 	return cmocka_run_group_tests_name("write", tests, NULL, NULL);
