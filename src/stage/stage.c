@@ -206,7 +206,14 @@ static void recover_file(struct recovery *r, const struct cst_state_file *from)
 		}
 		r->slots[r->slot_count++] = f->slot[i];
 	}
-	TAILQ_INSERT_TAIL(&r->s->files, f, link);
+	/* The journal has them as they were first confirmed. */
+	struct cst_stage_file *before = TAILQ_LAST(&r->s->files, stage_files);
+	while (before && before->id > f->id)
+		before = TAILQ_PREV(before, stage_files, link);
+	if (before)
+		TAILQ_INSERT_AFTER(&r->s->files, before, f, link);
+	else
+		TAILQ_INSERT_HEAD(&r->s->files, f, link);
 	r->s->file_count++;
 }
 

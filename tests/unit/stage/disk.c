@@ -25,6 +25,7 @@ struct file {
 	bool used, named, name_synced_as; /* is there a name now, was there one at the last sync of the directory */
 	struct bytes now, stable;
 	STAILQ_HEAD(, unsynced) changes;
+	uint64_t reserved;
 };
 struct disk {
 	struct cst_stage_io io;
@@ -210,14 +211,23 @@ static int io_dirsync(void *ctx, int dir)
 static int io_reserve(void *ctx, int fd, uint64_t offset, uint64_t len)
 {
 	struct disk *d = ctx;
-	(void)fd;
 	(void)offset;
 	int rc = enter(d, false);
 	if (rc == 0 && d->space != UINT64_MAX && d->space < len)
 		rc = -ENOSPC;
-	if (rc == 0 && d->space != UINT64_MAX)
+	if (rc == 0 && d->space != UINT64_MAX) {
 		d->space -= len;
+		d->files[fd].reserved += len;
+	}
 	return rc;
+}
+
+static void give_back(struct disk *d, struct file *f, uint64_t bytes)
+{
+	bytes = cst_min(bytes, f->reserved);
+	f->reserved -= bytes;
+	if (d->space != UINT64_MAX)
+		d->space += bytes;
 }
 
 static int io_punch(void *ctx, int fd, uint64_t offset, uint64_t len)
@@ -226,8 +236,7 @@ static int io_punch(void *ctx, int fd, uint64_t offset, uint64_t len)
 	int rc = enter(d, true);
 	if (rc < 0)
 		return rc;
-	if (d->space != UINT64_MAX)
-		d->space += len;
+	give_back(d, &d->files[fd], len);
 	zero(&d->files[fd].now, offset, len);
 	note(&d->files[fd], PUNCH, offset, len, NULL);
 	return 0;
@@ -239,6 +248,8 @@ static int io_truncate(void *ctx, int fd, uint64_t size)
 	int rc = enter(d, true);
 	if (rc < 0)
 		return rc;
+	if (size == 0)
+		give_back(d, &d->files[fd], UINT64_MAX);
 	resize(&d->files[fd].now, size);
 	note(&d->files[fd], TRUNCATE, size, 0, NULL);
 	return 0;
