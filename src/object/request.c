@@ -96,8 +96,13 @@ uint64_t cst_op_sign(struct cst_object_op *op, const char *method, struct cst_sl
 {
 	struct cst_bucket *b = op->bucket;
 	op->signed_at = cst_bucket_wall(b);
-	if (!b->credentials)
+	if (!b->credentials) {
+		/* Nothing else of an unsigned request may say that it is S3's: a store that speaks both would answer as OSS does, with other names of
+		 * metadata and without conditions. */
+		if (b->backend == &cst_backend_s3)
+			cst_buf_add_str(headers, "x-amz-content-sha256: UNSIGNED-PAYLOAD\r\n");
 		return 0;
+	}
 	struct cst_sign_request req = {
 		.kind = b->sign,
 		.method = method,

@@ -77,9 +77,6 @@ bool cst_write_add_condition(struct cst_object_op *op, enum cst_object_condition
 	const struct cst_backend *backend = op->bucket->backend;
 	struct cst_write *w = op->write;
 	w->condition = condition;
-	/* Nothing else of an unsigned request may say that it is one of S3: a store that speaks both would take the condition for a mistake. */
-	if (condition != CST_OBJECT_ANY && backend->if_match && !op->bucket->credentials)
-		cst_buf_add_str(&w->lines, "x-amz-content-sha256: UNSIGNED-PAYLOAD\r\n");
 	if (condition == CST_OBJECT_IF_ABSENT)
 		cst_buf_add_str(&w->lines,
 				backend->if_match ? "If-None-Match: *\r\n" : "x-oss-forbid-overwrite: true\r\n");
