@@ -81,14 +81,16 @@ static bool may_have(const struct cst_publish_stream *s, unsigned blocks)
 
 static void give(struct cst_publish_stream *s, unsigned blocks)
 {
-	while (s->grant_count < blocks)
+	for (; blocks; blocks--)
 		s->grant[s->grant_count++] = publish_block_take_locked(s);
 }
 
 bool memory_ask_locked(struct cst_publish_stream *s, unsigned blocks)
 {
 	struct cst_publish *p = s->publish;
-	CST_ASSERT(blocks <= GRANT_MAX);
+	/* It may have some already, from a turn that it could not use. */
+	CST_ASSERT(blocks <= GRANT_MAX && blocks > s->grant_count);
+	blocks -= s->grant_count;
 	s->want = blocks;
 	if (s->waiting)
 		return false;

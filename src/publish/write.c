@@ -83,13 +83,13 @@ static void load_front_locked(struct cst_publish_stream *s, struct todo *todo)
 	uint64_t left = s->source.size;
 	if (s->front_loading || s->waiting)
 		return;
-	if (s->grant_count == 0 && !memory_ask_locked(s, (unsigned)blocks_for(left)))
+	if (s->grant_count < blocks_for(left) && !memory_ask_locked(s, (unsigned)blocks_for(left)))
 		return;
 	struct call *c = call_new_locked(s, CALL_FRONT, todo);
 	s->front_loading = true;
 	c->length = left;
 	memcpy(c->etag, s->source.etag, sizeof(c->etag));
-	c->iov = cst_xcalloc(s->grant_count, sizeof(*c->iov));
+	c->iov = cst_xcalloc(blocks_for(left), sizeof(*c->iov));
 	for (; left; c->iov_count++) {
 		size_t n = (size_t)cst_min(left, (uint64_t)BLOCK_SIZE);
 		c->iov[c->iov_count] = (struct iovec){s->grant[c->iov_count], n};
@@ -157,7 +157,8 @@ void front_answer_locked(struct call *c, int rc, size_t got, const struct cst_er
 		crc = cst_crc64(crc, c->iov[i].iov_base, c->iov[i].iov_len);
 		add_chunk_locked(s, s->grant[i], (uint64_t)i * BLOCK_SIZE, c->iov[i].iov_len, before, crc);
 	}
-	s->grant_count = 0;
+	s->grant_count -= (unsigned)c->iov_count;
+	memmove(s->grant, s->grant + c->iov_count, s->grant_count * sizeof(*s->grant));
 	s->source.size = s->assigned = 0;
 	s->retained = true;
 	s->crc = crc;

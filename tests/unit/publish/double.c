@@ -90,6 +90,7 @@ void other_put(const char *key, const char *bytes, uint64_t size)
 {
 	char *copy = cst_xmalloc(size + 1);
 	memcpy(copy, bytes, size);
+	copy[size] = '\0';
 	pthread_mutex_lock(&store.lock);
 	set_object(key, copy, size, "", "", CST_OBJECT_NORMAL);
 	pthread_mutex_unlock(&store.lock);
