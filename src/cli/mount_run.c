@@ -182,6 +182,7 @@ static int make_file_system(struct mount *m, struct cst_error *err)
 		.cache = m->cache,
 		.passthrough = o->passthrough && m->cache && !o->direct_io,
 		.look_ahead = o->look_ahead,
+		.path_probe = o->path_probe,
 		.preload_walks = o->preload_metadata != CST_PRELOAD_NEVER,
 		.prefix = m->plan->access.url.prefix,
 		.attributes = o->attributes == 1 ? CST_FS_ATTRIBUTES_OBJECT : CST_FS_ATTRIBUTES_LIST,

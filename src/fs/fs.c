@@ -101,6 +101,7 @@ struct cst_fs *cst_fs_new(const struct cst_fs_config *config, const struct cst_f
 		.attributes_object = config->attributes == CST_FS_ATTRIBUTES_OBJECT,
 		.symlinks = config->symlinks,
 		.list_ttl = config->list_ttl,
+		.path_probe = config->path_probe,
 		.listing_bytes = config->list_memory,
 		.listing_names = config->list_names,
 		.clock = fs->config.clock,

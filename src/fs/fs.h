@@ -129,6 +129,7 @@ struct cst_fs_config {
 	 * list_ttl since the store was asked, or for snapshot_age, if that is longer. */
 	const char *snapshot_path, *snapshot_identity;
 	int64_t snapshot_age;
+	bool path_probe; /* what is below a name that is looked up is asked for in one page with it */
 	bool preload_walks;	   /* list ahead of programs that walk a tree */
 	bool look_ahead;	   /* fetch small files ahead of programs that open them in the order of a listing */
 	const char *prefix;	   /* "" or "a/b/" (with the slash) */

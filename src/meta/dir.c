@@ -428,13 +428,15 @@ static void inherit_doubts(struct cst_names *names, const struct cst_names *befo
 }
 
 /* Which listing takes what a preload brought: the one that waits for it, or a new one. NULL: it isn't needed. */
-static struct cst_listing *to_fill_locked(struct cst_dir *dir, struct cst_names *names)
+static struct cst_listing *to_fill_locked(struct cst_dir *dir, struct cst_names *names, bool partial)
 {
 	struct cst_listing *listing = dir->listing;
 	bool fresh = cst_listing_is_fresh_locked(listing);
-	cst_names_seal(names, true);
+	cst_names_seal(names, !partial);
 	if (listing && listing->joined && listing->names.count == 0)
 		return listing;
+	if (partial)
+		return NULL;
 	if (fresh && gives_way_locked(listing))
 		inherit_doubts(names, &listing->names);
 	else if (fresh)
@@ -447,7 +449,7 @@ bool cst_dir_install(struct cst_dir *dir, struct cst_names *names, struct cst_in
 	struct page_news news = {0};
 	cst_dir_ref(dir);
 	pthread_mutex_lock(&dir->lock);
-	struct cst_listing *listing = what->started > dir->moved_at ? to_fill_locked(dir, names) : NULL;
+	struct cst_listing *listing = what->started > dir->moved_at ? to_fill_locked(dir, names, what->partial) : NULL;
 	if (!listing) {
 		pthread_mutex_unlock(&dir->lock);
 		cst_dir_unref(dir);
@@ -463,6 +465,7 @@ bool cst_dir_install(struct cst_dir *dir, struct cst_names *names, struct cst_in
 	listing->names = *names;
 	*names = (struct cst_names){0};
 	listing->pages = 1;
+	listing->resume = what->partial && listing->names.sealed > 0;
 	inherit_attrs_locked(listing, 0);
 	collect_news_locked(listing, 0, &news);
 	what->bytes = cst_names_bytes(&listing->names) + sizeof(*listing) + sizeof(*dir);

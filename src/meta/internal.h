@@ -154,6 +154,7 @@ struct cst_installed {
 	struct cst_dir *dir;	    /* NULL: nobody has it */
 	int64_t started, refreshed; /* of the listing */
 	uint32_t preload;	    /* that brought it */
+	bool partial;		    /* its first entries only; for one that waits for them */
 	bool unchecked;		    /* it is older than list_ttl: who uses it has it listed anew */
 	uint64_t bytes, names;	    /* what it takes: told */
 };
@@ -166,6 +167,8 @@ void cst_preloads_doubt(struct cst_meta *meta);
 void cst_preloads_fini(struct cst_meta *meta);
 /* Will a request under way bring the listing, which has just begun? Then it comes by itself, or is kicked. The directory's lock is held. */
 bool cst_preload_join(struct cst_dir *dir, struct cst_listing *listing);
+/* Begins a listing that is joined already by a page without a delimiter. No locks. */
+void cst_listing_begin_flat(struct cst_listing *listing);
 /* A listing made by a preload was opened. */
 void cst_preload_hit(struct cst_meta *meta, uint32_t id);
 /* The listing was given up: no need to keep the directory if nobody else does. */

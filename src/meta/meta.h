@@ -12,6 +12,7 @@ struct cst_meta_config {
 	struct cst_bucket *bucket; /* borrowed */
 	bool attributes_object;	   /* mode, owner and times come from a HEAD of each object */
 	bool symlinks;		   /* symlink objects are symbolic links (else they appear as what they point to) */
+	bool path_probe; /* a name that may be a directory is asked for with all that is below it, as far as one page goes */
 	int64_t list_ttl;	   /* ns that an answer of the store is taken for the truth */
 	int64_t miss_window;	   /* ns: a second miss within it lists the directory; 0: 30 s */
 	unsigned heads_max;	   /* started and not answered; 0: 112, of which the bucket sends 64 at once */

@@ -366,8 +366,10 @@ static void start_below(struct cst_dir_probe *p)
 	struct cst_dir *below = p->below;
 	pthread_mutex_lock(&below->lock);
 	struct cst_listing *listing = below->listing;
+	bool flat = !cst_listing_is_fresh_locked(listing) && below->meta->config.path_probe;
 	if (!cst_listing_is_fresh_locked(listing))
 		listing = cst_listing_start_locked(below, 1);
+	listing->joined |= flat;
 	cst_listing_ref_locked(listing);
 	p->below_listing = listing;
 	bool ready = listing->pages > 0;
@@ -378,7 +380,10 @@ static void start_below(struct cst_dir_probe *p)
 		below_ready(p);
 		return;
 	}
-	cst_listing_kick(listing);
+	if (flat)
+		cst_listing_begin_flat(listing);
+	else
+		cst_listing_kick(listing);
 }
 
 /* Carries out the actions. Each request under way and this call itself count in p->pending. */

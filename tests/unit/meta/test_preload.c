@@ -598,6 +598,88 @@ static void failures_end_it(void **state)
 	cst_dir_unref(base);
 }
 
+struct name_waiter {
+	struct cst_dir_wait wait;
+	int rc;
+	struct cst_dir *below; /* counted */
+	bool came;	       /* atomic */
+};
+
+static void name_came(struct cst_dir_wait *wait, int rc, const struct cst_entry *entry, struct cst_dir *below,
+		      const struct cst_error *e)
+{
+	struct name_waiter *w = cst_container_of(wait, struct name_waiter, wait);
+	(void)e;
+	w->rc = rc == 0 ? (int)entry->kind : rc;
+	w->below = below ? cst_dir_ref(below) : NULL;
+	__atomic_store_n(&w->came, true, __ATOMIC_RELEASE);
+}
+
+static int ask(struct cst_dir *dir, const char *name, struct cst_dir **below)
+{
+	struct name_waiter w = {.wait = {.done = name_came}};
+	cst_dir_probe(dir, name, CST_DIR_ASK_NAME, NULL, &w.wait);
+	while (!__atomic_load_n(&w.came, __ATOMIC_ACQUIRE))
+		sched_yield();
+	*below = w.below;
+	return w.rc;
+}
+
+static void all_levels_come_with_the_first(void **state)
+{
+	struct cst_dir *root, *below, *dir;
+	(void)state;
+	put("a/b/c/d/e/f/g/file");
+	put("a/b/other");
+	put("a/");
+	config.path_probe = true;
+	start();
+	root = cst_dir_new(meta, CST_SLICE(""));
+	assert_int_equal(ask(root, "a", &below), CST_KIND_DIR);
+	assert_int_equal(fake_counts(bucket).lists + fake_counts(bucket).heads, 2);
+	static const char *const deeper[] = {"a/b/", "a/b/c/", "a/b/c/d/", "a/b/c/d/e/f/g/"};
+	for (size_t i = 0; i < CST_ARRAY_LEN(deeper); i++) {
+		dir = cst_dir_get(meta, cst_slice_of(deeper[i]));
+		free(list(dir));
+		cst_dir_unref(dir);
+	}
+	free(list(below));
+	assert_int_equal(fake_counts(bucket).lists + fake_counts(bucket).heads, 2);
+	cst_dir_unref(below);
+	/* What isn't there, and what is a file. */
+	assert_int_equal(ask(root, "nothing", &below), -ENOENT);
+	cst_dir_unref(below);
+	cst_dir_unref(root);
+}
+
+static void what_comes_with_a_name_is_right(void **state)
+{
+	(void)state;
+	for (unsigned seed = 1; seed <= 60; seed++) {
+		srand(seed);
+		config.path_probe = true;
+		fake_page_size(bucket, 2 + (unsigned)rand() % 30);
+		for (unsigned i = 0; i < 150; i++) {
+			char key[200] = "a/";
+			unsigned depth = 1 + (unsigned)rand() % 4;
+			for (unsigned d = 0; d < depth; d++) {
+				strcat(key, parts[(unsigned)rand() % CST_ARRAY_LEN(parts)]);
+				if (d + 1 < depth || rand() % 6 == 0)
+					strcat(key, "/");
+			}
+			fake_put(bucket, key, strstr(key, "$folder$") ? 0 : 7, "E", 5, NULL);
+		}
+		start();
+		struct cst_dir *root = cst_dir_new(meta, CST_SLICE("")), *below;
+		assert_int_equal(ask(root, "a", &below), CST_KIND_DIR);
+		compare_below(below, false);
+		cst_dir_unref(below);
+		cst_dir_unref(root);
+		teardown(NULL);
+		setup(NULL);
+	}
+}
+
 static void empty_pages_are_passed(void **state)
 {
 	(void)state;
@@ -628,6 +710,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_walk_that_stops, setup, teardown),
 		cmocka_unit_test_setup_teardown(large_directories_are_no_gain, setup, teardown),
 		cmocka_unit_test_setup_teardown(failures_end_it, setup, teardown),
+		cmocka_unit_test_setup_teardown(all_levels_come_with_the_first, setup, teardown),
+		cmocka_unit_test_setup_teardown(what_comes_with_a_name_is_right, setup, teardown),
 		cmocka_unit_test_setup_teardown(empty_pages_are_passed, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
