@@ -46,18 +46,19 @@ static uint64_t upload_end(const struct planner *p, uint64_t at)
 	return end;
 }
 
-/* A range as parts of about the same length, of at most `most` bytes. */
+/* A range as parts whose lengths differ by a byte at most: halves of what is longer than a part, which two parts of the least size fit into, are parts. */
 static void add_parts(struct planner *p, bool copy, uint64_t start, uint64_t end)
 {
 	uint64_t most = copy ? p->copy : p->part, length = end - start;
-	uint64_t count = (length + most - 1) / most, each = (length + count - 1) / count;
+	uint64_t count = (length + most - 1) / most, longer = length % count;
 	struct cst_stage_plan *plan = p->plan;
-	for (uint64_t at = start; at < end; at += each) {
+	for (uint64_t i = 0, at = start, each; i < count; i++, at += each) {
+		each = length / count + (i < longer);
 		if (plan->count == plan->room) {
 			plan->room = cst_max(2 * plan->room, (size_t)16);
 			plan->parts = cst_xrealloc(plan->parts, plan->room * sizeof(*plan->parts));
 		}
-		plan->parts[plan->count++] = (struct cst_stage_part){copy, at, cst_min(each, end - at)};
+		plan->parts[plan->count++] = (struct cst_stage_part){copy, at, each};
 	}
 	if (copy)
 		plan->copy += length;
@@ -133,7 +134,6 @@ int cst_stage_plan(const struct cst_extents *map, uint64_t size, const struct cs
 	if (fits_one_put(&p, part_size))
 		return 0;
 	plan->kind = CST_STAGE_PLAN_PARTS;
-	/* Halves of what is longer than a part must be parts, too. */
 	p.gap = cst_max(limits->part_min, UINT64_C(1));
 	uint64_t copy_most = cst_min(limits->part_max, limits->copy_max);
 	p.part = cst_min(cst_max(part_size, 2 * p.gap), limits->part_max);

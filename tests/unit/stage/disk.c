@@ -52,7 +52,8 @@ static void put(struct bytes *b, uint64_t offset, const char *data, uint64_t len
 {
 	if (offset + length > b->size)
 		resize(b, offset + length);
-	memcpy(b->data + offset, data, (size_t)length);
+	if (length)
+		memcpy(b->data + offset, data, (size_t)length);
 }
 
 static void zero(struct bytes *b, uint64_t offset, uint64_t length)
