@@ -235,6 +235,7 @@ void cst_fuse_dispatch(struct cst_fuse_channel *channel, const void *data, size_
 	struct cst_fuse *fuse = channel->fuse;
 	struct cst_fuse_request *r;
 	struct cst_fuse_in in;
+	bool begun;
 
 	__atomic_fetch_add(&fuse->requests, 1, __ATOMIC_RELAXED);
 	if (cst_fuse_parse(data, len, &in) < 0) {
@@ -250,13 +251,15 @@ void cst_fuse_dispatch(struct cst_fuse_channel *channel, const void *data, size_
 	}
 	cst_log_trace("%s node %llu unique %llu%s", in.op_name, (unsigned long long)in.node,
 		      (unsigned long long)(in.unique & ~CST_KFUSE_UNIQUE_RESENT), in.resent ? " (again)" : "");
-	if (handled_at_once(channel, &in) || cst_fuse_keep_answered(channel, &in))
+	if (handled_at_once(channel, &in) || cst_fuse_keep_answered(channel, &in, &begun))
 		return;
 	if (refused_for_user(fuse, &in)) {
 		(void)cst_fuse_reply_raw(channel, in.unique, -EACCES, NULL, 0);
 		return;
 	}
 	r = cst_fuse_request_new(channel, &in);
+	r->begun = begun;
+	cst_fuse_keep_begin(r);
 	serve(fuse->fs, r, &in);
 	cst_fuse_request_dispatched(r);
 }

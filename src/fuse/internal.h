@@ -58,6 +58,7 @@ struct cst_fuse_request {
 	uint64_t node, fh; /* as they came */
 	uint32_t size;
 	bool writes;	   /* OPEN, CREATE: for writing; its close is to be told */
+	bool begun;	   /* a process before this one has begun it, and perhaps done it */
 	int buffer_state;  /* atomic: CST_FUSE_BUFFER_* */
 	char *buffer;	   /* WRITE: the reader's, taken along */
 	const char *name2; /* as name */
@@ -190,8 +191,12 @@ void cst_fuse_keep_released(struct cst_fuse *fuse, uint64_t fh); /* as it came *
 /* What may not be done twice is noted before its reply is written, and forgotten when that was; noted: it was. */
 bool cst_fuse_keep_note(const struct cst_fuse_request *r, int error, const struct iovec *iov, int count);
 void cst_fuse_keep_forget(const struct cst_fuse_request *r);
-/* A request that comes again: true when a process before this one has done it, and the answer has been given. */
-bool cst_fuse_keep_answered(const struct cst_fuse_channel *channel, const struct cst_fuse_in *in);
+/* A request that comes again: true when a process before this one has done it, and the answer has been given. *begun: it has begun it. */
+bool cst_fuse_keep_answered(const struct cst_fuse_channel *channel, const struct cst_fuse_in *in, bool *begun);
+/* Notes that it begins. */
+void cst_fuse_keep_begin(const struct cst_fuse_request *r);
+/* What the outcome of a request is that was begun before: names that it was to make or remove are as it would have left them. True: the answer comes by itself. */
+bool cst_fuse_keep_redone(struct cst_fuse_request *r, int *rc);
 int cst_fuse_keep_unmount(struct cst_fuse *fuse); /* -ENOENT: no keeper */
 void cst_fuse_keep_end(struct cst_fuse *fuse);
 

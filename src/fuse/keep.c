@@ -155,15 +155,55 @@ void cst_fuse_keep_forget(const struct cst_fuse_request *r)
 	cst_outcome_done(r->channel->fuse->outcomes, r->unique);
 }
 
-bool cst_fuse_keep_answered(const struct cst_fuse_channel *channel, const struct cst_fuse_in *in)
+/* Done twice they fail, because the first time they went well. */
+static bool leaves_a_trace(uint32_t opcode)
+{
+	return opcode == CST_KFUSE_MKDIR || opcode == CST_KFUSE_UNLINK || opcode == CST_KFUSE_RMDIR ||
+	       opcode == CST_KFUSE_RENAME || opcode == CST_KFUSE_RENAME2;
+}
+
+void cst_fuse_keep_begin(const struct cst_fuse_request *r)
+{
+	struct cst_outcomes *outcomes = r->channel->fuse->outcomes;
+
+	if (outcomes && !r->begun && leaves_a_trace(r->opcode))
+		cst_outcome_log(outcomes, r->unique, CST_OUTCOME_BEGUN, NULL, 0);
+}
+
+/* The kernel knew that the name was there, or wasn't, when it sent the request. */
+bool cst_fuse_keep_redone(struct cst_fuse_request *r, int *rc)
+{
+	struct cst_fs_call *call = &r->call;
+
+	if (!r->begun)
+		return false;
+	r->begun = false;
+	if (*rc == -ENOENT && r->opcode != CST_KFUSE_MKDIR)
+		*rc = 0;
+	if (*rc != -EEXIST || r->opcode != CST_KFUSE_MKDIR)
+		return false;
+	cst_fs_call_lock(call);
+	call->cancel = NULL;
+	call->private_data = NULL;
+	cst_fs_call_unlock(call);
+	cst_fs_lookup(r->channel->fuse->fs, call, r->node, r->name);
+	return true;
+}
+
+bool cst_fuse_keep_answered(const struct cst_fuse_channel *channel, const struct cst_fuse_in *in, bool *begun)
 {
 	struct cst_outcomes *outcomes = channel->fuse->outcomes;
 	char answer[CST_OUTCOME_MAX];
 	size_t len;
 	int rc;
 
+	*begun = false;
 	if (!in->resent || !outcomes || !cst_outcome_find(outcomes, in->unique, &rc, answer, &len))
 		return false;
+	if (rc == CST_OUTCOME_BEGUN) {
+		*begun = true;
+		return false;
+	}
 	rc = cst_fuse_reply_raw(channel, in->unique, rc, answer, len);
 	if (rc == 0 || rc == -ENOENT)
 		cst_outcome_done(outcomes, in->unique);

@@ -94,6 +94,8 @@ static void reply_error(struct cst_fs_call *call, int rc)
 	struct cst_fuse_request *r = request_of(call);
 	struct iovec iov[1];
 
+	if (cst_fuse_keep_redone(r, &rc))
+		return;
 	/* After what the file system did, before the kernel forgets the request: whoever gets it again finds it done. */
 	if (r->opcode == CST_KFUSE_RELEASE)
 		cst_fuse_keep_released(r->channel->fuse, r->fh);
