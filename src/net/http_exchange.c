@@ -155,6 +155,8 @@ bool cst_http_exchange_send(struct cst_http_conn *conn)
 		conn->progress_at = cst_now();
 		budget -= cst_min(budget, (size_t)n);
 	}
+	if (budget == 0)
+		count = collect_output(conn, iov); /* that may have been the last of it */
 	if (count == 0 || conn->out_failed) {
 		conn->out_done = true;
 		conn->sent_at = cst_now();

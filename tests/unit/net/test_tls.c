@@ -1,6 +1,8 @@
 #include "raw_server.h"
 
 #include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <openssl/err.h>
 #include <openssl/pem.h>
 #include <openssl/ssl.h>
@@ -569,6 +571,57 @@ static void test_surplus_over_tls(void **state)
 	cst_tls_free(tls);
 }
 
+/* Without delay: else close() drops what waits for an acknowledgement. */
+static void serve_tls_at_once(struct raw_server *server, int fd, unsigned index)
+{
+	int one = 1;
+
+	(void)index;
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+	serve_tls_on(server->arg, fd);
+}
+
+/* The server answers, and closes with most of the body unread: that resets the connection under the answer. */
+static void test_early_answer_over_tls(void **state)
+{
+	struct tls_script script = {
+		.tls = server_tls(&good),
+		.answer = "HTTP/1.1 403 Forbidden\r\nConnection: close\r\nContent-Length: 4\r\n\r\nnope"};
+	size_t size = 64 << 20;
+	char *memory = cst_xcalloc(1, size);
+	struct cst_http_client *client = client_with(0, NULL, ca.cert_file);
+	struct raw_server server;
+	struct cst_http_origin origin;
+
+	(void)state;
+	raw_server_start(&server, AF_INET, serve_tls_at_once, &script);
+	origin = local_origin(server.port);
+	origin.tls = true;
+	for (int i = 0; i < 20; i++) {
+		struct cst_http_sent sent = {0};
+		struct iovec body = {memory, size};
+		struct outcome o = {0};
+
+		call_start(client, &o,
+			   (struct cst_http_request){.origin = &origin,
+						     .method = "PUT",
+						     .target = "/",
+						     .body = &body,
+						     .body_count = 1,
+						     .sent = &sent});
+		call_wait(&o);
+		assert_int_equal(o.rc, 0);
+		assert_int_equal(o.status, 403);
+		assert_string_equal(o.body.data, "nope");
+		assert_int_equal(sent.whole, 0);
+		outcome_fini(&o);
+	}
+	cst_http_client_free(client);
+	raw_server_stop(&server);
+	cst_tls_free(script.tls);
+	free(memory);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -577,7 +630,7 @@ int main(void)
 		cmocka_unit_test(test_resumption),	 cmocka_unit_test(test_big_body_over_tls),
 		cmocka_unit_test(test_surplus_over_tls), cmocka_unit_test(test_end_by_close),
 		cmocka_unit_test(test_connect_proxy),	 cmocka_unit_test(test_connect_refused),
-		cmocka_unit_test(test_plain_proxy),
+		cmocka_unit_test(test_plain_proxy),	 cmocka_unit_test(test_early_answer_over_tls),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);

@@ -20,35 +20,43 @@ static struct real_store store;
 static bool s3;
 static char memory[16 << 20], back[16 << 20];
 
-static int setup_kind(void **state, const struct kind *k, const char *fault)
+static int setup_kind(void **state, const struct kind *k, const char *fault, bool tls)
 {
 	(void)state;
 	s3 = k->cloud == CST_CLOUD_S3;
-	real_store_start(&store, k->cloud, k->sign, fault);
+	real_store_start(&store, k->cloud, k->sign, fault, tls);
 	for (size_t i = 0; i < sizeof(memory); i++)
 		memory[i] = (char)(i * 2654435761u >> 13);
 	return 0;
 }
 static int setup_v1(void **state)
 {
-	return setup_kind(state, &kinds[0], NULL);
+	return setup_kind(state, &kinds[0], NULL, false);
 }
 static int setup_v4(void **state)
 {
-	return setup_kind(state, &kinds[1], NULL);
+	return setup_kind(state, &kinds[1], NULL, false);
 }
 static int setup_s3(void **state)
 {
-	return setup_kind(state, &kinds[2], NULL);
+	return setup_kind(state, &kinds[2], NULL, false);
+}
+static int setup_v4_tls(void **state)
+{
+	return setup_kind(state, &kinds[1], NULL, true);
+}
+static int setup_s3_tls_lost(void **state)
+{
+	return setup_kind(state, &kinds[2], "0.3:lost", true);
 }
 /* Every second answer gets lost when all is done. */
 static int setup_v4_lost(void **state)
 {
-	return setup_kind(state, &kinds[1], "0.5:lost");
+	return setup_kind(state, &kinds[1], "0.5:lost", false);
 }
 static int setup_s3_lost(void **state)
 {
-	return setup_kind(state, &kinds[2], "0.5:lost");
+	return setup_kind(state, &kinds[2], "0.5:lost", false);
 }
 static int teardown(void **state)
 {
@@ -479,6 +487,36 @@ static void lost_answers(void **state)
 	}
 }
 
+/* A store that refuses a large body may close before it has read it: what it said is read nevertheless. */
+static void refused_while_sending(void **state)
+{
+	(void)state;
+	size_t size = (size_t)64 << 20;
+	char *large = cst_xcalloc(1, size);
+	struct cst_credentials_config cc = {.cloud = CST_CLOUD_OSS, .access_key = "ak", .secret_key = "wrong"};
+	struct cst_bucket_config c = {.cloud = CST_CLOUD_OSS,
+				      .bucket = "bkt",
+				      .endpoint = store.endpoint,
+				      .region = "cn-test",
+				      .credentials = cst_credentials_new(&cc, NULL),
+				      .http = store.http};
+	struct cst_bucket *bucket = cst_bucket_new(&c, NULL);
+	struct iovec body = {large, size};
+	struct cst_object_put p = {.key = CST_SLICE("k"), .body = {.iov = &body, .iov_count = 1, .length = size}};
+	for (int i = 0; i < 10; i++) {
+		struct written w;
+		written_init(&w);
+		int rc = finish(cst_object_put(bucket, &p, on_written, &w), &w);
+		if (rc != -EACCES || strcmp(w.err.api, "SignatureDoesNotMatch") != 0)
+			fail_msg("%d: %s", rc, w.text);
+		assert_false(w.repeated);
+		written_fini(&w);
+	}
+	cst_bucket_free(bucket);
+	cst_credentials_free(c.credentials);
+	free(large);
+}
+
 #define ALL(setup, name)                                                                                              \
 	{name ": put, conditions, odd keys", puts_and_conditions, setup, teardown, NULL},                             \
 		{name ": properties", properties_go_along, setup, teardown, NULL},                                    \
@@ -495,6 +533,10 @@ int main(void)
 		ALL(setup_v1, "OSS V1"),
 		ALL(setup_v4, "OSS V4"),
 		ALL(setup_s3, "S3"),
+		ALL(setup_v4_tls, "OSS V4, TLS"),
+		{"S3, TLS: lost answers", lost_answers, setup_s3_tls_lost, teardown, NULL},
+		{"refused while sending", refused_while_sending, setup_v4, teardown, NULL},
+		{"TLS: refused while sending", refused_while_sending, setup_v4_tls, teardown, NULL},
 		{"pages of uploads", many_uploads_in_pages, setup_v4, teardown, NULL},
 		{"S3: pages of uploads", many_uploads_in_pages, setup_s3, teardown, NULL},
 		{"lost answers", lost_answers, setup_v4_lost, teardown, NULL},

@@ -4,6 +4,9 @@
 
 #include <errno.h>
 #include <ftw.h>
+#include <openssl/evp.h>
+#include <openssl/pem.h>
+#include <openssl/x509v3.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -114,10 +117,34 @@ int finish(struct cst_object_op *op, struct written *w)
 
 /* ---- the embedded store ---- */
 
-void real_store_start(struct real_store *s, enum cst_cloud cloud, enum cst_sign_kind sign, const char *fault)
+/* A certificate for 127.0.0.1 that is its own authority. */
+static void make_certificate(const char *cert_file, const char *key_file)
+{
+	EVP_PKEY *key = EVP_EC_gen("P-256");
+	X509 *cert = X509_new();
+	X509_EXTENSION *name = X509V3_EXT_conf_nid(NULL, NULL, NID_subject_alt_name, "IP:127.0.0.1");
+	FILE *f;
+	X509_set_version(cert, 2);
+	ASN1_INTEGER_set(X509_get_serialNumber(cert), 1);
+	X509_gmtime_adj(X509_getm_notBefore(cert), -7200);
+	X509_gmtime_adj(X509_getm_notAfter(cert), 7200);
+	X509_set_pubkey(cert, key);
+	X509_NAME_add_entry_by_txt(X509_get_subject_name(cert), "CN", MBSTRING_ASC, (const unsigned char *)"store", -1,
+				   -1, 0);
+	X509_set_issuer_name(cert, X509_get_subject_name(cert));
+	CST_ASSERT(name && X509_add_ext(cert, name, -1) == 1 && X509_sign(cert, key, EVP_sha256()) > 0);
+	CST_ASSERT((f = fopen(cert_file, "w")) && PEM_write_X509(f, cert) && fclose(f) == 0);
+	CST_ASSERT((f = fopen(key_file, "w")) && PEM_write_PrivateKey(f, key, NULL, NULL, 0, NULL, NULL) &&
+		   fclose(f) == 0);
+	X509_EXTENSION_free(name);
+	X509_free(cert);
+	EVP_PKEY_free(key);
+}
+
+void real_store_start(struct real_store *s, enum cst_cloud cloud, enum cst_sign_kind sign, const char *fault, bool tls)
 {
 	struct cst_error err = CST_ERROR_INIT;
-	char text[CST_ERROR_TEXT_MAX], address[64], endpoint[96], keys[96], bucket[96];
+	char text[CST_ERROR_TEXT_MAX], address[64], keys[96], bucket[96], cert[96], key[96];
 	const char *listen = "127.0.0.1:0";
 	*s = (struct real_store){0};
 	snprintf(s->dir, sizeof(s->dir), "%s/write-XXXXXX", getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp");
@@ -126,7 +153,13 @@ void real_store_start(struct real_store *s, enum cst_cloud cloud, enum cst_sign_
 	snprintf(bucket, sizeof(bucket), "%s/bkt", s->dir);
 	FILE *f = fopen(keys, "w");
 	CST_ASSERT(f && fputs("ak:sk-secret-key\n", f) >= 0 && fclose(f) == 0 && mkdir(bucket, 0755) == 0);
+	snprintf(cert, sizeof(cert), "%s/.cert", s->dir);
+	snprintf(key, sizeof(key), "%s/.key", s->dir);
+	if (tls)
+		make_certificate(cert, key);
 	struct cst_store_config c = {.dir = s->dir,
+				     .tls_cert = tls ? cert : NULL,
+				     .tls_key = tls ? key : NULL,
 				     .addresses = &listen,
 				     .address_count = 1,
 				     .keys_file = keys,
@@ -136,14 +169,14 @@ void real_store_start(struct real_store *s, enum cst_cloud cloud, enum cst_sign_
 	if (cst_store_start(&c, &s->store, &err) < 0)
 		cst_panic(__FILE__, __LINE__, "%s", cst_error_text(&err, text, sizeof(text)));
 	cst_store_address(s->store, 0, address, sizeof(address));
-	snprintf(endpoint, sizeof(endpoint), "http://%s", address);
-	struct cst_http_client_config h = {.max_connections = 64};
+	snprintf(s->endpoint, sizeof(s->endpoint), "%s://%s", tls ? "https" : "http", address);
+	struct cst_http_client_config h = {.max_connections = 64, .ca_file = tls ? cert : NULL};
 	struct cst_credentials_config cc = {.cloud = cloud, .access_key = "ak", .secret_key = "sk-secret-key"};
 	s->http = cst_http_client_new(&h, &err);
 	s->credentials = cst_credentials_new(&cc, &err);
 	struct cst_bucket_config b = {.cloud = cloud,
 				      .bucket = "bkt",
-				      .endpoint = endpoint,
+				      .endpoint = s->endpoint,
 				      .region = "cn-test",
 				      .sign = sign,
 				      .credentials = s->credentials,

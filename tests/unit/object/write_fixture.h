@@ -33,10 +33,10 @@ struct real_store {
 	struct cst_http_client *http;
 	struct cst_credentials *credentials;
 	struct cst_bucket *bucket;
-	char dir[64];
+	char dir[64], endpoint[96];
 };
-/* fault: of --fail, or NULL. A bucket "bkt" is there. */
-void real_store_start(struct real_store *s, enum cst_cloud cloud, enum cst_sign_kind sign, const char *fault);
+/* fault: of --fail, or NULL; tls: with a certificate made for it. A bucket "bkt" is there. */
+void real_store_start(struct real_store *s, enum cst_cloud cloud, enum cst_sign_kind sign, const char *fault, bool tls);
 void real_store_stop(struct real_store *s);
 /* The whole object; its length, or -errno. *info: of a HEAD. */
 int real_store_read(struct real_store *s, struct cst_slice key, char *buffer, size_t size,
