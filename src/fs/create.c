@@ -65,15 +65,14 @@ static void reply_created(struct create_call *m, struct fs_file *file, struct fs
 	uint64_t node = m->inode->node;
 	struct fs_handle *h = fs_handle_new_file(fs, m->inode, file, false, w, m->flags & O_APPEND);
 	uint64_t fh = h->fh;
+	fs_handle_unref(h);
 	__atomic_fetch_add(&fs->opens_direct, 1, __ATOMIC_RELAXED);
 	fs_fill_entry(fs, m->inode, &entry);
 	struct cst_fs_call *call = fs_change_answer(&m->c);
 	if (!call || fs->host->created(call, &entry, fh, CST_FS_DIRECT_IO, 0) == -ENOENT) {
 		cst_inode_forget(fs->table, node, 1);
-		h->forget = true;
-		fs_handle_release(fs, node, fh);
+		fs_handle_untaken(fs, node, fh);
 	}
-	fs_handle_unref(h);
 	fs_change_end(&m->c);
 }
 

@@ -286,3 +286,13 @@ void fs_handle_release(struct cst_fs *fs, uint64_t node, uint64_t fh)
 	if (h)
 		fs_handle_unref(h);
 }
+
+void fs_handle_untaken(struct cst_fs *fs, uint64_t node, uint64_t fh)
+{
+	struct fs_handle *h = fs_handle_find(fs, node, fh);
+	if (h) {
+		h->forget = true;
+		fs_handle_unref(h);
+	}
+	fs_handle_release(fs, node, fh);
+}

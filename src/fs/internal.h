@@ -156,6 +156,8 @@ bool fs_lost_handle(struct cst_fs *fs, uint64_t fh);
 struct fs_handle *fs_handle_get(struct cst_fs *fs, struct cst_inode *inode, uint64_t fh);
 void fs_handle_unref(struct fs_handle *h);
 void fs_handle_release(struct cst_fs *fs, uint64_t node, uint64_t fh);
+/* Nobody took the answer of its open: what that would have published is not. */
+void fs_handle_untaken(struct cst_fs *fs, uint64_t node, uint64_t fh);
 
 /* open.c: the file's fetch object reads and saves through what the cache has. */
 void fs_file_bind(struct cst_fs *fs, struct cst_inode *inode, struct fs_file *file, struct cst_fetch_object *data);

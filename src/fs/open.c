@@ -327,12 +327,10 @@ static void reply_opened(struct cst_fs *fs, struct cst_fs_call *call, struct cst
 	struct fs_handle *h =
 		fs_handle_new_file(fs, inode, file, mode == FS_MODE_PASSTHROUGH, writer, call->flags & O_APPEND);
 	uint64_t fh = h->fh;
-	__atomic_fetch_add(counts[mode], 1, __ATOMIC_RELAXED);
-	if (fs->host->opened(call, fh, open_flags(mode), backing) == -ENOENT) {
-		h->forget = true;
-		fs_handle_release(fs, node, fh);
-	}
 	fs_handle_unref(h);
+	__atomic_fetch_add(counts[mode], 1, __ATOMIC_RELAXED);
+	if (fs->host->opened(call, fh, open_flags(mode), backing) == -ENOENT)
+		fs_handle_untaken(fs, node, fh);
 }
 
 static void queue_open(struct cst_fs *fs, struct cst_fs_call *call, struct cst_inode *inode, struct fs_file *file);

@@ -177,7 +177,7 @@ static void publish_next(struct fs_turn *turn)
 	pthread_mutex_lock(&w->file->lock);
 	w->publishing_upto = w->changes;
 	bool ending = __atomic_load_n(&w->fs->ending, __ATOMIC_ACQUIRE);
-	bool none = w->unlinked || w->failed || w->synced >= w->changes || ending;
+	bool none = w->unlinked || w->failed || w->ended || w->synced >= w->changes || ending;
 	int rc = w->unlinked ? 0 : w->failed ? w->failed : w->synced < w->changes ? -ECANCELED : 0;
 	w->syncing = !none;
 	pthread_mutex_unlock(&w->file->lock);
@@ -193,7 +193,7 @@ int fs_writer_sync(struct fs_writer *w, struct fs_sync *sync, bool bytes)
 {
 	pthread_mutex_lock(&w->file->lock);
 	bool pending = (bytes ? w->byte_changes : w->changes) > w->synced;
-	int rc = w->unlinked || w->forget ? 1 : w->failed ? w->failed : pending ? 0 : 1;
+	int rc = w->unlinked || w->forget || w->ended ? 1 : w->failed ? w->failed : pending ? 0 : 1;
 	bool start = rc == 0 && !w->publishing;
 	if (rc == 0) {
 		sync->upto = w->changes;
@@ -256,15 +256,14 @@ static void writer_end(struct fs_writer *w, int rc)
 	if (rc == 0)
 		rc = w->failed;
 	let_go(w, rc);
-	/* What a conflict left over is kept already. */
-	cst_publish_stream_close(w->stream, rc < 0 && !w->unlinked && !w->forget);
-	w->stream = NULL;
+	pthread_mutex_lock(&file->lock);
+	w->ended = true;
+	w->keep = rc < 0 && !w->unlinked && !w->forget; /* what a conflict left over is kept already */
+	file->writer = NULL;
+	pthread_mutex_unlock(&file->lock);
 	cst_inode_lock(fs->table, w->inode);
 	file->writing = false;
 	cst_inode_unlock(fs->table, w->inode);
-	pthread_mutex_lock(&file->lock);
-	file->writer = NULL;
-	pthread_mutex_unlock(&file->lock);
 	tell_ended(fs, w);
 	fs_file_wake_opens(fs, file);
 	fs_writer_unref(w);
@@ -300,13 +299,13 @@ void fs_writer_close(struct fs_writer *w, bool forget)
 struct sync_call {
 	struct fs_change c;
 	struct fs_sync sync;
-	struct fs_handle *handle; /* counted */
+	struct fs_writer *writer; /* counted */
 };
 
 static void sync_free(struct fs_change *c)
 {
 	struct sync_call *s = cst_container_of(c, struct sync_call, c);
-	fs_handle_unref(s->handle);
+	fs_writer_unref(s->writer);
 	free(s);
 }
 
@@ -326,16 +325,20 @@ static void sync_handle(struct cst_fs *fs, struct cst_fs_call *call, uint64_t no
 		fs->host->error(call, rc);
 		return;
 	}
+	struct fs_writer *w = h->writer;
 	struct sync_call *s = CST_NEW(struct sync_call);
-	s->handle = h;
+	s->writer = w;
 	s->sync.done = sync_done;
+	fs_writer_ref(w);
+	/* The release comes when this has been answered, and must find no other user of the handle. */
+	fs_handle_unref(h);
 	fs_change_begin(&s->c, fs, call, NULL, NULL, sync_free);
 	if (bytes) {
-		pthread_mutex_lock(&h->writer->file->lock);
-		h->writer->flushed = true;
-		pthread_mutex_unlock(&h->writer->file->lock);
+		pthread_mutex_lock(&w->file->lock);
+		w->flushed = true;
+		pthread_mutex_unlock(&w->file->lock);
 	}
-	int rc = fs_writer_sync(h->writer, &s->sync, bytes);
+	int rc = fs_writer_sync(w, &s->sync, bytes);
 	if (rc != 0)
 		fs_change_fail(&s->c, cst_min(rc, 0));
 	fs_change_started(&s->c);

@@ -346,7 +346,8 @@ void fs_writer_unref(struct fs_writer *w)
 	if (!cst_ref_put(&w->ref))
 		return;
 	struct cst_fs *fs = w->fs;
-	CST_ASSERT(!w->stream && TAILQ_EMPTY(&w->parked) && TAILQ_EMPTY(&w->syncs));
+	CST_ASSERT(w->ended && TAILQ_EMPTY(&w->parked) && TAILQ_EMPTY(&w->syncs));
+	cst_publish_stream_close(w->stream, w->keep);
 	fs_file_put(fs, w->inode, w->file);
 	cst_inode_unref(fs->table, w->inode);
 	w->magic = 0;

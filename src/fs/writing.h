@@ -81,6 +81,8 @@ struct fs_writer {
 	bool fresh;    /* the store has nothing of it yet: created here and never published */
 	bool closing;  /* released: opens wait until it has ended */
 	bool flushed;  /* a descriptor was closed, and nothing written since: its release may be on its way */
+	bool ended;    /* nothing more comes of it; its stream closes with the last reference */
+	bool keep;     /* then: what is left in the stream is kept */
 	bool unlinked; /* what is written goes nowhere */
 	bool forget;   /* nobody took the answer of its open: nothing to publish */
 	bool replaced; /* its bytes are not those in the store and more: created or truncated, and not published since */

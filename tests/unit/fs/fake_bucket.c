@@ -425,7 +425,8 @@ static struct cst_object_op *next_op(struct cst_bucket *b)
 {
 	struct cst_object_op *op;
 	TAILQ_FOREACH (op, &b->ops, link) {
-		bool writes = op->kind >= OP_PUT && cst_slice_is(cst_buf_slice(&op->key), b->hold_write);
+		bool writes =
+			op->kind >= OP_PUT && b->hold_write[0] && cst_slice_is(cst_buf_slice(&op->key), b->hold_write);
 		if (op->cancelled || (!b->hold && !writes &&
 				      !(op->kind == OP_HEAD && cst_slice_is(cst_buf_slice(&op->key), b->hold_head))))
 			return op;
