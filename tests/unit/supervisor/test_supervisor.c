@@ -110,13 +110,15 @@ static int serve(void)
 	if (strcmp(role, "fails") == 0) {
 		cst_error_set(&err, ENOENT, "no such bucket");
 		cst_keeper_failed(keeper, &err);
+		cst_keeper_free(keeper);
 		return 1;
 	}
 	if (strcmp(role, "dies at start") == 0)
-		return 7;
+		_exit(7);
 	int device = cst_keeper_device(keeper, &err);
 	if (device < 0) {
 		cst_keeper_failed(keeper, &err);
+		cst_keeper_free(keeper);
 		return 1;
 	}
 	must(pipe2(stop_pipe, O_CLOEXEC) == 0);
