@@ -158,10 +158,13 @@ static void published(struct cst_publish_sync *sync, int rc, const struct cst_ob
 {
 	struct fs_writer *w = sync->arg;
 	if (rc == 0) {
-		w->fresh = false;
-		w->base = (struct cst_publish_base){.exists = true, .type = info->type, .size = info->size};
-		memcpy(w->base.etag, info->etag, sizeof(w->base.etag));
+		struct cst_publish_base base = {.exists = true, .type = info->type, .size = info->size};
+		memcpy(base.etag, info->etag, sizeof(base.etag));
 		fs_adopt(w->fs, w->inode, w->file, info, true);
+		pthread_mutex_lock(&w->file->lock);
+		w->fresh = false;
+		w->base = base;
+		pthread_mutex_unlock(&w->file->lock);
 	} else {
 		rc = publication_errno(w, rc, err);
 		__atomic_fetch_add(&w->fs->publish_failures, 1, __ATOMIC_RELAXED);

@@ -193,7 +193,7 @@ static bool move_fresh(struct fs_rename *r)
 	fs_key_of(fs, r->to_parent, r->to_name, &key);
 	if (cst_publish_stream_move(r->writer->stream, cst_buf_slice(&key), &base) < 0)
 		return false;
-	r->writer->base = base;
+	fs_writer_set_base(r->writer, &base);
 	end_target(r);
 	if (move_inode(r, at))
 		fs_writer_begin(r->writer);

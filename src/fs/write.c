@@ -358,7 +358,10 @@ void fs_writer_unref(struct fs_writer *w)
 /* With the turn: nothing is being published. */
 void fs_writer_truncate(struct fs_writer *w)
 {
-	cst_publish_stream_reset(w->stream, &w->base);
+	pthread_mutex_lock(&w->file->lock);
+	struct cst_publish_base base = w->base;
+	pthread_mutex_unlock(&w->file->lock);
+	cst_publish_stream_reset(w->stream, &base);
 	pthread_mutex_lock(&w->file->lock);
 	w->end = 0;
 	w->flushed = false;
@@ -386,10 +389,17 @@ void fs_writer_unlink(struct fs_writer *w)
 	kick(w);
 }
 
+void fs_writer_set_base(struct fs_writer *w, const struct cst_publish_base *base)
+{
+	pthread_mutex_lock(&w->file->lock);
+	w->base = *base;
+	pthread_mutex_unlock(&w->file->lock);
+}
+
 int fs_writer_move(struct fs_writer *w, const struct cst_publish_base *base)
 {
 	CST_AUTO_BUF key = CST_BUF_INIT;
 	fs_key(w->fs, w->inode, &key);
-	w->base = *base;
+	fs_writer_set_base(w, base);
 	return cst_publish_stream_move(w->stream, cst_buf_slice(&key), base);
 }

@@ -121,6 +121,7 @@ int fs_writer_sync(struct fs_writer *w, struct fs_sync *sync, bool bytes);
 void fs_writer_truncate(struct fs_writer *w);
 /* Its name has been removed; with the turn. */
 void fs_writer_unlink(struct fs_writer *w);
+void fs_writer_set_base(struct fs_writer *w, const struct cst_publish_base *base);
 /* It has another key; with the turn. base: what the store has there. */
 int fs_writer_move(struct fs_writer *w, const struct cst_publish_base *base);
 /* The version that is the inode's now: told to the table, the directory and the kernel. */

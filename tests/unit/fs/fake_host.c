@@ -305,8 +305,6 @@ void fake_start(struct fake_mount *m)
 void fake_end(struct fake_mount *m)
 {
 	cst_fs_free(m->fs);
-	if (m->publish)
-		fake_publish_free(m->publish);
 	CST_ASSERT(fake_fetch_objects(m->fetch) == 0);
 	CST_ASSERT(fake_backing.live == 0);
 	cst_buf_fini(&fake_expired);
@@ -314,6 +312,8 @@ void fake_end(struct fake_mount *m)
 		fake_cache_free(m->cache);
 	fake_fetch_free(m->fetch);
 	fake_bucket_free(m->bucket);
+	if (m->publish)
+		fake_publish_free(m->publish);
 }
 
 int do_lookup(struct fake_mount *m, uint64_t parent, const char *name, struct cst_fs_entry *entry)
