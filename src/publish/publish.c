@@ -11,7 +11,7 @@
 #define PART_DEFAULT (8 * MIB)
 #define PARALLEL_DEFAULT 64
 #define STREAM_PARALLEL_DEFAULT 16
-#define DISK_THREADS 2
+#define DISK_THREADS 4 /* one may wait for room, half a minute */
 
 static uint64_t whole_blocks(uint64_t bytes)
 {
