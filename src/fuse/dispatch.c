@@ -172,6 +172,13 @@ static void serve_write(struct cst_fs *fs, struct cst_fuse_request *r, const str
 	case CST_KFUSE_REMOVEXATTR:
 		cst_fs_removexattr(fs, call, in->node, r->name);
 		break;
+	case CST_KFUSE_LINK:
+		/* No object has two names. What link(2) calls that. */
+		if (r->channel->fuse->wish.max_write)
+			r->channel->fuse->host.error(call, -EPERM);
+		else
+			cst_fs_refuse_write(fs, call, in->op_name);
+		break;
 	default:
 		cst_fs_refuse_write(fs, call, in->op_name);
 		break;
