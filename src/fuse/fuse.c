@@ -151,8 +151,10 @@ static struct cst_fuse *fuse_new(const struct cst_fuse_config *config)
 	pthread_cond_init(&fuse->changed, &attr);
 	pthread_mutex_init(&fuse->notify.lock, NULL);
 	pthread_cond_init(&fuse->notify.wake, &attr);
+	pthread_cond_init(&fuse->notify.heard, &attr);
 	pthread_condattr_destroy(&attr);
-	STAILQ_INIT(&fuse->notify.queue);
+	TAILQ_INIT(&fuse->notify.queue);
+	TAILQ_INIT(&fuse->notify.sending);
 	for (unsigned i = 0; i < CST_FUSE_SHARDS; i++) {
 		pthread_mutex_init(&fuse->shards[i].lock, NULL);
 		TAILQ_INIT(&fuse->shards[i].list);
@@ -178,6 +180,7 @@ static void fuse_destroy(struct cst_fuse *fuse)
 	pthread_cond_destroy(&fuse->changed);
 	pthread_mutex_destroy(&fuse->notify.lock);
 	pthread_cond_destroy(&fuse->notify.wake);
+	pthread_cond_destroy(&fuse->notify.heard);
 	cst_opens_free(fuse->opens);
 	cst_outcomes_free(fuse->outcomes);
 	free(fuse->where.path);

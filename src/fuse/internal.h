@@ -25,7 +25,7 @@
 /* Largest answer to READDIR(PLUS) that is gathered, whatever the kernel asks for. */
 #define CST_FUSE_DIRENTS_MAX (1u << 20)
 /* Messages to the kernel that wait while one of them waits for an answer of ours. */
-#define CST_FUSE_NOTICES_MAX 4096u
+#define CST_FUSE_NOTIFIERS 4u
 
 struct cst_fuse_channel {
 	struct cst_fuse *fuse;
@@ -80,15 +80,28 @@ struct cst_fuse_shard {
 	struct cst_fuse_request_list list;
 } __attribute__((aligned(64)));
 
-struct cst_fuse_notice {
-	STAILQ_ENTRY(cst_fuse_notice) link;
-	enum cst_kfuse_notify code;
-	uint64_t node; /* the parent, for a name */
-	int64_t offset, length;
-	size_t name_len;
-	char name[];
+struct cst_fuse_news;
+TAILQ_HEAD(cst_fuse_news_list, cst_fuse_news);
+
+/* Messages to the kernel: notify.c. */
+struct cst_fuse_notify {
+	pthread_mutex_t lock; /* guards what follows */
+	pthread_cond_t wake;  /* of the threads that send */
+	pthread_cond_t heard; /* of who waits for them */
+	struct cst_fuse_news_list queue, sending;
+	struct cst_fuse_news **buckets; /* by node */
+	size_t bucket_count, nodes, bytes;
+	uint64_t count;	     /* messages that wait */
+	uint64_t taken;	     /* that ever came */
+	uint64_t lost;	     /* that found no room, since there was nothing to send last */
+	unsigned settling;   /* who waits */
+	bool epoch_due;	     /* an INC_EPOCH is to be sent */
+	bool read_ahead_due; /* read_ahead_wanted is to be written */
+	unsigned long threads[CST_FUSE_NOTIFIERS];
+	unsigned started, running;
+	bool ending;
+	bool warned; /* atomic */
 };
-STAILQ_HEAD(cst_fuse_notice_list, cst_fuse_notice);
 
 struct cst_fuse {
 	uint32_t magic;
@@ -127,20 +140,7 @@ struct cst_fuse {
 	uint64_t requests, interrupts; /* atomic */
 	uint64_t in_flight;	       /* atomic */
 
-	struct {
-		pthread_mutex_t lock;
-		pthread_cond_t wake;
-		struct cst_fuse_notice_list queue;
-		unsigned count;	   /* under lock: in the queue */
-		bool epoch_queued; /* under lock: an INC_EPOCH waits in the queue */
-		uint64_t taken,
-			told; /* under lock: messages that came into the queue, and that the kernel has been given */
-		bool read_ahead_due; /* under lock: read_ahead_wanted is to be written */
-		uint64_t lost;	     /* under lock: messages that found the queue full, since it was empty last */
-		unsigned long thread;
-		bool started, ending, left; /* under lock */
-		bool warned;		    /* atomic */
-	} notify;
+	struct cst_fuse_notify notify;
 };
 
 /* buffer.c */

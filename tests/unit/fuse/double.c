@@ -486,8 +486,12 @@ static void obey(struct cst_fuse *fuse, struct cst_fs *fs)
 		fs->host->expire_name(fs->host->host, SLOW, CST_SLICE("name-1"));
 		break;
 	case ORDER_EXPIRE_FLOOD:
-		for (int i = 0; i < 10000; i++)
-			fs->host->expire_name(fs->host->host, SLOW, CST_SLICE("name-1"));
+		for (int i = 0; i < 2 * FLOOD; i++) {
+			char name[32];
+
+			snprintf(name, sizeof(name), "name-%d", i % FLOOD);
+			fs->host->expire_name(fs->host->host, SLOW, cst_slice_of(name));
+		}
 		break;
 	case ORDER_INVALIDATE_HELLO:
 		fs->host->invalidate_node(fs->host->host, HELLO, -1, 0);

@@ -63,10 +63,11 @@ struct double_board {
 	char log[8192];
 	unsigned char out[DOUBLE_OUT_MAX];
 };
+#define FLOOD 100000
 enum {
 	ORDER_EXPIRE_HELLO = 1,
 	ORDER_EXPIRE_SLOW,
-	ORDER_EXPIRE_FLOOD, /* 10,000 times */
+	ORDER_EXPIRE_FLOOD, /* FLOOD names, each twice */
 	ORDER_INVALIDATE_HELLO,
 	ORDER_EPOCH,
 	ORDER_RELEASE_STALLED,
