@@ -5,7 +5,8 @@ Sets: lint (tests/lint), unit (tests/unit, TAP), fuzz-replay (tests/fuzz over it
 release build); then the unit tests and the integration tests marked "# sanitize" under ASan and under TSan. --long adds the tests
 marked "# long", the fuzzers for a minute each, and the fuzz corpora's coverage.
 
-Marks stand in the first lines of an integration test: "# sanitize" ("# sanitize long": in the long set), "# long", "# timeout: SECONDS".
+Marks stand in the first lines of an integration test: "# sanitize" ("# sanitize long": in the long set), "# long", "# timeout: SECONDS", "# alone" (not
+beside others: it counts on the machine's whole speed or looks at what belongs to all).
 The last line of the output is "N passed, N failed"; the exit status is 0 when nothing failed.
 """
 import argparse
@@ -155,6 +156,7 @@ def marks(path):
     return {
         "sanitize": sanitize and ("long" if sanitize[1] else "short"),
         "long": re.search(r"^# long$", text, re.M) is not None,
+        "alone": re.search(r"^# alone$", text, re.M) is not None,
         "timeout": int(timeout.group(1)) if timeout else 120,
     }
 
@@ -164,14 +166,19 @@ def integration_scripts():
 
 
 def integration(tally, directory, long, label="", env=None, prefix=()):
-    for name in integration_scripts():
-        path = os.path.join(INTEGRATION, name)
-        mark = marks(path)
-        if (mark["long"] and not long) or (label and mark["sanitize"] not in (("short", "long") if long else ("short",))):
-            continue
-        wanted = {"CISTERN": os.path.join(directory, "src/cli/cistern"), "CISTERN_BUILD": directory, "CISTERN_TEST_STRICT": "1"}
-        result = run([*prefix, "bash", path], mark["timeout"] * (3 if label else 1), {**wanted, **(env or {})})
-        judge(tally, f"{label}integration/{name}", result)
+    """Most of them wait most of the time, so as many as there are cores run side by side."""
+    wanted = {"CISTERN": os.path.join(directory, "src/cli/cistern"), "CISTERN_BUILD": directory, "CISTERN_TEST_STRICT": "1", **(env or {})}
+    chosen = {name: marks(os.path.join(INTEGRATION, name)) for name in integration_scripts()}
+    chosen = {name: mark for name, mark in chosen.items()
+              if (long or not mark["long"]) and (not label or mark["sanitize"] in (("short", "long") if long else ("short",)))}
+
+    def one(name):
+        return name, run([*prefix, "bash", os.path.join(INTEGRATION, name)], chosen[name]["timeout"] * (3 if label else 1), wanted)
+
+    for jobs, alone in (CORES, False), (1, True):
+        with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+            for name, result in pool.map(one, [name for name, mark in chosen.items() if mark["alone"] == alone]):
+                judge(tally, f"{label}integration/{name}", result)
 
 
 def sanitized(tally, name, long):
