@@ -33,6 +33,7 @@ static const struct cst_option_table umount_table = {umount_rows, CST_ARRAY_LEN(
 struct backlog {
 	bool known;	/* the process answers and writes */
 	bool unmounted; /* it waits for nothing else any more */
+	long pid;
 	unsigned writers;
 	uint64_t pending;
 	char *keep_dir, *writer;
@@ -57,6 +58,7 @@ static void ask_backlog(const char *mountpoint, bool give_up, struct backlog *b)
 	const char *dir = json_string_value(json_object_get(root, "keep_dir"));
 	const char *writer = json_string_value(json_object_get(root, "writer"));
 	b->known = dir && dir[0] && writer;
+	b->pid = (long)json_integer_value(json_object_get(root, "pid"));
 	b->unmounted = json_is_true(json_object_get(root, "unmounted"));
 	b->writers = (unsigned)json_integer_value(json_object_get(root, "writers"));
 	b->pending = (uint64_t)json_integer_value(json_object_get(root, "pending"));
@@ -75,13 +77,27 @@ static void tell(const struct backlog *b)
 		    b->writers, size, b->keep_dir);
 }
 
-/* The process ends a moment after its mount; whoever mounts again at once must find the socket free. One that still publishes is waited for as
- * long as it takes. */
-static void wait_until_gone(const char *mountpoint, bool force)
+/* A zombie, that nobody has waited for, is none. */
+static bool is_running(long pid)
+{
+	CST_AUTO_FREE char *path = cst_xasprintf("/proc/%ld/stat", pid);
+	char text[512] = "";
+	FILE *f = pid > 0 ? fopen(path, "re") : NULL;
+	if (!f)
+		return false;
+	size_t len = fread(text, 1, sizeof(text) - 1, f);
+	fclose(f);
+	const char *state = memrchr(text, ')', len);
+	return state && state[1] == ' ' && state[2] != 'Z';
+}
+
+/* The process ends a moment after its mount; whoever mounts again at once must find the socket free, and what could not be published is kept until
+ * then. One that still publishes is waited for as long as it takes. */
+static void wait_until_gone(const char *mountpoint, long pid, bool force)
 {
 	struct backlog b = {0};
 	int64_t end = cst_now() + GONE_WAIT, told = cst_now();
-	while (cst_control_alive(mountpoint) && cst_now() < end) {
+	while ((cst_control_alive(mountpoint) || is_running(pid)) && cst_now() < end) {
 		ask_backlog(mountpoint, force, &b);
 		if (b.known && b.writers > 0)
 			end = cst_now() + GONE_WAIT;
@@ -134,7 +150,7 @@ static int unmount(const char *mountpoint, const struct umount_options *o)
 	if (!before.unmounted && cst_fuse_unmount(mountpoint, o->lazy, &err) != 0) {
 		status = cst_cli_fail(&err, CST_EXIT_FAILED);
 	} else if (!o->lazy) {
-		wait_until_gone(mountpoint, o->force);
+		wait_until_gone(mountpoint, before.known ? before.pid : 0, o->force);
 		status = status_of(&before, since);
 	}
 	backlog_fini(&before);

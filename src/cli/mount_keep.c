@@ -21,9 +21,9 @@
 #include <sys/mount.h>
 #include <sys/prctl.h>
 
-static unsigned long mount_flags(const struct cst_mount_options *o)
+static unsigned long mount_flags(const struct cst_mount_options *o, bool said_read_only)
 {
-	return (o->ro ? MS_RDONLY : 0) | (o->nosuid ? MS_NOSUID : 0) | (o->nodev ? MS_NODEV : 0) |
+	return (said_read_only ? MS_RDONLY : 0) | (o->nosuid ? MS_NOSUID : 0) | (o->nodev ? MS_NODEV : 0) |
 	       (o->noexec ? MS_NOEXEC : 0) | (o->noatime ? MS_NOATIME : 0) | (o->nodiratime ? MS_NODIRATIME : 0) |
 	       (o->sync ? MS_SYNCHRONOUS : 0) | (o->dirsync ? MS_DIRSYNC : 0);
 }
@@ -41,7 +41,7 @@ void cst_mount_fuse_config(const struct cst_mount_plan *plan, struct cst_fuse_co
 		.default_permissions = o->default_permissions,
 		.nonempty = o->nonempty,
 		.auto_cache = o->auto_cache,
-		.mount_flags = mount_flags(o),
+		.mount_flags = mount_flags(o, plan->said_read_only),
 		.threads = (unsigned)o->threads,
 		.max_background = (unsigned)o->max_background,
 		.memory = o->memory,

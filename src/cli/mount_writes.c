@@ -164,9 +164,9 @@ int cst_mount_writes_request(struct cst_mount_writes *w, struct cst_slice method
 		cst_mount_writes_give_up(w);
 	if (w)
 		cst_publish_stats(w->publish, &p);
-	cst_buf_printf(json, "{\"unmounted\": %s, \"writers\": %u, \"pending\": %llu, \"keep_dir\": ",
-		       w && __atomic_load_n(&w->unmounted, __ATOMIC_SEQ_CST) ? "true" : "false", p.streams,
-		       (unsigned long long)p.bytes_pending);
+	cst_buf_printf(json, "{\"pid\": %ld, \"unmounted\": %s, \"writers\": %u, \"pending\": %llu, \"keep_dir\": ",
+		       (long)getpid(), w && __atomic_load_n(&w->unmounted, __ATOMIC_SEQ_CST) ? "true" : "false",
+		       p.streams, (unsigned long long)p.bytes_pending);
 	cst_text_json_string(json, cst_slice_of(w ? w->keep_dir : ""));
 	cst_buf_add_str(json, ", \"writer\": ");
 	cst_text_json_string(json, cst_slice_of(w ? w->writer : ""));

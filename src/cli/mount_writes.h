@@ -20,7 +20,7 @@ uint32_t cst_mount_writes_max_write(const struct cst_mount_plan *plan);
 void cst_mount_writes_settle(struct cst_mount_writes *writes, struct cst_fs *fs);
 void cst_mount_writes_give_up(struct cst_mount_writes *writes);
 
-/* GET /writes: {"unmounted", "writers", "pending", "keep_dir"}; POST /writes/give-up. Of the control socket. */
+/* GET /writes: {"pid", "unmounted", "writers", "pending", "keep_dir", "writer"}; POST /writes/give-up. Of the control socket. */
 bool cst_mount_writes_is_target(struct cst_slice target);
 int cst_mount_writes_request(struct cst_mount_writes *writes, struct cst_slice method, struct cst_slice target,
 			     struct cst_buf *json);
