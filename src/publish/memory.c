@@ -182,8 +182,8 @@ static bool send_early_locked(struct cst_publish *p, struct todo *todo)
 	struct cst_publish_stream *s, *best = NULL;
 	TAILQ_FOREACH (s, &p->streams, link) {
 		bool may = s->pub.phase == PHASE_NONE && !s->copying && !s->failed && !s->stalled && !s->closed &&
-			   !s->reset_pending && !s->retained && !s->disk && TAILQ_EMPTY(&s->syncs) && !s->spilling &&
-			   s->hungry == false && s->flying < p->config.stream_parallel;
+			   !s->reset_pending && s->size != s->published && !s->disk && TAILQ_EMPTY(&s->syncs) &&
+			   !s->spilling && s->hungry == false && s->flying < p->config.stream_parallel;
 		if (may && s->blocks && resting(s) >= part_least(s) && (!best || resting(s) > resting(best)))
 			best = s;
 	}
