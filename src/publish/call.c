@@ -87,6 +87,14 @@ void calls_cancel_locked(struct cst_publish_stream *s)
 	}
 }
 
+void calls_stop_locked(struct cst_publish_stream *s)
+{
+	struct call *c;
+	LIST_FOREACH (c, &s->calls, link)
+		if (c->op)
+			cst_object_cancel(c->op);
+}
+
 /* ---- the end of one ---- */
 
 static struct cst_object_op *leave_locked(struct call *c)
@@ -287,7 +295,7 @@ void call_start(struct call *c)
 	bool over = c->ended;
 	if (!over) {
 		c->op = op;
-		if (c->cancelled)
+		if (c->cancelled || p->stopped)
 			cst_object_cancel(op);
 	}
 	pthread_mutex_unlock(&p->lock);

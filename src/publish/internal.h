@@ -231,6 +231,7 @@ struct cst_publish_stream {
 	bool closed, close_keep, keeping, finished;
 	bool reset_pending;
 	struct cst_publish_base reset_base;
+	unsigned reset_touches; /* before it */
 };
 
 struct ending {
@@ -265,6 +266,7 @@ struct cst_publish {
 	pthread_cond_t idle; /* live fell to 0 */
 	struct cst_pool *pool;
 	TAILQ_HEAD(, cst_publish_stream) streams;
+	bool stopped;	       /* requests end as they begin */
 	unsigned stream_count; /* open */
 	unsigned live;	       /* with those that are still ending, and jobs */
 
@@ -364,6 +366,8 @@ struct call *call_new_locked(struct cst_publish_stream *s, enum call_kind kind, 
 void call_body_locked(struct call *c, uint64_t from, uint64_t to); /* pins the chunks */
 void call_start(struct call *c);				   /* not under the lock */
 void calls_cancel_locked(struct cst_publish_stream *s);
+/* They end as failures, aborts of uploads too. */
+void calls_stop_locked(struct cst_publish_stream *s);
 
 /* publication.c */
 void publication_advance_locked(struct cst_publish_stream *s, struct todo *todo);

@@ -89,6 +89,17 @@ struct cst_publish *cst_publish_new(const struct cst_publish_config *config, str
 	return p;
 }
 
+void cst_publish_stop(struct cst_publish *p)
+{
+	struct cst_publish_stream *s;
+	CST_CHECK(p, PUBLISH_MAGIC);
+	pthread_mutex_lock(&p->lock);
+	p->stopped = true;
+	TAILQ_FOREACH (s, &p->streams, link)
+		calls_stop_locked(s);
+	pthread_mutex_unlock(&p->lock);
+}
+
 void cst_publish_free(struct cst_publish *p)
 {
 	if (!p)
@@ -300,8 +311,11 @@ struct cst_publish_state cst_publish_stream_state(struct cst_publish_stream *s)
 	pthread_mutex_lock(&s->publish->lock);
 	struct cst_publish_state state = {
 		.size = s->size, .published = s->published, .pending = stream_is_pending(s), .failed = s->failed};
-	if (s->reset_pending)
-		state.size = state.published = state.pending = 0;
+	if (s->reset_pending) {
+		state.size = state.published = 0;
+		state.pending = s->touches != s->reset_touches;
+		state.failed = 0;
+	}
 	pthread_mutex_unlock(&s->publish->lock);
 	return state;
 }
@@ -342,7 +356,7 @@ static void apply_reset_locked(struct cst_publish_stream *s, struct todo *todo)
 	upload_abort_locked(s, todo);
 	chunks_drop_locked(s);
 	s->reset_pending = false;
-	s->touches_done = s->touches;
+	s->touches_done = s->reset_touches; /* one that came meanwhile is of what begins now */
 	s->stalled = 0;
 	s->failed = 0;
 	s->kept = false;
@@ -360,6 +374,7 @@ void cst_publish_stream_reset(struct cst_publish_stream *s, const struct cst_pub
 	pthread_mutex_lock(&p->lock);
 	s->reset_pending = true;
 	s->reset_base = *base;
+	s->reset_touches = s->touches;
 	s->generation++;
 	if (s->pub.phase == PHASE_NONE)
 		calls_cancel_locked(s);

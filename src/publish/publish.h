@@ -51,6 +51,9 @@ struct cst_publish_config {
 	const char *writer;	  /* who writes, for the keep records: "host:mountpoint" */
 };
 struct cst_publish *cst_publish_new(const struct cst_publish_config *config, struct cst_error *err);
+/* Nothing waits for the store any more: requests under way are cancelled, later ones end at once, publications fail with -ECANCELED, and what streams hold is
+ * kept when they are closed. Uploads that were to be aborted may stay behind. For an end that can't wait for a store that is down; any thread. */
+void cst_publish_stop(struct cst_publish *p);
 /* All streams must have been closed. */
 void cst_publish_free(struct cst_publish *p);
 

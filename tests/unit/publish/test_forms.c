@@ -337,6 +337,27 @@ static void test_reset_and_move(void **state)
 	end(p, s);
 }
 
+/* Truncated while parts are on their way: the truncation is to be published, though it waits for them. */
+static void test_truncated(void **state)
+{
+	(void)state;
+	struct cst_publish *p = make((struct cst_publish_config){.memory = 32 * MIB_, .part_size = 6 * MIB_});
+	struct cst_publish_base none = {0};
+	struct syncer y;
+	struct cst_publish_stream *s = open_new(p, "k");
+	write_now(s, 0, 13 * MIB_, 0);
+	answer(OP_BEGIN);
+	assert_int_equal(store.waiting, 2);
+	cst_publish_stream_reset(s, &none);
+	cst_publish_stream_touch(s);
+	assert_true(cst_publish_stream_state(s).pending);
+	assert_int_equal(cst_publish_stream_state(s).size, 0);
+	assert_int_equal(sync_now(s, &y), 0);
+	expect_object("k", 0);
+	assert_int_equal(ops_of(OP_ABORT), 1);
+	end(p, s);
+}
+
 /* Bytes that come while a publication runs are the next one's. */
 static void test_during(void **state)
 {
@@ -402,6 +423,7 @@ int main(void)
 		BOTH(test_overwrite),
 		BOTH(test_copies_in_pieces),
 		BOTH(test_reset_and_move),
+		BOTH(test_truncated),
 		BOTH(test_during),
 		BOTH(test_tail),
 		cmocka_unit_test_setup_teardown(test_appendable, setup_oss, teardown),
