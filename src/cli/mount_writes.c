@@ -139,6 +139,8 @@ void cst_mount_writes_settle(struct cst_mount_writes *w, struct cst_fs *fs)
 		rc = cst_fs_settle_writes(fs, cst_now() + SETTLE_STEP, &err);
 	}
 	if (rc != 0)
+		cst_publish_stop(w->publish);
+	if (rc != 0)
 		cst_log_error("not everything that was written is in the store: %s",
 			      rc == -ETIMEDOUT ? "the wait was ended" : cst_error_text(&err, text, sizeof(text)));
 }
