@@ -182,7 +182,7 @@ void cst_inode_each_below(struct cst_inode_table *t, const struct cst_inode *dir
 /* Records of one node beside each other, the later one of them last. */
 struct left {
 	struct cst_identity *id;
-	size_t order;
+	uint64_t order; /* in which they came; later the node id, or 0: not taken over */
 };
 
 static int by_node(const void *a, const void *b)
@@ -262,12 +262,16 @@ void cst_inode_table_restore(struct cst_inode_table *t, struct cst_identity *con
 	}
 	/* First what is to stay, so that what goes can't be anybody's parent. */
 	for (size_t i = 0; i < kept; i++)
-		all[i].order = reaches_root(t, all[i].id, kept);
+		all[i].order = reaches_root(t, all[i].id, kept) ? all[i].id->node : 0;
 	for (size_t i = 0; i < kept; i++)
 		if (all[i].order)
 			restore_name(t, node_of(t, all[i].id->node));
 	for (size_t i = 0; i < kept; i++)
 		if (!all[i].order)
 			cst_inode_discard_(t, node_of(t, all[i].id->node));
+	/* Those that only the other process had in use. Their parents may go with them. */
+	for (size_t i = 0; i < kept; i++)
+		if (all[i].order)
+			cst_inode_unref(t, cst_inode_get(t, all[i].order));
 	free(all);
 }

@@ -571,6 +571,9 @@ static void restored(void **state)
 	memory.keep = false;
 	uint64_t nodes[] = {d->node, late->node, f->node, two->node, p->node}, inos[] = {two->ino, p->ino};
 	cst_inode_forget(t, late->node, 1);
+	struct cst_inode *busy = enter(late, "busy", CST_KIND_DIR, "", 10, &replaced);
+	cst_inode_forget(t, enter(busy, "b", CST_KIND_FILE, "", 10, &replaced)->node, 1); /* in use here alone */
+	cst_inode_forget(t, busy->node, 1);
 	struct cst_inode *all[] = {d, late, f, two, p};
 	for (size_t i = 0; i < CST_ARRAY_LEN(all); i++)
 		cst_inode_unref(t, all[i]);
