@@ -229,6 +229,11 @@ static void step_write(struct world *w, struct model *m)
 	if (offset >= WORLD_SIZE_MAX)
 		offset = world_random(w, WORLD_SIZE_MAX);
 	len = cst_min(len, WORLD_SIZE_MAX - offset);
+	if (current(m)->size && world_random(w, 4) == 0) {
+		/* All of it anew: whole blocks are not needed any more. */
+		offset = 0;
+		len = current(m)->size;
+	}
 	fill_random(w, data, len);
 	wanted = *current(m);
 	memcpy(wanted.data + offset, data, len);
