@@ -480,18 +480,30 @@ static enum fault decide(const struct cst_object_op *op)
 	return store.fault ? store.fault(op) : FAULT_NONE;
 }
 
+struct cst_object_op *nth_op(unsigned n)
+{
+	pthread_mutex_lock(&store.lock);
+	struct cst_object_op *op = TAILQ_FIRST(&store.ops);
+	while (op && n-- && TAILQ_NEXT(op, link))
+		op = TAILQ_NEXT(op, link);
+	pthread_mutex_unlock(&store.lock);
+	return op;
+}
+
 struct cst_object_op *first_op(void)
 {
-	return TAILQ_FIRST(&store.ops);
+	return nth_op(0);
 }
 
 struct cst_object_op *find_op(enum op_kind kind)
 {
 	struct cst_object_op *op;
+	pthread_mutex_lock(&store.lock);
 	TAILQ_FOREACH (op, &store.ops, link)
 		if (op->kind == kind)
-			return op;
-	return NULL;
+			break;
+	pthread_mutex_unlock(&store.lock);
+	return op;
 }
 
 void answer(enum op_kind expected)

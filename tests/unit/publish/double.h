@@ -109,7 +109,8 @@ struct model_object *object_of(const char *key); /* NULL: there is none */
 void other_put(const char *key, const char *bytes, uint64_t size);
 void other_delete(const char *key);
 
-struct cst_object_op *first_op(void); /* that waits; NULL */
+struct cst_object_op *first_op(void);	  /* that waits; NULL */
+struct cst_object_op *nth_op(unsigned n); /* or the last; NULL: none waits */
 struct cst_object_op *find_op(enum op_kind kind);
 void answer_op(struct cst_object_op *op, enum fault fault);
 void answer(enum op_kind expected); /* the first, which must be of that kind, well */
