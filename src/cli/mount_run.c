@@ -443,6 +443,7 @@ int cst_mount_run(struct cst_mount_plan *plan, const char *log_name, struct cst_
 		cst_fuse_stop(m.fuse);
 		cst_fuse_wait(m.fuse);
 	}
+	cst_keeper_silence(keeper);
 	cst_signals_wake(m.signal_thread);
 	pthread_join(m.signal_thread, NULL);
 	finish(&m);

@@ -272,7 +272,9 @@ static void put_supervisor(const struct cst_mount_view *v, const struct sink *s)
 	cst_state_stats(cst_keeper_state(v->keeper), &state);
 	cst_fuse_stats(v->fuse, &fuse);
 	PUT_SECTION(
-		s, "supervisor", {"pid", GAUGE, (uint64_t)h->supervisor_pid, "Process that keeps the mount"},
+		s, "supervisor",
+		{"pid", GAUGE, (uint64_t)__atomic_load_n(&h->supervisor_pid, __ATOMIC_RELAXED),
+		 "Process that keeps the mount"},
 		{"file_system_pid", GAUGE, (uint64_t)h->serving_pid, "Process that serves it"},
 		{"uptime_s", GAUGE, (uint64_t)((now - h->supervisor_started) / CST_NS_PER_S),
 		 "Since the process that keeps the mount began"},
@@ -281,7 +283,8 @@ static void put_supervisor(const struct cst_mount_view *v, const struct sink *s)
 		{"mounted_s", GAUGE, (uint64_t)((now - h->mount_started) / CST_NS_PER_S), "Since the mount began"},
 		{"restarts", COUNT, h->restarts, "Times that the process that serves was started again"},
 		{"hangs", COUNT, h->hangs, "Of them, because it gave no sign of life"},
-		{"takeovers", COUNT, h->takeovers, "Times that the process that keeps the mount was started again"},
+		{"takeovers", COUNT, __atomic_load_n(&h->takeovers, __ATOMIC_RELAXED),
+		 "Times that the process that keeps the mount was started again"},
 		{"upgrades", COUNT, h->upgrades, "Times that the program was replaced"},
 		{"upgrades_begun", COUNT, h->upgrade_begun, "Times that it was tried"},
 		{"upgrades_ended", COUNT, __atomic_load_n(&h->upgrade_ended, __ATOMIC_ACQUIRE),

@@ -1,8 +1,12 @@
 #include "fuse/internal.h"
 
+#include <string.h>
+#include <sys/mman.h>
+
 #include <errno.h>
 
 #define PAGE 4096u
+#define LOCK_MAX 65536u
 /* Header and arguments of a WRITE, before its data. */
 #define WRITE_HEAD (sizeof(struct cst_kfuse_in_header) + sizeof(struct cst_kfuse_write_in))
 
@@ -45,8 +49,14 @@ char *cst_fuse_buffer_get(struct cst_fuse *fuse)
 	if (b->count > 0)
 		buffer = b->spare[--b->count];
 	pthread_mutex_unlock(&b->lock);
-	if (!buffer)
-		CST_ASSERT(posix_memalign(&buffer, PAGE, b->size) == 0);
+	if (buffer)
+		return buffer;
+	CST_ASSERT(posix_memalign(&buffer, PAGE, b->size) == 0);
+	/* Present and staying so: a request that is being read while this process is killed ends with EIO when its buffer has to be had first, and
+	 * else is there for the next process. Large ones are at least not new. */
+	memset(buffer, 0, b->size);
+	if (b->size <= LOCK_MAX)
+		(void)mlock(buffer, b->size);
 	return buffer;
 }
 

@@ -131,16 +131,22 @@ int cst_keeper_stand_by(struct cst_keeper *k, struct cst_error *err)
 	return open_memory(k, true, err);
 }
 
+void cst_keeper_silence(struct cst_keeper *k)
+{
+	CST_CHECK(k, KEEPER_MAGIC);
+	__atomic_store_n(&k->over, true, __ATOMIC_RELEASE);
+	if (!k->started)
+		return;
+	(void)!write(k->wake, "", 1);
+	pthread_join((pthread_t)k->thread, NULL);
+	k->started = false;
+}
+
 void cst_keeper_free(struct cst_keeper *k)
 {
 	if (!k)
 		return;
-	CST_CHECK(k, KEEPER_MAGIC);
-	__atomic_store_n(&k->over, true, __ATOMIC_RELEASE);
-	if (k->started) {
-		(void)!write(k->wake, "", 1);
-		pthread_join((pthread_t)k->thread, NULL);
-	}
+	cst_keeper_silence(k);
 	int fds[] = {k->calls, k->events, k->launch, k->memory, k->wake, k->woken};
 	for (size_t i = 0; i < CST_ARRAY_LEN(fds); i++)
 		if (fds[i] >= 0)
@@ -440,7 +446,7 @@ static void supervisor_died(struct cst_keeper *k, int64_t *started, int64_t *bac
 	} while (rc < 0 && !pause_for(k, 0));
 	*backoff = 0;
 	if (rc == 0)
-		k->header->takeovers++;
+		__atomic_fetch_add(&k->header->takeovers, 1, __ATOMIC_RELAXED);
 }
 
 static void listen_to(struct cst_keeper *k, struct cst_wire *m)

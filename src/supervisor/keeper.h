@@ -40,6 +40,9 @@ int cst_keeper_stand_by(struct cst_keeper *keeper, struct cst_error *err);
 /* Starts the thread that listens to the supervisor. */
 int cst_keeper_start(struct cst_keeper *keeper, const struct cst_keeper_ops *ops, struct cst_error *err);
 
+/* Ends that thread: what it calls is not called any more. When nothing is left to stop or to hand over. */
+void cst_keeper_silence(struct cst_keeper *keeper);
+
 /* The device: the one that is mounted, or mounts. Borrowed; -errno. */
 int cst_keeper_device(struct cst_keeper *keeper, struct cst_error *err);
 /* The clones that the supervisor holds; makes them when there are none. Borrowed. Returns how many. */

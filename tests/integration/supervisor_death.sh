@@ -61,14 +61,18 @@ check_not "nothing is mounted then" is_mounted "$mnt"
 check "who still has a file open gets an error" eval '! timeout 20 cat <&8 >/dev/null 2>"$WORK/err" && has "$WORK/err" "not connected|abort|Input/output"'
 exec 8<&-
 
-# Both at once.
-start_mount oss://demo "$mnt"
-s=$(server)
-kill -9 "$MOUNT_PID" "$s"
-check "both killed: a program gets an error" eval '! timeout 20 cat "$mnt/f3" >/dev/null 2>"$WORK/err" && has "$WORK/err" "not connected|abort"'
-k=$(keeper)
-if [ -n "$k" ]; then kill -TERM "$k"; fi
-check "the dead mount can be removed" timeout 20 "$CISTERN" umount "$mnt"
+# Both at once. Whether one of them had the time to start another is a matter of luck: the mount goes on, or programs get errors; nothing hangs.
+for ((i = 0; i < 5; i++)); do
+	start_mount oss://demo "$mnt"
+	s=$(server)
+	if [ $((i % 2)) = 0 ]; then kill -9 "$MOUNT_PID" "$s"; else kill -9 "$s" "$MOUNT_PID"; fi
+	status=0
+	timeout 20 cat "$mnt/f3" >/dev/null 2>"$WORK/err" || status=$?
+	check "both killed: nothing hangs" test "$status" -lt 2
+	[ "$status" = 0 ] || check "the error is that of a dead mount" has "$WORK/err" "not connected|abort"
+	check "the mount can be removed" timeout 20 "$CISTERN" umount "$mnt"
+	check "nothing is left" wait_for 30 eval '[ -z "$(keeper)$(server)" ]'
+done
 
 # Asked to abort: the kernel's own way to end a mount.
 start_mount oss://demo "$mnt"
