@@ -261,7 +261,8 @@ struct cst_publish {
 	char *keep_dir, *writer;
 	struct cst_object_limits limits;
 	bool if_match;
-	uint64_t part_cap; /* bytes of the largest part */
+	bool no_conditions; /* the store has refused one as unknown */
+	uint64_t part_cap;  /* bytes of the largest part */
 	pthread_mutex_t lock;
 	pthread_cond_t idle; /* live fell to 0 */
 	struct cst_pool *pool;

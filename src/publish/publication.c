@@ -261,6 +261,8 @@ static void check_locked(struct cst_publish_stream *s, enum phase next, struct t
 
 static enum cst_object_condition condition_of(const struct cst_publish_stream *s)
 {
+	if (s->publish->no_conditions)
+		return CST_OBJECT_ANY;
 	if (!s->base.exists)
 		return CST_OBJECT_IF_ABSENT;
 	return s->publish->if_match && s->base.etag[0] ? CST_OBJECT_IF_MATCH : CST_OBJECT_ANY;
@@ -458,10 +460,27 @@ static void on_checked_locked(struct cst_publish_stream *s, struct todo *todo)
 		pub->phase = PHASE_REQUEST;
 }
 
+/* A store that is only compatible may know no conditions: then a HEAD before each publication has to do. */
+static bool without_conditions_locked(struct cst_publish_stream *s)
+{
+	struct cst_publish *p = s->publish;
+	if (appends(s) || s->pub.rc != -ENOTSUP || (p->no_conditions && s->pub.checked))
+		return false;
+	if (!p->no_conditions)
+		cst_log_warn("%s knows no conditional writes: what another client writes within a round trip before a "
+			     "publication is overwritten",
+			     cst_bucket_describe(p->config.bucket));
+	p->no_conditions = true;
+	s->pub.phase = PHASE_CHECK;
+	return true;
+}
+
 static void on_requested_locked(struct cst_publish_stream *s, struct todo *todo)
 {
 	struct publication *pub = &s->pub;
 	enum cst_publish_verdict verdict = cst_publish_judge(pub->rc);
+	if (without_conditions_locked(s))
+		return;
 	if (appends(s) && (pub->rc == -ERANGE || pub->rc == -EPERM))
 		verdict = CST_VERDICT_LOOK;
 	if (verdict == CST_VERDICT_PUBLISHED) {
@@ -554,6 +573,8 @@ static bool must_check(const struct cst_publish_stream *s)
 {
 	if (appends(s))
 		return !s->base_checked;
+	if (s->publish->no_conditions)
+		return !s->pub.checked;
 	return s->base.exists && condition_of(s) == CST_OBJECT_ANY && s->base.etag[0] && !s->pub.checked;
 }
 

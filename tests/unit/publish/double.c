@@ -187,6 +187,10 @@ static void tell_object(struct told *t, const char *key)
 static bool condition_fails(const struct cst_object_op *op, struct told *t)
 {
 	const struct model_object *o = object_of(op->key);
+	if (op->condition != CST_OBJECT_ANY && store.no_conditions) {
+		*t = refused(-ENOTSUP, "NotImplemented");
+		return true;
+	}
 	if (op->condition == CST_OBJECT_IF_ABSENT && o) {
 		*t = refused(-EEXIST, store.s3 ? "PreconditionFailed" : "FileAlreadyExists");
 		return true;

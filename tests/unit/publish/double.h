@@ -91,6 +91,7 @@ struct store {
 	unsigned open_uploads; /* begun, and neither completed nor aborted */
 	bool at_once;	       /* answered while they are started */
 	bool no_crc;	       /* tells none */
+	bool no_conditions;    /* knows none */
 	enum fault (*fault)(const struct cst_object_op *op);
 	pthread_t threads[4];
 	unsigned thread_count;

@@ -198,6 +198,30 @@ static void test_removed_upload(void **state)
 	conflict(true, 2 * PART + 5, true);
 }
 
+/* A store that knows no conditions is looked at before. */
+static void test_no_conditions(void **state)
+{
+	(void)state;
+	for (unsigned i = 0; i < 8; i++) {
+		size_t size = i & 1 ? 2 * PART + 5 : 100;
+		unsigned heads = ops_of(OP_HEAD);
+		store.no_conditions = true;
+		other_delete("k");
+		open_with_base(i & 2);
+		write_now(s, 0, size, 0);
+		if (i & 4)
+			other_put("k", "the other's", 11);
+		assert_int_equal(sync_now(s, &y), i & 4 ? -ESTALE : 0);
+		if (i & 4)
+			assert_int_equal(object_of("k")->size, 11);
+		else
+			expect_object("k", size);
+		assert_int_equal(ops_of(OP_HEAD), heads + 1);
+		finish(true);
+	}
+	assert_int_equal(kept_versions().count, 4);
+}
+
 /* ---- lost answers ---- */
 
 static enum op_kind strike_kind;
@@ -696,6 +720,7 @@ int main(void)
 		BOTH(test_changed_upload),
 		BOTH(test_removed_put),
 		BOTH(test_removed_upload),
+		BOTH(test_no_conditions),
 		BOTH(test_lost_created_put),
 		BOTH(test_lost_created_upload),
 		BOTH(test_lost_changed_put),

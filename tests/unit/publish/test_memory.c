@@ -178,6 +178,30 @@ static void test_crowd(void **state)
 	store_stop_threads();
 }
 
+/* Given up with everything under way. */
+static void test_abandoned(void **state)
+{
+	(void)state;
+	struct cst_publish *p = make((struct cst_publish_config){.memory = 24 * MIB_, .part_size = 6 * MIB_});
+	struct cst_publish_stream *s[5];
+	char key[8];
+	store_threads(3);
+	for (unsigned i = 0; i < CST_ARRAY_LEN(s); i++) {
+		snprintf(key, sizeof(key), "k%u", i);
+		s[i] = open_new(p, key);
+		write_now(s[i], 0, 6 * MIB_ + i, 0);
+		write_now(s[i], 6 * MIB_ + i, 3 * MIB_, 0);
+	}
+	for (unsigned i = 0; i < CST_ARRAY_LEN(s); i++)
+		cst_publish_stream_close(s[i], false);
+	cst_publish_free(p);
+	store_stop_threads();
+	for (unsigned i = 0; i < CST_ARRAY_LEN(s); i++) {
+		snprintf(key, sizeof(key), "k%u", i);
+		assert_null(object_of(key));
+	}
+}
+
 /* Nowhere to go: an error, and nothing that hangs; what was taken is not lost. */
 static void test_no_room(void **state)
 {
@@ -270,6 +294,7 @@ int main(void)
 		BOTH(test_two_parts_only),
 		BOTH(test_crumbs),
 		BOTH(test_crowd),
+		BOTH(test_abandoned),
 		cmocka_unit_test_setup_teardown(test_no_room, setup_s3, teardown),
 		cmocka_unit_test_setup_teardown(test_retained, setup_s3, teardown),
 		cmocka_unit_test_setup_teardown(test_config, setup_oss, teardown),
