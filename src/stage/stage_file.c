@@ -301,23 +301,6 @@ static int write_locked(struct cst_stage_file *f, uint64_t offset, const void *d
 	return 0;
 }
 
-int cst_stage_write(struct cst_stage_file *f, uint64_t offset, const void *data, size_t len)
-{
-	CST_CHECK(f, FILE_MAGIC);
-	for (unsigned attempt = 0;; attempt++) {
-		pthread_rwlock_wrlock(&f->lock);
-		int rc = write_locked(f, offset, data, len);
-		pthread_rwlock_unlock(&f->lock);
-		if (rc == 0) {
-			__atomic_add_fetch(&f->stage->writes, 1, __ATOMIC_RELAXED);
-			__atomic_add_fetch(&f->stage->bytes_written, len, __ATOMIC_RELAXED);
-		}
-		if (rc != -ENOSPC || attempt == 1)
-			return rc;
-		stage_make_room(f);
-	}
-}
-
 static int zero_locked(struct cst_stage_file *f, uint64_t start, uint64_t end)
 {
 	int rc = stage_promise_locked(f, 2);
@@ -354,25 +337,63 @@ static int resize_locked(struct cst_stage_file *f, uint64_t size)
 	return 0;
 }
 
-int cst_stage_truncate(struct cst_stage_file *f, uint64_t size)
+static int punch_locked(struct cst_stage_file *f, uint64_t offset, uint64_t len)
+{
+	int rc = refuses(f);
+	uint64_t end = len > f->image.size || offset > f->image.size - len ? f->image.size : offset + len;
+	return rc == 0 && offset < end ? zero_locked(f, offset, end) : rc;
+}
+
+struct change {
+	enum { WRITE, TRUNCATE, PUNCH } kind;
+	uint64_t offset, length;
+	const void *data;
+};
+
+static int change_locked(struct cst_stage_file *f, const struct change *c)
+{
+	switch (c->kind) {
+	case WRITE:
+		return write_locked(f, c->offset, c->data, (size_t)c->length);
+	case TRUNCATE:
+		return resize_locked(f, c->offset);
+	default:
+		return punch_locked(f, c->offset, c->length);
+	}
+}
+
+/* Without room once more, when what takes some in vain has been given up. */
+static int change(struct cst_stage_file *f, const struct change *c)
 {
 	CST_CHECK(f, FILE_MAGIC);
-	pthread_rwlock_wrlock(&f->lock);
-	int rc = resize_locked(f, size);
-	pthread_rwlock_unlock(&f->lock);
+	for (unsigned attempt = 0;; attempt++) {
+		pthread_rwlock_wrlock(&f->lock);
+		int rc = change_locked(f, c);
+		pthread_rwlock_unlock(&f->lock);
+		if (rc != -ENOSPC || attempt == 1)
+			return rc;
+		stage_make_room(f);
+	}
+}
+
+int cst_stage_write(struct cst_stage_file *f, uint64_t offset, const void *data, size_t len)
+{
+	int rc = change(f, &(struct change){WRITE, offset, len, data});
+	if (rc == 0) {
+		__atomic_add_fetch(&f->stage->writes, 1, __ATOMIC_RELAXED);
+		__atomic_add_fetch(&f->stage->bytes_written, len, __ATOMIC_RELAXED);
+	}
 	return rc;
+}
+
+int cst_stage_truncate(struct cst_stage_file *f, uint64_t size)
+{
+	return change(f, &(struct change){TRUNCATE, size, 0, NULL});
 }
 
 int cst_stage_punch(struct cst_stage_file *f, uint64_t offset, uint64_t len)
 {
-	CST_CHECK(f, FILE_MAGIC);
-	pthread_rwlock_wrlock(&f->lock);
-	int rc = refuses(f);
-	uint64_t end = len > f->image.size || offset > f->image.size - len ? f->image.size : offset + len;
-	if (rc == 0 && offset < end)
-		rc = zero_locked(f, offset, end);
-	pthread_rwlock_unlock(&f->lock);
-	return rc;
+	return change(f, &(struct change){PUNCH, offset, len, NULL});
 }
 
 static bool same_version(const struct cst_stage_base *a, const struct cst_stage_base *b)
@@ -454,10 +475,11 @@ int cst_stage_move(struct cst_stage_file *f, struct cst_slice key, const struct 
 		return -EINVAL;
 	pthread_rwlock_wrlock(&f->lock);
 	int rc = f->image.sealed ? -EBUSY : cst_stage_image_may_move(&f->image, base) ? f->failed : -EINVAL;
+	if (rc == 0)
+		rc = stage_promise_locked(f, 1 + 2 * key.len / PROMISE_CHANGE);
 	if (rc == 0) {
 		cst_buf_clear(&f->key);
 		cst_buf_add_slice(&f->key, key);
-		rc = stage_promise_locked(f, 1);
 		f->image.base = *base;
 		f->moved = true;
 	}
