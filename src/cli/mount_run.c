@@ -67,8 +67,10 @@ static void on_stop(void *arg)
 static void on_leave(void *arg)
 {
 	struct mount *m = arg;
+	pthread_mutex_lock(&m->lock);
 	__atomic_store_n(&m->leaves, true, __ATOMIC_RELEASE);
 	cst_fuse_leave(m->fuse);
+	pthread_mutex_unlock(&m->lock);
 }
 
 static void *signal_main(void *arg)
