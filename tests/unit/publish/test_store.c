@@ -19,7 +19,7 @@
 #define MIB_ (1u << 20)
 
 static struct fixture {
-	char dir[64], keep[96], endpoint[80];
+	char dir[64], keep[96], bound[64], endpoint[80];
 	struct cst_store *store;
 	struct cst_http_client *http;
 	struct cst_bucket *bucket;
@@ -38,7 +38,7 @@ static void start(bool s3, const char *const *faults, size_t fault_count)
 {
 	struct cst_error err = CST_ERROR_INIT;
 	const char *address = "127.0.0.1:0";
-	char bound[64], bucket_dir[96];
+	char bucket_dir[96];
 	f = (struct fixture){.s3 = s3};
 	snprintf(f.dir, sizeof(f.dir), "/tmp/cst-publish-XXXXXX");
 	CST_ASSERT(mkdtemp(f.dir));
@@ -53,8 +53,8 @@ static void start(bool s3, const char *const *faults, size_t fault_count)
 				      .fault_count = fault_count,
 				      .fault_seed = 7};
 	must(cst_store_start(&sc, &f.store, &err) == 0, &err);
-	cst_store_address(f.store, 0, bound, sizeof(bound));
-	snprintf(f.endpoint, sizeof(f.endpoint), "http://%s", bound);
+	cst_store_address(f.store, 0, f.bound, sizeof(f.bound));
+	snprintf(f.endpoint, sizeof(f.endpoint), "http://%s", f.bound);
 	struct cst_http_client_config hc = {.max_connections = 64};
 	f.http = cst_http_client_new(&hc, &err);
 	must(f.http, &err);
@@ -287,6 +287,33 @@ static void test_faults(void **state)
 	}
 }
 
+/* The store goes away in the middle, and comes back: nobody is told anything but that it went well. */
+static void test_down(void **state)
+{
+	(void)state;
+	for (int s3 = 0; s3 < 2; s3++) {
+		start(s3, NULL, 0);
+		const char *address = f.bound;
+		struct cst_store_config sc = {
+			.dir = f.dir, .addresses = &address, .address_count = 1, .anonymous = true};
+		struct cst_error err = CST_ERROR_INIT;
+		struct cst_publish_stream *s = open_key("k", &none, false, CST_PUBLISH_WHOLE);
+		struct outcome o = OUTCOME_INIT;
+		struct cst_publish_sync y = {.done = on_sync, .arg = &o};
+		write_some(s, 1, 0, 8 * MIB_);
+		cst_store_stop(f.store, 0);
+		write_some(s, 1, 8 * MIB_, 9 * MIB_);
+		cst_publish_sync(s, &y);
+		cst_sleep(CST_NS_PER_S / 3);
+		must(cst_store_start(&sc, &f.store, &err) == 0, &err);
+		if (wait_for(&o) < 0)
+			fail_msg("%s", o.text);
+		expect_object("k", 1, 17 * MIB_);
+		cst_publish_stream_close(s, true);
+		stop();
+	}
+}
+
 /* ---- two writers ---- */
 
 static unsigned kept;
@@ -350,6 +377,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_forms),
 		cmocka_unit_test(test_faults),
+		cmocka_unit_test(test_down),
 		cmocka_unit_test(test_conflicts),
 		cmocka_unit_test(test_conflicts_and_faults),
 	};
