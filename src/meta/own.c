@@ -343,8 +343,9 @@ static bool is_listed(const struct cst_listing *listing, struct cst_slice name)
 	return i != SIZE_MAX && !(cst_names_flags(&listing->names, i) & CST_NAME_HIDDEN);
 }
 
-const struct cst_own *cst_own_next_locked(const struct cst_listing *listing, size_t *position,
-					  struct cst_name_view *view)
+/* Changes numbered up to `until`. */
+static const struct cst_own *next_until_locked(const struct cst_listing *listing, uint64_t until, size_t *position,
+					       struct cst_name_view *view)
 {
 	const struct cst_owns *owns = listing->dir->owns;
 	size_t count = listing->names.sealed;
@@ -354,7 +355,7 @@ const struct cst_own *cst_own_next_locked(const struct cst_listing *listing, siz
 		const struct cst_own *own = owns->order[at], *same;
 		if (!own)
 			continue;
-		if (own->number > listing->own_until)
+		if (own->number > until)
 			return NULL;
 		enum cst_own_says says = cst_own_says_locked(listing->dir, listing, cst_own_name(own), &same);
 		bool shown = says == CST_OWN_PRESENT || (says == CST_OWN_DOUBTFUL && !own->gone);
@@ -365,6 +366,12 @@ const struct cst_own *cst_own_next_locked(const struct cst_listing *listing, siz
 		return own;
 	}
 	return NULL;
+}
+
+const struct cst_own *cst_own_next_locked(const struct cst_listing *listing, size_t *position,
+					  struct cst_name_view *view)
+{
+	return next_until_locked(listing, listing->own_until, position, view);
 }
 
 size_t cst_own_positions_locked(const struct cst_listing *listing)
@@ -378,10 +385,8 @@ size_t cst_own_positions_locked(const struct cst_listing *listing)
 bool cst_own_has_any_locked(const struct cst_listing *listing)
 {
 	struct cst_name_view view;
-	struct cst_listing all = *listing;
 	size_t position = listing->names.sealed;
-	all.own_until = UINT64_MAX;
-	return cst_own_next_locked(&all, &position, &view) != NULL;
+	return next_until_locked(listing, UINT64_MAX, &position, &view) != NULL;
 }
 
 /* ---- answers ---- */
