@@ -7,8 +7,8 @@
  *	bytes in all at the publication              requests
  *	none (a new or truncated file)               PutObject of nothing
  *	up to one part                               PutObject
- *	more                                         InitiateMultipartUpload, UploadPart…, CompleteMultipartUpload; parts grow with the file, so that
- *	                                             10,000 of them hold what an object may have (48.8 TiB)
+ *	more                                         InitiateMultipartUpload, UploadPart…, CompleteMultipartUpload; parts grow with the file, up to a
+ *	                                             quarter of the memory: 10,000 of them hold some 270 GiB with 128 MiB (doc/publish.md)
  *	appended to an object of at least part_min   the same, its bytes by UploadPartCopy (many ranges at once above copy_max)
  *	appended to a smaller one                    its bytes are read (If-Match) and sent again with the new ones
  *	mode APPENDABLE                              AppendObject of what is new; the object must be appendable, or not there
@@ -76,7 +76,7 @@ struct cst_publish_open {
 	struct cst_object_properties properties; /* copied; the write id is added */
 };
 struct cst_publish_stream *cst_publish_stream_open(struct cst_publish *p, const struct cst_publish_open *open);
-/* What goes along with the next publication; copied. */
+/* What goes along with the next publication; copied. An upload that has begun keeps what it began with. */
 void cst_publish_stream_set_properties(struct cst_publish_stream *s, const struct cst_object_properties *properties);
 /* The object has another key now (a rename of a file that is being written): later publications go there, onto the base given, which is what was published of
  * the stream, copied there, if anything was. -EBUSY: a publication or parts of one are under way (sync, copy, then move); -EINVAL: the base
