@@ -535,6 +535,52 @@ static void cancelled(void **state)
 	fixture_stop(&f);
 }
 
+/* The connection of the pool takes all of a request and closes; the HTTP client sends it again by itself. That is an attempt, too. */
+static void replaced_connection(void **state)
+{
+	(void)state;
+	static const struct script script = {{OK, LOST, NO(409, "FileAlreadyExists")}};
+	struct fixture f;
+	struct written w;
+	struct cst_bucket_stats s;
+	scripted_fixture_start(&f, &script, CST_CLOUD_OSS);
+	assert_int_equal(finish(run(f.bucket, PUT_NEW, &w), &w), 0);
+	assert_false(w.repeated);
+	written_fini(&w);
+	assert_int_equal(finish(run(f.bucket, PUT_NEW, &w), &w), -EEXIST);
+	assert_true(w.repeated);
+	assert_int_equal(scripted_server_requests(f.server), 3);
+	cst_bucket_stats(f.bucket, &s);
+	assert_int_equal(s.retries, 0);
+	written_fini(&w);
+	fixture_stop(&f);
+}
+
+static enum scripted_end silent_first(const void *arg, unsigned n, const char *request, struct cst_buf *out)
+{
+	(void)arg, (void)request;
+	if (n == 0)
+		return SCRIPTED_STALL;
+	scripted_answer(out, 409, "", XML_ERROR("FileAlreadyExists"));
+	return SCRIPTED_KEEP;
+}
+
+/* The store works for longer than anybody waits. */
+static void answer_too_late(void **state)
+{
+	(void)state;
+	struct cst_bucket_config c = {.cloud = CST_CLOUD_OSS,
+				      .credentials = test_keys(CST_CLOUD_OSS),
+				      .request_timeout = 100 * CST_NS_PER_MS};
+	struct fixture f;
+	struct written w;
+	fixture_start(&f, silent_first, NULL, &c);
+	assert_int_equal(finish(run(f.bucket, PUT_NEW, &w), &w), -EEXIST);
+	assert_true(w.repeated);
+	written_fini(&w);
+	fixture_stop(&f);
+}
+
 static void clock_differs(void **state)
 {
 	(void)state;
@@ -625,6 +671,8 @@ int main(void)
 		cmocka_unit_test(wire),
 		cmocka_unit_test(refused_headers),
 		cmocka_unit_test(refused_names),
+		cmocka_unit_test(replaced_connection),
+		cmocka_unit_test(answer_too_late),
 		cmocka_unit_test(late_answer_times_out),
 		cmocka_unit_test(cancelled),
 		cmocka_unit_test(clock_differs),
