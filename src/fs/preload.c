@@ -286,11 +286,17 @@ static bool comes_after(const char *name, const char *last)
 	return a > b ? (unsigned char)name[b] > '/' : (unsigned char)last[a] < '/';
 }
 
-/* True: it is time to list ahead. */
-static bool note_opened_locked(struct walk *w, uint64_t child, const char *name, bool listed)
+/* True: it is time to list ahead. *unused: a preload that nobody follows any more, the caller's to end. */
+static bool note_opened_locked(struct walk *w, uint64_t child, const char *name, bool listed,
+			       struct cst_preload **unused)
 {
 	if (child == w->child)
 		return false;
+	if (w->p && !listed && cst_preload_is_idle(w->p)) {
+		*unused = w->p;
+		w->p = NULL;
+		w->tried = false;
+	}
 	if (listed) { /* it costs nothing */
 		w->streak = 0;
 	} else if (w->child && w->whole && comes_after(name, w->last)) {
@@ -376,7 +382,7 @@ void fs_walk_opened(struct cst_fs *fs, struct cst_inode *inode)
 	if (!w)
 		w = new_walk_locked(s, parent->node, &unused);
 	w->used = ++s->turn;
-	bool ahead = note_opened_locked(w, inode->node, name, listed);
+	bool ahead = note_opened_locked(w, inode->node, name, listed, &unused);
 	pthread_mutex_unlock(&s->lock);
 	if (unused)
 		cst_preload_cancel(unused);

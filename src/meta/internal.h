@@ -13,6 +13,7 @@ struct cst_meta_op {
 	struct cst_meta *meta;
 	struct cst_object_op *op; /* NULL until the start call returned */
 	bool finished, cancelled;
+	const void *owner; /* NULL, or who may cancel it by itself */
 };
 
 struct head_job {
@@ -179,6 +180,8 @@ void cst_meta_op_begin(struct cst_meta *meta, struct cst_meta_op *op);
 bool cst_meta_op_started(struct cst_meta_op *op, struct cst_object_op *object_op);
 /* At the end of the callback. True: the caller frees what holds `op`; false: whoever started it will. */
 bool cst_meta_op_end(struct cst_meta_op *op);
+/* Ends those of one owner soon. No locks. */
+void cst_meta_cancel(struct cst_meta *meta, const void *owner);
 bool cst_meta_is_stopping(struct cst_meta *meta);
 
 /* A HEAD through the limiter. fn runs once, without locks held. */

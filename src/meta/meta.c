@@ -155,6 +155,21 @@ void cst_meta_head(struct cst_meta *meta, struct cst_slice key, bool light, cst_
 		head_start(job);
 }
 
+void cst_meta_cancel(struct cst_meta *meta, const void *owner)
+{
+	struct cst_meta_op *op;
+	pthread_mutex_lock(&meta->lock);
+again:
+	TAILQ_FOREACH (op, &meta->ops, link) {
+		if (op->owner != owner || !op->op || op->cancelled)
+			continue;
+		op->cancelled = true;
+		cst_object_cancel(op->op);
+		goto again; /* the list may have changed */
+	}
+	pthread_mutex_unlock(&meta->lock);
+}
+
 void cst_meta_stop(struct cst_meta *meta)
 {
 	struct cst_meta_op *op;

@@ -13,10 +13,11 @@
 #include "meta/preload_private.h"
 
 #define PARALLEL 16u
-#define CUT_PAGES 8u	 /* pages of a range; the last one is half of the next range's */
-#define CUTS_MAX 4096u	 /* names of the base that are remembered */
-#define GUESS_PAGES 8u	 /* pages for each cut that is a guess */
-#define AHEAD_PAGES 2u	 /* that a walk may cost more than it saves */
+#define CUT_PAGES 8u   /* pages of a range; the last one is half of the next range's */
+#define CUTS_MAX 4096u /* names of the base that are remembered */
+#define GUESS_PAGES 8u /* pages for each cut that is a guess */
+#define AHEAD_PAGES 2u /* that a walk may cost more than it saves */
+#define IDLE (5 * CST_NS_PER_S)
 #define KEYS_OF_CUT 1000 /* entries of a directory's own page */
 
 enum range_state { RANGE_WAITING, RANGE_ASKED, RANGE_WORKING, RANGE_DONE };
@@ -74,6 +75,7 @@ struct page {
 
 static void pump(struct cst_preload *p);
 static void walk_passed_locked(struct cst_preload *p, struct cst_slice prefix);
+static void note_activity(struct cst_preload *p);
 
 static struct cst_slice base_of(const struct cst_preload *p)
 {
@@ -516,6 +518,7 @@ static void page_done(void *arg, int rc, const struct cst_object_list_page *resu
 	struct cst_preload *p = page->p;
 	struct cst_range *r = page->range;
 	struct joiners joiners = TAILQ_HEAD_INITIALIZER(joiners);
+	note_activity(p);
 	pthread_mutex_lock(&p->lock);
 	p->asked--;
 	p->working++;
@@ -587,12 +590,17 @@ static void page_send(struct page *page)
 		.max_keys = 1000,
 	};
 	cst_meta_op_begin(meta, &page->op);
+	cst_ref_get(&p->ref);
 	pthread_mutex_lock(&meta->lock);
+	page->op.owner = p;
 	meta->lists++;
 	pthread_mutex_unlock(&meta->lock);
 	struct cst_object_op *op = cst_object_list(meta->config.bucket, &list, &ops, page);
 	if (!cst_meta_op_started(&page->op, op))
 		page_free(page);
+	if (__atomic_load_n(&p->stopped, __ATOMIC_ACQUIRE)) /* it may have come a moment too late for that */
+		cst_meta_cancel(meta, p);
+	cst_preload_unref(p);
 }
 
 /* A walk that was quicker has listed all until there by itself: the range goes on beyond, or there is nothing left of it. */
@@ -790,8 +798,19 @@ bool cst_preload_try_join(struct cst_preload *p, struct cst_dir *dir, struct cst
 	return r != NULL;
 }
 
+static void note_activity(struct cst_preload *p)
+{
+	__atomic_store_n(&p->active_at, cst_meta_now(p->meta), __ATOMIC_RELAXED);
+}
+
+bool cst_preload_is_idle(const struct cst_preload *p)
+{
+	return p->config.ahead && cst_meta_now(p->meta) - __atomic_load_n(&p->active_at, __ATOMIC_RELAXED) > IDLE;
+}
+
 void cst_preload_was_hit(struct cst_preload *p)
 {
+	note_activity(p);
 	pthread_mutex_lock(&p->lock);
 	p->progress.hits++;
 	pthread_mutex_unlock(&p->lock);
@@ -823,10 +842,26 @@ struct cst_preload *cst_preload_start(const struct cst_preload_config *config)
 	TAILQ_INIT(&p->ranges);
 	range_add_locked(p, NULL, p->config.after);
 	p->base_pending = true;
+	note_activity(p);
 	cst_preloads_add(p->meta, p);
 	pump(p);
 	ask_base(p);
 	return p;
+}
+
+/* Who waits for the base's own page no longer does. */
+static void leave_base(struct cst_preload *p)
+{
+	struct cst_dir *dir = p->config.dir;
+	pthread_mutex_lock(&dir->lock);
+	struct cst_listing *listing = p->base_listing;
+	pthread_mutex_unlock(&dir->lock);
+	if (!listing || !cst_listing_leave(listing, &p->base_wait))
+		return;
+	pthread_mutex_lock(&p->lock);
+	p->base_pending = false;
+	pthread_mutex_unlock(&p->lock);
+	cst_preload_unref(p);
 }
 
 void cst_preload_cancel(struct cst_preload *p)
@@ -837,6 +872,8 @@ void cst_preload_cancel(struct cst_preload *p)
 	pthread_mutex_lock(&p->lock);
 	end_locked_with(p, CST_PRELOAD_CANCELLED);
 	pthread_mutex_unlock(&p->lock);
+	cst_meta_cancel(p->meta, p);
+	leave_base(p);
 	finish_if_over(p);
 	cst_preload_unref(p);
 }

@@ -51,7 +51,9 @@ void cst_preload_progress(struct cst_preload *p, struct cst_preload_progress *pr
 /* Is the directory below what this lists, after where it began? */
 bool cst_preload_covers(const struct cst_preload *p, struct cst_slice prefix);
 void cst_preload_unref(struct cst_preload *p);
-/* Does one of those under way list what is below this prefix? */
+/* Ahead of a walk: nobody has opened what it brought for some seconds. It goes on when somebody does, but counts for nothing meanwhile. */
+bool cst_preload_is_idle(const struct cst_preload *p);
+/* Does one of those under way, and not idle, list what is below this prefix? */
 bool cst_preload_is_covered(struct cst_meta *meta, struct cst_slice prefix);
 
 /* The parked directory of this prefix, or a new one; the caller's reference. */

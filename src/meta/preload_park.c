@@ -229,7 +229,8 @@ bool cst_preload_is_covered(struct cst_meta *meta, struct cst_slice prefix)
 	struct cst_preload *p;
 	pthread_mutex_lock(&meta->preloads.lock);
 	TAILQ_FOREACH (p, &meta->preloads.active, link)
-		if (!__atomic_load_n(&p->stopped, __ATOMIC_ACQUIRE) && cst_preload_covers(p, prefix))
+		if (!__atomic_load_n(&p->stopped, __ATOMIC_ACQUIRE) && !cst_preload_is_idle(p) &&
+		    cst_preload_covers(p, prefix))
 			break;
 	pthread_mutex_unlock(&meta->preloads.lock);
 	return p != NULL;

@@ -63,7 +63,8 @@ struct cst_preload {
 	uint32_t id;
 	TAILQ_ENTRY(cst_preload) link; /* the list's lock */
 	bool listed;
-	bool stopped; /* atomic */
+	bool stopped;	   /* atomic */
+	int64_t active_at; /* atomic: when a page came or what it brought was opened */
 	struct cst_preload_config config;
 	struct cst_meta *meta;
 	char *base, *first; /* config.after */
