@@ -42,9 +42,13 @@ for i in 0 1 2 3 4 5 6 7; do
 	reads_on $i >"$WORK/reader$i.out" 2>&1 &
 	readers+=($!)
 done
-killed=0
+killed=0 gone_on=-1
+has_gone_on() { [ "$(grep -c 'goes on with' "$MOUNT_LOG")" -gt "$gone_on" ]; }
 for ((k = 0; k < 20; k++)); do
-	sleep "0.$((RANDOM % 4 + 3))"
+	# At any moment of its life, every third time of its start: more of those in a row would have the mount given up.
+	[ $((k % 3)) = 0 ] || wait_for 60 has_gone_on
+	sleep "0.$((RANDOM % 4 + 1))"
+	gone_on=$(grep -c 'goes on with' "$MOUNT_LOG")
 	fs=$(pgrep -P "$keeper")
 	kill -9 "$fs" && killed=$((killed + 1))
 	wait_for 30 _is_gone "$fs"
