@@ -19,6 +19,7 @@
 #include <sys/uio.h>
 
 #define SETTLE_NS (1 * CST_NS_PER_S)
+#define STUCK_NS (200 * CST_NS_PER_MS) /* then the kernel waits for a request that is not answered */
 #define BYTES_MAX ((size_t)64 << 20)
 #define FIRST_BUCKETS 64u
 #define FIRST_SEEN 16u
@@ -30,6 +31,7 @@ struct cst_fuse_news {
 	TAILQ_ENTRY(cst_fuse_news) link; /* in the queue, or among those being sent */
 	struct cst_fuse_news *next;	 /* of its bucket */
 	uint64_t node, since;		 /* since: number of its first message */
+	int64_t given;			 /* to the kernel, when: those being sent */
 	bool drop;			 /* the node itself: */
 	int64_t offset, length;
 	char *names; /* each after a byte with its length */
@@ -265,6 +267,7 @@ static void send_news(struct cst_fuse *fuse, struct cst_fuse_news *n)
 		const char *name = names;
 
 		n->drop = false;
+		n->given = cst_now();
 		pthread_mutex_unlock(&q->lock);
 		if (drop)
 			send_node(fuse, n->node, offset, length);
@@ -304,6 +307,7 @@ static void work(struct cst_fuse *fuse)
 		pthread_mutex_lock(&q->lock);
 	} else if (n) {
 		TAILQ_REMOVE(&q->queue, n, link);
+		n->given = cst_now();
 		TAILQ_INSERT_TAIL(&q->sending, n, link);
 		send_news(fuse, n);
 		TAILQ_REMOVE(&q->sending, n, link);
@@ -410,35 +414,46 @@ int cst_fuse_expire_all(struct cst_fuse *fuse)
 	return 0;
 }
 
-/* The queue is in the order of first messages. */
-static bool is_settled(const struct cst_fuse_notify *q, uint64_t wanted)
+enum progress { SETTLED, MOVING, STUCK };
+
+/* How far messages up to that number are. The queue is in the order of first messages. */
+static enum progress progress_of(const struct cst_fuse_notify *q, uint64_t wanted)
 {
 	const struct cst_fuse_news *n = TAILQ_FIRST(&q->queue);
+	bool queued = n && n->since <= wanted, moving = false, any = false;
+	unsigned stuck = 0;
 
-	if (n && n->since <= wanted)
-		return false;
-	TAILQ_FOREACH (n, &q->sending, link)
-		if (n->since <= wanted)
-			return false;
-	return true;
+	TAILQ_FOREACH (n, &q->sending, link) {
+		bool is_stuck = cst_now() - n->given >= STUCK_NS;
+
+		stuck += is_stuck;
+		any |= n->since <= wanted;
+		moving |= n->since <= wanted && !is_stuck;
+	}
+	if (!queued && !any)
+		return SETTLED;
+	return moving || (queued && stuck < q->running) ? MOVING : STUCK;
 }
 
+/* Who waits isn't held up by what the kernel doesn't take: not for longer than it takes to see that. */
 bool cst_fuse_notify_settle(void *host)
 {
 	struct cst_fuse *fuse = host;
 	struct cst_fuse_notify *q = &fuse->notify;
 	int64_t end = cst_now() + SETTLE_NS;
-	struct timespec until = {end / CST_NS_PER_S, end % CST_NS_PER_S};
 
 	CST_CHECK(fuse, CST_FUSE_MAGIC);
 	pthread_mutex_lock(&q->lock);
 	uint64_t wanted = q->taken;
 	q->settling++;
-	while (q->running > 0 && !q->ending && !is_settled(q, wanted))
-		if (pthread_cond_timedwait(&q->heard, &q->lock, &until) == ETIMEDOUT)
-			break;
+	while (q->running > 0 && !q->ending && cst_now() < end && progress_of(q, wanted) == MOVING) {
+		int64_t at = cst_min(end, cst_now() + STUCK_NS);
+		struct timespec until = {at / CST_NS_PER_S, at % CST_NS_PER_S};
+
+		pthread_cond_timedwait(&q->heard, &q->lock, &until);
+	}
 	q->settling--;
-	bool settled = is_settled(q, wanted);
+	bool settled = progress_of(q, wanted) == SETTLED;
 	pthread_mutex_unlock(&q->lock);
 	return settled;
 }
