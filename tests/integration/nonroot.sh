@@ -29,8 +29,22 @@ check "the user reads" equal "$("${user[@]}" cat "$mnt/file")" content
 check "files belong to the user" equal "$("${user[@]}" stat -c %U "$mnt/file")" nobody
 check "the user sees the statistics" has <("${user[@]}" "$home/cistern" stats "$mnt") "^source +oss://demo"
 check_not "root is kept out, as the kernel does without allow_other" cat "$mnt/file"
+# As for root, either process may die, and the program be replaced.
+of_user() { "${user[@]}" "$home/cistern" stats "$mnt" --json | jq ".supervisor.$1"; }
+kill -9 "$(of_user file_system_pid)"
+check "another process serves" equal "$(timeout 30 "${user[@]}" cat "$mnt/file")" content
+before=$(of_user pid)
+kill -9 "$before"
+keeps() { [ "$(of_user pid)" != "$before" ]; }
+check "another process keeps the mount" wait_for 30 keeps
+kill -9 "$(of_user file_system_pid)"
+check "and starts one that serves" equal "$(timeout 30 "${user[@]}" cat "$mnt/file")" content
+check "the user upgrades" "${user[@]}" "$home/cistern" upgrade "$mnt"
+check "the user reads on" equal "$("${user[@]}" cat "$mnt/file")" content
+keeper=$(of_user pid)
 check "the user unmounts" "${user[@]}" "$home/cistern" umount "$mnt"
 check_not "nothing is mounted" is_mounted "$mnt"
+check "nothing is left" wait_for 30 _is_gone "$keeper"
 store=(--endpoint "$STORE_URL" --anonymous)
 check "the user loads into a cache at home" "${user[@]}" "$home/cistern" load oss://demo/ --cache-dir "$home/cache" --quiet "${store[@]}"
 check "it is the user's alone" equal "$(stat -c '%U %a' "$home/cache")" "nobody 700"
