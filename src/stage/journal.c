@@ -45,7 +45,7 @@ struct cst_journal {
 static int fail_locked(struct cst_journal *j, int rc)
 {
 	if (!j->failed) {
-		j->failed = rc;
+		__atomic_store_n(&j->failed, rc, __ATOMIC_RELAXED);
 		cst_log_error("the journal of the staging directory can't be written: %s; nothing more is confirmed",
 			      strerror(-rc));
 	}
@@ -295,10 +295,7 @@ uint64_t cst_journal_durable(struct cst_journal *j)
 
 int cst_journal_failed(struct cst_journal *j)
 {
-	pthread_mutex_lock(&j->lock);
-	int rc = j->failed;
-	pthread_mutex_unlock(&j->lock);
-	return rc;
+	return __atomic_load_n(&j->failed, __ATOMIC_RELAXED);
 }
 
 uint64_t cst_journal_new_id(struct cst_journal *j)

@@ -12,7 +12,8 @@
  * of a file at a time. cst_stage_plan() (plan.h) says which parts are uploaded and which are copied from the base.
  *
  * Durability. sync() returns 0 when all that came before it survives a power cut: data synced, then the journal's record. A sync of data that fails is final
- * for the file (the kernel may have dropped the pages), one of the journal for all. Operations on names (rename, unlink, …) are journalled by op_begin()
+ * for the file (the kernel may have dropped the pages), one of the journal for all: then nothing
+ * is written any more either. Operations on names (rename, unlink, …) are journalled by op_begin()
  * before they start and op_done() after; what a restart finds undone is the caller's to finish. Until its first sync, seal or conflict a
  * file is not in the journal, and costs no sync.
  *

@@ -193,9 +193,11 @@ void stage_trim_promise_locked(struct cst_stage_file *f)
 
 /* ---- changing ---- */
 
+/* With a journal that has failed nobody knows what of its last records is on the disk: what they may say to be sealed must stay. */
 static int refuses(const struct cst_stage_file *f)
 {
-	return f->failed ? f->failed : f->in_conflict ? -ESTALE : 0;
+	int rc = f->failed ? f->failed : f->in_conflict ? -ESTALE : 0;
+	return rc ? rc : cst_journal_failed(f->stage->journal);
 }
 
 static int ensure_file(struct cst_stage_file *f, unsigned which)
@@ -421,7 +423,7 @@ int cst_stage_fill(struct cst_stage_file *f, const struct cst_stage_base *base, 
 	struct cst_extent e;
 	CST_CHECK(f, FILE_MAGIC);
 	pthread_rwlock_wrlock(&f->lock);
-	int rc = f->failed;
+	int rc = f->failed ? f->failed : cst_journal_failed(f->stage->journal);
 	uint64_t end = cst_min(offset + len, f->image.size);
 	bool wanted = same_version(base, &f->image.base) && end > offset;
 	for (uint64_t at = offset; wanted && rc == 0 && at < end; at = e.start + e.length)

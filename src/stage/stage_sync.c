@@ -146,7 +146,8 @@ static void delta_undo_locked(struct delta *d, struct cst_stage_file *f)
 	struct cst_extent e;
 	for (uint64_t at = 0; cst_extents_next(&d->pending, at, f->image.size, &e); at = e.start + e.length)
 		cst_extents_set(&f->pending, e.start, e.length, 0);
-	f->unknown = f->unknown || d->unknown;
+	/* A journal that has failed may have got the records to the disk all the same. */
+	f->unknown = f->unknown || (d->unknown && cst_journal_failed(f->stage->journal) == 0);
 	f->moved = f->moved || d->moved;
 	f->resized = f->resized || d->resized;
 	f->attributes_set = f->attributes_set || d->attributes_set;
@@ -178,7 +179,10 @@ static int sync_data(struct cst_stage_file *f, const struct delta *d)
 static int delta_write(struct cst_stage_file *f, struct delta *d)
 {
 	uint64_t at = 0;
-	int rc = sync_data(f, d);
+	/* What failed to be journalled isn't pending any more, and not confirmed either. */
+	int rc = cst_journal_failed(f->stage->journal);
+	if (rc == 0)
+		rc = sync_data(f, d);
 	if (rc == 0 && d->count)
 		rc = cst_journal_append(f->stage->journal, d->records, d->count, &at);
 	if (rc == 0 && d->count)

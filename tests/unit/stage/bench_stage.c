@@ -123,6 +123,7 @@ int main(int argc, char **argv)
 		fprintf(stderr, "%s\n", cst_error_text(&err, text, sizeof(text)));
 		return 1;
 	}
+	setlinebuf(stdout);
 	memset(data, 'x', sizeof(data));
 	measure_small(1, 500);
 	measure_small(16, 100);

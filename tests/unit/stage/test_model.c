@@ -70,7 +70,7 @@ static void run(uint64_t seed, uint64_t steps, uint64_t quota)
 	world_check(&w);
 	struct cst_stage_stats stats;
 	cst_stage_stats(w.s, &stats);
-	assert_true(w.checks > steps / 20 && w.restarts > steps / 1000 && w.seals_found > steps / 2000);
+	assert_true(w.checks > steps / 20 && w.restarts > steps / 1000 && w.seals_found > 0);
 	printf("# seed %" PRIu64 ": %" PRIu64 " operations, %" PRIu64 " checks, %" PRIu64 " restarts, %" PRIu64
 	       " sealed found\n",
 	       seed, steps, w.checks, w.restarts, w.seals_found);

@@ -376,7 +376,7 @@ static void test_a_sync_that_failed_is_final(void **state)
 	put(other, 0, 10, 'p');
 	disk_fail_after(x->disk, 3, -EIO); /* data, write and sync of the journal */
 	assert_int_equal(cst_stage_sync(other), -EIO);
-	put(other, 0, 10, 'q');
+	assert_int_equal(cst_stage_write(other, 0, "q", 1), -EIO);
 	assert_int_equal(cst_stage_sync(other), -EIO);
 	struct cst_stage_op op = {.kind = CST_RECORD_UNLINK, .path = CST_SLICE("x")};
 	assert_int_equal(cst_stage_op_begin(x->s, &op), -EIO);

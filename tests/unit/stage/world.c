@@ -353,6 +353,7 @@ static void step_forget(struct world *w, struct model *m)
 
 static void step_conflict(struct world *w, struct model *m)
 {
+	bool failed = cst_stage_file_failed(m->f) != 0;
 	int rc = cst_stage_conflict(m->f, CST_SLICE("another version is there"));
 	m->conflict = true;
 	if (rc == 0) {
@@ -361,7 +362,9 @@ static void step_conflict(struct world *w, struct model *m)
 		confirm(m);
 	} else {
 		assert_true(w->broken || rc == -ENOSPC);
-		m->sealed = 0;
+		/* One that has failed before is as it was. */
+		m->sealed = failed ? m->sealed : 0;
+		m->conflict = m->conflict && !failed;
 	}
 }
 
