@@ -311,9 +311,14 @@ static void step_seal(struct world *w, struct model *m)
 			return;
 	*content(w, number) = *current(m);
 	snprintf(id, sizeof(id), "w%" PRIu64, number);
+	bool failed = cst_stage_file_failed(m->f) != 0;
 	int rc = cst_stage_seal(m->f, cst_slice_of(id), durable);
 	if (rc == -EBUSY || rc == -EBADF) {
 		assert_true(rc == -EBUSY ? m->sealed : m->conflict);
+		return;
+	}
+	if (failed) {
+		assert_true(rc < 0);
 		return;
 	}
 	/* After a failure a restart may find it all the same. */
