@@ -123,20 +123,6 @@ static int refuse_full(const struct cst_mount_plan *plan, bool explicit_mode, st
 	return -EINVAL;
 }
 
-/* The mode is being built: whoever builds it turns it on. */
-static bool append_is_there(void)
-{
-	return getenv("CISTERN_TRY_APPEND") != NULL;
-}
-
-static int refuse_append(const struct cst_mount_plan *plan, struct cst_error *err)
-{
-	cst_error_set(err, EINVAL, "can't mount %s for writing", plan->access.source);
-	cst_error_why(err, "write modes are not in this version");
-	cst_error_hint(err, "leave write= out to mount it read-only");
-	return -EINVAL;
-}
-
 /* Which mode the words mean together: write= goes before all others; else rw and the name ossfs mean full, ossfs2 means append, ro neither. */
 static int resolve_mode(struct cst_mount_plan *plan, struct cst_error *err)
 {
@@ -145,8 +131,6 @@ static int resolve_mode(struct cst_mount_plan *plan, struct cst_error *err)
 	if (by_user(o->given.write)) {
 		if (o->write == WRITE_FULL)
 			return refuse_full(plan, true, err);
-		if (o->write == WRITE_APPEND && !append_is_there())
-			return refuse_append(plan, err);
 		plan->write = o->write == WRITE_APPEND ? CST_FS_WRITE_APPEND : CST_FS_WRITE_NONE;
 		plan->said_read_only = plan->write == CST_FS_WRITE_NONE;
 		if (ro && plan->write != CST_FS_WRITE_NONE)
@@ -157,13 +141,13 @@ static int resolve_mode(struct cst_mount_plan *plan, struct cst_error *err)
 	plan->said_read_only = ro;
 	if (ro)
 		return 0;
-	if (plan->persona == CST_PERSONA_OSSFS2 && append_is_there())
+	if (plan->persona == CST_PERSONA_OSSFS2)
 		plan->write = CST_FS_WRITE_APPEND;
 	else if (plan->persona == CST_PERSONA_CISTERN && rw)
 		return refuse_full(plan, false, err);
 	else
 		/* A program that writes here and there in a file would lose its work half-way: better none than half. */
-		plan->asked_to_write = rw || plan->persona == CST_PERSONA_OSSFS || plan->persona == CST_PERSONA_OSSFS2;
+		plan->asked_to_write = rw || plan->persona == CST_PERSONA_OSSFS;
 	return 0;
 }
 

@@ -68,7 +68,7 @@ END
 chmod 600 "$WORK/ossfs2.conf"
 check "ossfs2: a configuration file" works ossfs2 mount "$mnt" -c "$WORK/ossfs2.conf" --log_dir="$WORK" --log_level=info
 check "ossfs2: its default mode" equal "$mode" 777
-check "ossfs2: it says that it is read-only" has "$WORK/err" "mounted read-only"
+check "ossfs2: it is mounted for appending" has "$WORK/out" "is mounted on $mnt, write=append;"
 check "ossfs2: everything on the command line" works ossfs2 mount "$mnt" --oss_endpoint="$STORE_URL" --oss_bucket=demo --oss_bucket_prefix=train/data/ \
 	--oss_access_key_id=AKIDEXAMPLE --oss_access_key_secret=very-secret-value --ro=true --log_dir="$WORK"
 check "ossfs2: the secret does not stay in the list of processes" equal "$(grep -c very-secret <<<"$argv")" 0

@@ -3,7 +3,6 @@
 # timeout: 120
 # Mounts with write=append: what programs do to files from front to end arrives in the bucket, whole, at the fewest requests.
 . "$(dirname "$0")/lib.sh"
-export CISTERN_TRY_APPEND=1
 requires_fuse
 requires curl jq python3 tar
 

@@ -4,7 +4,6 @@
 # Two mounts write one object, in both orders, over OSS and over S3: the second close fails, nothing is overwritten, and both versions can be
 # had.
 . "$(dirname "$0")/lib.sh"
-export CISTERN_TRY_APPEND=1
 requires_fuse
 requires curl jq python3
 

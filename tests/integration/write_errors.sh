@@ -3,7 +3,6 @@
 # timeout: 120
 # Writing when something is wrong: every failure is a clear error of the call that a program waits for, and what succeeded is in the bucket.
 . "$(dirname "$0")/lib.sh"
-export CISTERN_TRY_APPEND=1
 requires_fuse
 requires curl jq python3
 

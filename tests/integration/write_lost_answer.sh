@@ -4,7 +4,6 @@
 # Answers that come late or never: the request had its effect, the next attempt meets it, and neither is that taken for somebody else's work, nor
 # somebody else's for ours.
 . "$(dirname "$0")/lib.sh"
-export CISTERN_TRY_APPEND=1
 requires_fuse
 requires curl jq
 

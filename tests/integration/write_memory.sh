@@ -2,7 +2,6 @@
 # timeout: 180
 # 500 files open for writing in 64 MiB of buffers: all of them make progress, nothing is lost, and memory stays where it was said to.
 . "$(dirname "$0")/lib.sh"
-export CISTERN_TRY_APPEND=1
 requires_fuse
 requires curl jq python3
 

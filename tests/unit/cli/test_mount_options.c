@@ -22,7 +22,6 @@ static int setup(void **state)
 	unsetenv("OSS_REGION");
 	unsetenv("AWS_REGION");
 	unsetenv("AWS_ENDPOINT_URL");
-	setenv("CISTERN_TRY_APPEND", "1", 1);
 	*state = CST_NEW(struct fixture);
 	return 0;
 }
