@@ -8,6 +8,8 @@
 #define CST_LOG_AREA "fs"
 #include "fs/writing.h"
 
+#include "meta/preload.h"
+
 #include <inttypes.h>
 
 #define COPIES_AT_ONCE 64
@@ -139,6 +141,8 @@ static void names_moved(struct fs_tree *t)
 	int64_t at = fs->config.clock();
 	CST_AUTO_ENTRY entry = {.kind = CST_KIND_DIR, .at = at, .attr = cst_object_attr_ref(r->entry.attr)};
 	int64_t rc = cst_inode_rename(fs->table, r->inode, r->to_parent, r->to_name, at);
+	cst_parked_drop(fs->meta, cst_buf_slice(&t->from)); /* listings that nobody has yet */
+	cst_parked_drop(fs->meta, cst_buf_slice(&t->to));
 	if (rc >= 0) {
 		move_dir(fs, r->inode);
 		cst_inode_each_below(fs->table, r->inode, collect, &below);
