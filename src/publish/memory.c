@@ -199,14 +199,17 @@ static bool send_early_locked(struct cst_publish *p, struct todo *todo)
 	return true;
 }
 
+/* Of who is next in the line: when that one has got it, the next one is looked at. All of them together may want more than there will ever be. */
 static unsigned wanted_locked(const struct cst_publish *p)
 {
 	const struct cst_publish_stream *load = TAILQ_FIRST(&p->loads);
 	const struct cst_publish_stream *s;
-	unsigned wanted = load ? load->load_blocks : 0;
+	if (load)
+		return load->load_blocks;
 	TAILQ_FOREACH (s, &p->waiting, waiting_link)
-		wanted += s->want;
-	return wanted;
+		if (may_have(s, s->want))
+			return s->want;
+	return 0;
 }
 
 /* Nothing frees memory, and nothing can be made to. */
