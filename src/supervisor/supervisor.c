@@ -187,7 +187,7 @@ static bool now_gone(struct supervisor *s, struct cst_error *err, int *rc)
 	char text[128];
 	while (supervisor_hear(s, &s->now) == 0)
 		;
-	served_reap(&s->now, text, sizeof(text));
+	int status = served_reap(&s->now, text, sizeof(text));
 	struct served p = s->now;
 	served_fini(&s->now);
 	s->unmount_serial = 0;
@@ -207,8 +207,13 @@ static bool now_gone(struct supervisor *s, struct cst_error *err, int *rc)
 			supervisor_unmount(s);
 		return s->unmounter == 0;
 	}
-	if (p.over)
+	if (p.over) {
+		if (status > 0 && !p.killed_at) {
+			*rc = cst_error_set(err, EIO, "the file system on %s has ended badly", s->mountpoint);
+			cst_error_why(err, "%s, after it was unmounted", text);
+		}
 		return true;
+	}
 	if (p.leaving && s->next.pid) {
 		let_next_serve(s);
 		return false;
@@ -385,9 +390,11 @@ static int loop(struct supervisor *s, struct cst_error *err)
 			if (now_gone(s, err, &rc))
 				return result(s, rc, err);
 			ending = !s->was_ready && !s->now.pid;
-		} else if (p[ON_CALLS].revents && supervisor_hear(s, &s->now) == -EPIPE && !s->now.killed_at) {
-			/* It lives and doesn't want us any more: nothing it would do well. */
-			kill_served(&s->now);
+		} else if (p[ON_CALLS].revents && supervisor_hear(s, &s->now) == -EPIPE) {
+			/* On its way out; or it lives and doesn't want us any more: nothing it would do well. */
+			close(cst_steal_fd(&s->now.calls));
+			if (!s->now.over && !s->now.failed)
+				kill_served(&s->now);
 		}
 		if (is_over(s, p))
 			return result(s, 0, err);
