@@ -105,7 +105,8 @@ void fs_change_begin(struct fs_change *c, struct cst_fs *fs, struct cst_fs_call 
 		     const char *name, void (*free_fn)(struct fs_change *c))
 {
 	pthread_mutex_init(&c->lock, NULL);
-	c->pid = call->pid;
+	if (call->pid) /* a close comes without */
+		c->pid = call->pid;
 	c->free = free_fn;
 	if (parent) {
 		c->parent = cst_inode_ref(fs->table, parent);

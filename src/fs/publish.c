@@ -332,6 +332,7 @@ static void sync_handle(struct cst_fs *fs, struct cst_fs_call *call, uint64_t no
 	struct sync_call *s = CST_NEW(struct sync_call);
 	s->writer = w;
 	s->sync.done = sync_done;
+	s->c.pid = __atomic_load_n(&w->pid, __ATOMIC_RELAXED);
 	fs_writer_ref(w);
 	/* The release comes when this has been answered, and must find no other user of the handle. */
 	fs_handle_unref(h);

@@ -233,6 +233,7 @@ static void start_call(struct cst_fs *fs, struct cst_fs_call *call, struct fs_ha
 	c->writer = w;
 	c->append = h->append;
 	c->piece = (struct cst_publish_write){.offset = offset, .data = data, .done = write_done, .arg = c};
+	__atomic_store_n(&w->pid, call->pid, __ATOMIC_RELAXED);
 	fs_writer_ref(w);
 	fs_wait_arm(&c->w, fs, call, write_leave, write_free);
 	pthread_mutex_lock(&w->file->lock);

@@ -78,6 +78,7 @@ struct fs_writer {
 	struct cst_inode *inode; /* counted */
 	struct fs_file *file;	 /* counted */
 	struct cst_publish_stream *stream;
+	uint32_t pid;  /* atomic: who wrote last; the kernel doesn't tell who closes */
 	bool fresh;    /* the store has nothing of it yet: created here and never published */
 	bool closing;  /* released: opens wait until it has ended */
 	bool flushed;  /* a descriptor was closed, and nothing written since: its release may be on its way */
