@@ -94,6 +94,8 @@ void stage_collect_locked(struct cst_stage_file *f)
 	struct cst_stage *s = f->stage;
 	if (!f->garbage || f->image.sealed || (!f->unknown && (f->pending.count || f->resized)))
 		return;
+	if (cst_journal_failed(s->journal) < 0)
+		return; /* its last records, known to nobody, may still need it */
 	for (unsigned i = 0; i < 2; i++) {
 		struct cst_extents used;
 		struct cst_extent e, gap;

@@ -397,7 +397,7 @@ int cst_stage_conflict(struct cst_stage_file *f, struct cst_slice reason)
 		return -EINVAL;
 	pthread_mutex_lock(&f->sync_lock);
 	pthread_rwlock_wrlock(&f->lock);
-	int rc = f->failed;
+	int rc = f->failed ? f->failed : cst_journal_failed(f->stage->journal);
 	if (rc == 0) {
 		if (f->image.sealed && f->seal_journalled)
 			delta_add(&d, &ended);

@@ -358,7 +358,6 @@ static void step_forget(struct world *w, struct model *m)
 
 static void step_conflict(struct world *w, struct model *m)
 {
-	bool failed = cst_stage_file_failed(m->f) != 0;
 	int rc = cst_stage_conflict(m->f, CST_SLICE("another version is there"));
 	m->conflict = true;
 	if (rc == 0) {
@@ -367,9 +366,10 @@ static void step_conflict(struct world *w, struct model *m)
 		confirm(m);
 	} else {
 		assert_true(w->broken || rc == -ENOSPC);
-		/* One that has failed before is as it was. */
-		m->sealed = failed ? m->sealed : 0;
-		m->conflict = m->conflict && !failed;
+		/* One that had failed before is as it was. */
+		struct cst_stage_gaps gaps = {0};
+		char byte;
+		m->sealed = cst_stage_read_sealed(m->f, 0, &byte, 0, &gaps) == -EINVAL ? 0 : m->sealed;
 	}
 }
 
