@@ -48,7 +48,7 @@ static int teardown(void **state)
 static void finish(bool keep)
 {
 	cst_publish_stream_close(s, keep);
-	for (int i = 0; i < 100; i++) { /* a record may be on its way to the disk */
+	for (int i = 0; i < 30000; i++) { /* a record may be on its way to the disk */
 		answer_all();
 		struct cst_publish_stats stats;
 		cst_publish_stats(p, &stats);
