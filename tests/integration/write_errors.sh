@@ -78,7 +78,11 @@ f.close()")" = EACCES ]
 }
 check "without rights close says EACCES" wait_for 20 denied
 check "nothing came of it" test ! -e "$BUCKET/denied-$attempts"
-id=$("$CISTERN" conflicts ls --keep-dir "$WORK/kept" --output json | jq -r .id)
+kept_one() {
+	id=$("$CISTERN" conflicts ls --keep-dir "$WORK/kept" --output json | jq -r .id)
+	[ -n "$id" ]
+}
+check "a copy is made, a moment after the last descriptor is closed" wait_for 20 kept_one
 check "what was written is kept" sh -c "[ \"\$('$CISTERN' conflicts get '$id' - --keep-dir '$WORK/kept')\" = x ]"
 check "and forgotten when that is said" "$CISTERN" conflicts rm "$id" --keep-dir "$WORK/kept"
 stop_mount || true
