@@ -230,6 +230,7 @@ static void restore_name(struct cst_inode_table *t, struct cst_inode *inode)
 	struct shard *names = name_shard(t, hash);
 	struct cst_inode *older = find_name(names, hash, inode->id->parent, name.data, name.len);
 	inode->parent = node_of(t, inode->id->parent);
+	CST_ASSERT(inode->parent); /* reaches_root() */
 	inode->parent->refs++;
 	if (older) { /* they come in the order of node ids */
 		struct cst_entry entry;
