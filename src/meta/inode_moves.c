@@ -225,6 +225,7 @@ static bool reaches_root(struct cst_inode_table *t, const struct cst_identity *i
 
 static void restore_name(struct cst_inode_table *t, struct cst_inode *inode)
 {
+	CST_ASSERT(inode); /* restore_node() entered it */
 	struct cst_slice name = cst_inode_name_locked(inode);
 	uint32_t hash = name_hash(inode->id->parent, name.data, name.len);
 	struct shard *names = name_shard(t, hash);
