@@ -82,9 +82,10 @@ struct cst_http_request {
 	const struct iovec *into;
 	int into_count;
 
-	int64_t deadline;	    /* cst_now() clock; 0: none. The whole call, waiting for a connection included. */
-	int64_t first_byte_timeout; /* ns from the request sent to the head read; 0: 30 s */
-	int64_t stall_timeout;	    /* ns without a byte of progress; 0: 30 s */
+	int64_t deadline; /* cst_now() clock; 0: none. The whole call, waiting for a connection included. */
+	/* ns from the request sent to the head read; 0: 30 s. Of a large body the kernel may still hold some then: while that gets less, it begins anew. */
+	int64_t first_byte_timeout;
+	int64_t stall_timeout; /* ns without a byte of progress; 0: 30 s */
 	/* Called so many ns after the request has been sent (four times that when a connection is opened for it) if the answer
 	 * is not complete by then; returns in how many ns to call again, 0: no more. It may start and cancel calls. */
 	int64_t alarm_after;

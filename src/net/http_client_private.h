@@ -144,6 +144,7 @@ struct cst_http_conn {
 	int out_body;	     /* the next piece of the body */
 	size_t out_body_pos; /* in that piece */
 	bool out_done, out_failed;
+	int out_queued; /* bytes of a body that the kernel still held at the last look, all having been sent; 0: none, or it didn't matter */
 	bool reused; /* this exchange started on a connection from the pool */
 
 	/* the answer */
@@ -221,5 +222,7 @@ int cst_http_conn_set_events(struct cst_http_conn *conn, uint32_t events);
 /* > 0 bytes, 0 at the end, -EAGAIN, -errno. *drained: asking again now would give -EAGAIN. */
 ssize_t cst_http_conn_receive(struct cst_http_conn *conn, struct iovec *iov, int count, bool *drained);
 ssize_t cst_http_conn_send(struct cst_http_conn *conn, struct iovec *iov, int count);
+/* The kernel holds less of what has been sent than at the last look: the server is still taking it. */
+bool cst_http_conn_output_moves(struct cst_http_conn *conn);
 void cst_http_conn_grow_input(struct cst_http_conn *conn, size_t room);
 void cst_http_call_why(struct cst_http_call *call, int rc, const char *fmt, ...) CST_PRINTF(3, 4);

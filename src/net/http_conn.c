@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 
 #define CST_LOG_AREA "net"
 #include "base/log.h"
@@ -137,6 +138,29 @@ void cst_http_conn_keep_time(struct cst_http_conn *conn)
 	}
 }
 
+bool cst_http_conn_output_moves(struct cst_http_conn *conn)
+{
+	int before = conn->out_queued, now = 0;
+
+	if (ioctl(conn->watch.fd, TIOCOUTQ, &now))
+		now = 0;
+	conn->out_queued = now;
+	return now < before;
+}
+
+/* Nobody can answer what has not arrived: over a slow line the kernel takes its time over the megabytes that it took from us. */
+static bool still_sends(struct cst_http_conn *conn, int64_t now)
+{
+	const struct cst_http_request *r = &conn->call->request;
+
+	if (conn->state != CST_CONN_ACTIVE || !conn->out_done || conn->out_failed || conn->in_body ||
+	    (r->deadline && now >= r->deadline) || !cst_http_conn_output_moves(conn))
+		return false;
+	conn->sent_at = now;
+	cst_http_conn_keep_time(conn);
+	return true;
+}
+
 static const char *what_timed_out(const struct cst_http_conn *conn)
 {
 	const struct cst_http_request *r = &conn->call->request;
@@ -201,6 +225,8 @@ static void on_timer(struct cst_timer *timer)
 		cst_http_connect_next(conn);
 		return;
 	}
+	if (still_sends(conn, now))
+		return;
 	if (conn->state == CST_CONN_CONNECTING)
 		cst_resolver_mark_bad(conn->client->resolver, &conn->peer);
 	cst_http_conn_fail_why(conn, -ETIMEDOUT, what_timed_out(conn));

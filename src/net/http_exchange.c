@@ -13,7 +13,8 @@
 #define CRAWL_NS (2 * CST_NS_PER_S)
 #define CRAWL_FACTOR 8
 #define QUIET_NS (2 * CST_NS_PER_MS)
-#define INTERIM_MAX 32 /* 1xx answers to one request: they are read in one go, and must not hold the loop */
+#define TAIL_LEAST 65536 /* of a body: the kernel may take its time over it */
+#define INTERIM_MAX 32	 /* 1xx answers to one request: they are read in one go, and must not hold the loop */
 
 /* What a step of an exchange left behind. */
 enum step {
@@ -162,6 +163,8 @@ bool cst_http_exchange_send(struct cst_http_conn *conn)
 		conn->sent_at = cst_now();
 		if (!conn->out_failed && conn->call->request.sent)
 			conn->call->request.sent->whole++;
+		if (!conn->out_failed && body_length(&conn->call->request) >= TAIL_LEAST)
+			cst_http_conn_output_moves(conn);
 	}
 	rc = cst_http_conn_set_events(conn, EPOLLIN | EPOLLRDHUP | (conn->out_done ? 0 : EPOLLOUT));
 	if (rc) {
@@ -183,6 +186,7 @@ void cst_http_exchange_start(struct cst_http_conn *conn)
 	conn->into_at = 0;
 	conn->into_pos = 0;
 	conn->progress_at = conn->sent_at = cst_now();
+	conn->out_queued = 0;
 	conn->alarm_rang = false;
 	conn->alarm_at = conn->call->request.alarm_after ? conn->progress_at + conn->call->request.alarm_after : 0;
 	build_head(conn);
@@ -316,6 +320,13 @@ static enum step head_read(struct cst_http_conn *conn, const struct cst_http_hea
 		return STEP_MORE;
 	}
 	want_body(conn, head);
+	/* Who answers before it has all of the body doesn't wait for the rest. */
+	if (!conn->out_done) {
+		conn->out_done = conn->out_failed = true;
+		rc = cst_http_conn_set_events(conn, EPOLLIN | EPOLLRDHUP);
+		if (rc)
+			return refuse(conn, rc, "can't watch a connection");
+	}
 	conn->in_body = true;
 	conn->head_at = cst_now();
 	response.content_length = head->content_length;

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 
 #define YES "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 #define NO "HTTP/1.1 403 Forbidden\r\nContent-Length: 4\r\n\r\nnope"
@@ -141,6 +142,47 @@ static void early_answers(void **state)
 	}
 }
 
+/* Says no with half of its text, takes all that comes within a while, then says the rest. */
+static void serve_halves(struct raw_server *server, int fd, unsigned index)
+{
+	size_t half = sizeof(NO) - 1 - 2;
+	char some[65536];
+
+	(void)server, (void)index;
+	if (recv(fd, some, sizeof(some), 0) <= 0)
+		return;
+	raw_send_n(fd, NO, half);
+	for (struct timeval quiet = {.tv_usec = 300000};;) {
+		setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &quiet, sizeof(quiet));
+		if (recv(fd, some, sizeof(some), 0) <= 0)
+			break;
+	}
+	raw_send_n(fd, NO + half, 2);
+	raw_drain(fd);
+}
+
+/* Nor is it sent while the text of the answer is still coming. */
+static void early_answer_in_pieces(void **state)
+{
+	struct raw_server server;
+	struct cst_http_client *client = client_with(0, NULL, NULL);
+	struct cst_http_origin origin;
+	struct upload u;
+
+	(void)state;
+	raw_server_start(&server, AF_INET, serve_halves, NULL);
+	origin = local_origin(server.port);
+	upload(client, &origin, "PUT", LARGE, 0, &u);
+	assert_int_equal(u.o.rc, 0);
+	assert_int_equal(u.o.status, 403);
+	assert_string_equal(u.o.body.data, "nope");
+	assert_int_equal(u.sent.whole, 0);
+	assert_true(u.sent.bytes < LARGE);
+	outcome_fini(&u.o);
+	cst_http_client_free(client);
+	raw_server_stop(&server);
+}
+
 #define STALL (800 * CST_NS_PER_MS)
 
 /* Takes 4 MiB each 100 ms; tells in arg whether it was held up itself. */
@@ -200,12 +242,121 @@ static void slow_but_steady(void **state)
 	assert_false(held_up);
 }
 
+#define ANSWER (500 * CST_NS_PER_MS)
+#define TAIL ((size_t)3 << 20) /* less than a socket holds */
+
+/* Takes all but the tail at once, that in small pieces; tells in arg whether it was held up itself. */
+static void serve_slow_tail(struct raw_server *server, int fd, unsigned index)
+{
+	static char memory[65536];
+	int room = 32768;
+
+	(void)index;
+	setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &room, sizeof(room));
+	for (size_t left = LARGE / 4; left > 0;) {
+		int64_t before = cst_now();
+		ssize_t n;
+
+		if (left < TAIL)
+			cst_sleep(25 * CST_NS_PER_MS);
+		n = recv(fd, memory, sizeof(memory), 0);
+		if (n <= 0)
+			return;
+		left -= cst_min(left, (size_t)n);
+		if (cst_now() - before > ANSWER / 2)
+			__atomic_store_n((bool *)server->arg, true, __ATOMIC_RELAXED);
+	}
+	raw_send(fd, YES);
+	raw_drain(fd);
+}
+
+/* What the socket still holds of a body can't be answered yet: it gets on, too. */
+static void slow_to_the_end(void **state)
+{
+	bool held_up;
+	int tries = 0;
+
+	(void)state;
+	do {
+		struct raw_server server;
+		struct cst_http_client *client = client_with(0, NULL, NULL);
+		struct cst_http_origin origin;
+		struct upload u = {.body = {{large, LARGE / 4}}};
+
+		held_up = false;
+		raw_server_start(&server, AF_INET, serve_slow_tail, &held_up);
+		origin = local_origin(server.port);
+		call_start(client, &u.o,
+			   (struct cst_http_request){.origin = &origin,
+						     .method = "PUT",
+						     .target = "/k",
+						     .body = u.body,
+						     .body_count = 1,
+						     .sent = &u.sent,
+						     .first_byte_timeout = ANSWER});
+		call_wait(&u.o);
+		held_up = held_up && u.o.rc == -ETIMEDOUT; /* a busy machine: it says nothing */
+		if (!held_up) {
+			assert_int_equal(u.o.rc, 0);
+			assert_int_equal(u.sent.whole, 1);
+		}
+		outcome_fini(&u.o);
+		cst_http_client_free(client);
+		raw_server_stop(&server);
+	} while (held_up && ++tries < 10);
+	assert_false(held_up);
+}
+
+/* Takes it all and falls silent. */
+static void serve_silence(struct raw_server *server, int fd, unsigned index)
+{
+	(void)server, (void)index;
+	raw_drain(fd);
+}
+
+/* Takes nothing. */
+static void serve_nothing(struct raw_server *server, int fd, unsigned index)
+{
+	(void)index, (void)fd;
+	sem_wait(&server->steps);
+}
+
+static void silence_ends(void **state)
+{
+	void (*const serve[])(struct raw_server *, int, unsigned) = {serve_silence, serve_nothing};
+
+	(void)state;
+	for (size_t i = 0; i < CST_ARRAY_LEN(serve); i++) {
+		struct raw_server server;
+		struct cst_http_client *client = client_with(0, NULL, NULL);
+		struct cst_http_origin origin;
+		struct upload u = {.body = {{large, 1 << 20}}};
+
+		raw_server_start(&server, AF_INET, serve[i], NULL);
+		origin = local_origin(server.port);
+		call_start(client, &u.o,
+			   (struct cst_http_request){.origin = &origin,
+						     .method = "PUT",
+						     .target = "/k",
+						     .body = u.body,
+						     .body_count = 1,
+						     .sent = &u.sent,
+						     .first_byte_timeout = 200 * CST_NS_PER_MS});
+		call_wait(&u.o);
+		check(&u, -ETIMEDOUT, 0, 1 << 20, 1);
+		sem_post(&server.steps);
+		outcome_fini(&u.o);
+		cst_http_client_free(client);
+		raw_server_stop(&server);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(counts_what_went_out),
-		cmocka_unit_test(early_answers),
-		cmocka_unit_test(slow_but_steady),
+		cmocka_unit_test(counts_what_went_out),	  cmocka_unit_test(early_answers),
+		cmocka_unit_test(early_answer_in_pieces), cmocka_unit_test(slow_but_steady),
+		cmocka_unit_test(slow_to_the_end),	  cmocka_unit_test(silence_ends),
 	};
 
 	large = cst_xcalloc(1, LARGE);
