@@ -10,7 +10,7 @@ STORE_DIR="$WORK/objects"
 mnt="$WORK/mnt"
 mkdir -p "$STORE_DIR/demo" "$mnt"
 # What fio verifies while it reads was written by it.
-fio --name=v --directory="$STORE_DIR/demo" --size=24m --bs=64k --rw=write --verify=crc32c --do_verify=0 --nrfiles=1 --numjobs=2 --ioengine=psync \
+fio --name=v --directory="$STORE_DIR/demo" --size=24m --bs=64k --rw=write --verify=crc32c --do_verify=0 --nrfiles=1 --numjobs=2 --ioengine=psync --verify_state_save=0 \
 	--filename_format='v$jobnum' >"$WORK/fio.write" 2>&1 || skip "fio can't write"
 echo content >"$STORE_DIR/demo/file"
 start_store
@@ -22,7 +22,7 @@ cmp <(head -c 1000000 <&8) <(head -c 1000000 "$STORE_DIR/demo/v0") || fail "can'
 
 verifies_on() { # NUMBER
 	while [ ! -e "$WORK/enough" ]; do
-		fio --name=v --directory="$mnt" --size=24m --bs=64k --rw=read --verify=crc32c --verify_fatal=1 --readonly --direct=1 \
+		fio --name=v --directory="$mnt" --size=24m --bs=64k --rw=read --verify=crc32c --verify_fatal=1 --verify_state_save=0 --readonly --direct=1 \
 			--ioengine=psync --filename=v"$1" || return 1
 		echo round >>"$WORK/rounds$1"
 	done
