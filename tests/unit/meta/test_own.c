@@ -269,7 +269,7 @@ static struct name *name_of(struct cst_slice text)
 			if (cst_slice_is(text, m.names[kind][i].text))
 				return &m.names[kind][i];
 	fail_msg("a name nobody made: %.*s", (int)text.len, text.data);
-	return NULL;
+	abort();
 }
 
 static bool is_own(const struct name *name)
