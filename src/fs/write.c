@@ -193,6 +193,93 @@ static void grace_over(struct fs_timer *timer)
 	fs_writer_unref(w);
 }
 
+/* ---- what goes along with an object that is appended to ---- */
+
+struct properties_ask {
+	struct fs_writer *w;	 /* counted */
+	struct cst_buf key;	 /* that was asked for */
+	char etag[CST_ETAG_MAX]; /* expected */
+};
+
+static void ask_properties(struct fs_writer *w);
+
+/* The times of what was there are not those of what will be: Last-Modified takes their place. */
+static bool goes_along(struct cst_slice name)
+{
+	return !cst_slice_is(name, "mtime") && !cst_slice_is(name, "ctime") && !cst_slice_is(name, "atime");
+}
+
+static void set_properties(struct fs_writer *w, const struct cst_object_info *info)
+{
+	struct cst_object_properties properties = {.content_type = info->content_type};
+	struct cst_http_header *meta = cst_xcalloc(info->meta_count + 1, sizeof(*meta));
+	for (size_t i = 0; i < info->meta_count; i++)
+		if (goes_along(info->meta[i].name))
+			meta[properties.meta_count++] = info->meta[i];
+	properties.meta = meta;
+	cst_publish_stream_set_properties(w->stream, &properties);
+	free(meta);
+}
+
+/* Without them nothing is written: those that wait hear why, and the next write asks again. */
+static void properties_failed(struct fs_writer *w, int rc, const struct cst_error *err)
+{
+	struct fs_write_calls refused = TAILQ_HEAD_INITIALIZER(refused);
+	struct fs_write_call *c;
+	pthread_mutex_lock(&w->file->lock);
+	w->properties = PROPERTIES_WANTED;
+	TAILQ_CONCAT(&refused, &w->parked, link);
+	TAILQ_FOREACH (c, &refused, link)
+		c->state = WRITE_DONE;
+	pthread_mutex_unlock(&w->file->lock);
+	while ((c = TAILQ_FIRST(&refused)) != NULL) {
+		TAILQ_REMOVE(&refused, c, link);
+		finish_write(c, write_rc(w, rc, err));
+	}
+}
+
+static void properties_came(void *arg, int rc, const struct cst_object_info *info, const struct cst_error *err)
+{
+	struct properties_ask *ask = arg;
+	struct fs_writer *w = ask->w;
+	CST_AUTO_BUF key = CST_BUF_INIT;
+	bool same = rc == 0 && (!ask->etag[0] || strcmp(info->etag, ask->etag) == 0);
+	fs_key(w->fs, w->inode, &key);
+	bool moved = !cst_slice_eq(cst_buf_slice(&key), cst_buf_slice(&ask->key));
+	if (rc < 0 && rc != -ENOENT) {
+		properties_failed(w, rc, err);
+	} else if (!same && moved) { /* renamed meanwhile */
+		ask_properties(w);
+	} else {
+		/* Another version, or none: the publication will say so. */
+		pthread_mutex_lock(&w->file->lock);
+		bool wanted = same && !w->replaced;
+		pthread_mutex_unlock(&w->file->lock);
+		if (wanted)
+			set_properties(w, info);
+		pthread_mutex_lock(&w->file->lock);
+		w->properties = PROPERTIES_KNOWN;
+		pthread_mutex_unlock(&w->file->lock);
+		kick(w);
+	}
+	cst_buf_fini(&ask->key);
+	free(ask);
+	fs_writer_unref(w);
+}
+
+static void ask_properties(struct fs_writer *w)
+{
+	struct properties_ask *ask = CST_NEW(struct properties_ask);
+	fs_writer_ref(w);
+	ask->w = w;
+	fs_key(w->fs, w->inode, &ask->key);
+	pthread_mutex_lock(&w->file->lock);
+	memcpy(ask->etag, w->base.etag, sizeof(ask->etag));
+	pthread_mutex_unlock(&w->file->lock);
+	cst_object_release(
+		cst_object_head(w->fs->config.bucket, cst_buf_slice(&ask->key), false, properties_came, ask));
+}
+
 static void take_writes(struct fs_writer *w, bool too_late)
 {
 	struct fs_write_calls refused = TAILQ_HEAD_INITIALIZER(refused);
@@ -200,6 +287,16 @@ static void take_writes(struct fs_writer *w, bool too_late)
 	pthread_mutex_lock(&w->file->lock);
 	if (w->kicking) { /* whoever does it looks again before it stops */
 		pthread_mutex_unlock(&w->file->lock);
+		return;
+	}
+	bool dead = w->unlinked || w->failed;
+	bool ask = w->properties == PROPERTIES_WANTED && !dead && !TAILQ_EMPTY(&w->parked);
+	if (ask)
+		w->properties = PROPERTIES_ASKING;
+	if (w->properties == PROPERTIES_ASKING && !dead) {
+		pthread_mutex_unlock(&w->file->lock);
+		if (ask)
+			ask_properties(w);
 		return;
 	}
 	w->kicking = true;
@@ -291,6 +388,7 @@ struct fs_writer *fs_writer_new_locked(struct cst_fs *fs, struct cst_inode *inod
 	w->file = file;
 	w->fresh = !entry;
 	w->replaced = !entry || truncate;
+	w->properties = entry && !truncate && !appends ? PROPERTIES_WANTED : PROPERTIES_KNOWN;
 	if (entry)
 		w->base = fs_base_of(entry);
 	w->end = entry && !truncate ? entry->size : 0;
@@ -367,12 +465,14 @@ void fs_writer_truncate(struct fs_writer *w)
 	w->end = 0;
 	w->flushed = false;
 	w->replaced = true;
+	w->properties = w->properties == PROPERTIES_WANTED ? PROPERTIES_KNOWN : w->properties;
 	w->changes++;
 	bool touch = w->fresh || w->base.size > 0;
 	if (!touch)
 		w->synced = w->changes;
 	show_size(w);
 	pthread_mutex_unlock(&w->file->lock);
+	cst_publish_stream_set_properties(w->stream, &(struct cst_object_properties){0});
 	if (touch)
 		cst_publish_stream_touch(w->stream);
 }

@@ -92,6 +92,8 @@ struct fs_writer {
 	/* Writes, one at a time into the stream. */
 	uint64_t end;
 	uint64_t changes, byte_changes, synced; /* counted; the last one that wrote bytes; the last one published */
+	/* Appended to: the object's metadata and type are asked for by the first write, which waits. */
+	enum { PROPERTIES_KNOWN, PROPERTIES_WANTED, PROPERTIES_ASKING } properties;
 	struct fs_write_call *taking;
 	TAILQ_HEAD(fs_write_calls, fs_write_call) parked; /* in the order of their coming */
 	bool kicking, grace;

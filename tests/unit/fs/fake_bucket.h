@@ -31,6 +31,8 @@ struct fake_failure {
 void fake_fail_next(struct cst_bucket *b, enum fake_kind kind, unsigned count, int rc, bool lost);
 /* Does the object have this content? NULL: is it absent? */
 bool fake_has(struct cst_bucket *b, const char *key, const char *text);
+/* And exactly this metadata, "name=value\n…"? */
+bool fake_has_meta(struct cst_bucket *b, const char *key, const char *meta);
 /* Appends the bytes of an object, if it is there. */
 void fake_content(struct cst_bucket *b, struct cst_slice key, struct cst_buf *out);
 void fake_copy_max(struct cst_bucket *b, uint64_t bytes);

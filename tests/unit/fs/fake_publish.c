@@ -23,6 +23,7 @@ struct cst_publish_stream {
 	struct cst_publish_sync *sync; /* one at a time */
 	uint64_t sending;
 	struct cst_buf sent;
+	struct cst_buf meta; /* "name=value\n…" */
 	TAILQ_ENTRY(cst_publish_stream) link;
 };
 
@@ -66,6 +67,7 @@ static void put_stream(struct cst_publish_stream *s)
 	cst_buf_fini(&s->key);
 	cst_buf_fini(&s->data);
 	cst_buf_fini(&s->sent);
+	cst_buf_fini(&s->meta);
 	free(s);
 }
 
@@ -87,6 +89,18 @@ struct cst_publish_stream *cst_publish_stream_open(struct cst_publish *p, const 
 	TAILQ_INSERT_TAIL(&p->list, s, link);
 	pthread_mutex_unlock(&p->lock);
 	return s;
+}
+
+void cst_publish_stream_set_properties(struct cst_publish_stream *s, const struct cst_object_properties *properties)
+{
+	pthread_mutex_lock(&s->p->lock);
+	cst_buf_clear(&s->meta);
+	for (size_t i = 0; i < properties->meta_count; i++) {
+		const struct cst_http_header *h = &properties->meta[i];
+		cst_buf_printf(&s->meta, "%.*s=%.*s\n", (int)h->name.len, h->name.data, (int)h->value.len,
+			       h->value.data);
+	}
+	pthread_mutex_unlock(&s->p->lock);
 }
 
 int cst_publish_stream_move(struct cst_publish_stream *s, struct cst_slice key, const struct cst_publish_base *base)
@@ -215,6 +229,8 @@ void cst_publish_sync(struct cst_publish_stream *s, struct cst_publish_sync *syn
 	}
 	struct iovec iov = {s->sent.data, s->sent.len};
 	struct cst_publish_base base = s->base;
+	struct cst_http_header meta = {{"", 0}, cst_buf_slice(&s->meta)}; /* the fake's way */
+	struct cst_object_properties properties = {.meta = &meta, .meta_count = s->meta.len > 0};
 	pthread_mutex_unlock(&s->p->lock);
 	if (nothing) {
 		sync->done(sync, rc, &info, &err);
@@ -225,6 +241,7 @@ void cst_publish_sync(struct cst_publish_stream *s, struct cst_publish_sync *syn
 		.body = {.iov = &iov, .iov_count = 1, .length = iov.iov_len},
 		.condition = base.exists ? CST_OBJECT_IF_MATCH : CST_OBJECT_IF_ABSENT,
 		.if_match = base.exists ? base.etag : NULL,
+		.properties = &properties,
 	};
 	cst_object_release(cst_object_put(s->p->bucket, &put, put_done, s));
 }

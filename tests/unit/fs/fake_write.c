@@ -63,6 +63,15 @@ void fake_content(struct cst_bucket *b, struct cst_slice key, struct cst_buf *ou
 	pthread_mutex_unlock(&b->lock);
 }
 
+bool fake_has_meta(struct cst_bucket *b, const char *key, const char *meta)
+{
+	pthread_mutex_lock(&b->lock);
+	const struct item *item = fake_find(b, cst_slice_of(key));
+	bool has = item && strcmp(item->meta_text ? item->meta_text : "", meta) == 0;
+	pthread_mutex_unlock(&b->lock);
+	return has;
+}
+
 /* ---- at work; the lock is held ---- */
 
 static int failure_of(struct cst_bucket *b, enum op_kind kind, bool *lost)
@@ -90,9 +99,9 @@ static int check(const struct cst_object_op *op, const struct item *there)
 	return 0;
 }
 
-static struct item *item_of(struct cst_slice key, uint64_t size, const char *etag, const char *text)
+static struct item *item_of(struct cst_slice key, uint64_t size, const char *etag, const char *text, const char *meta)
 {
-	struct item *item = fake_item_new(key, size, etag, cst_wall() / CST_NS_PER_S, NULL);
+	struct item *item = fake_item_new(key, size, etag, cst_wall() / CST_NS_PER_S, meta);
 	if (text) {
 		item->text = cst_xmalloc(size + 1);
 		memcpy(item->text, text, size);
@@ -109,7 +118,8 @@ static int do_put(struct cst_object_op *op)
 	if (rc < 0)
 		return rc;
 	snprintf(etag, sizeof(etag), "w%07u", ++b->etags);
-	fake_put_item(b, item_of(cst_buf_slice(&op->key), op->body.len, etag, op->body.len ? op->body.data : NULL));
+	fake_put_item(b, item_of(cst_buf_slice(&op->key), op->body.len, etag, op->body.len ? op->body.data : NULL,
+				 op->source.len ? op->source.data : NULL));
 	return 0;
 }
 
@@ -123,7 +133,7 @@ static int do_copy(struct cst_object_op *op)
 		return -ESTALE;
 	if (op->condition == CST_OBJECT_IF_ABSENT && fake_find(b, cst_buf_slice(&op->key)))
 		return -EEXIST;
-	fake_put_item(b, item_of(cst_buf_slice(&op->key), from->size, from->etag, from->text));
+	fake_put_item(b, item_of(cst_buf_slice(&op->key), from->size, from->etag, from->text, from->meta_text));
 	return 0;
 }
 
@@ -219,6 +229,10 @@ struct cst_object_op *cst_object_put(struct cst_bucket *b, const struct cst_obje
 {
 	struct cst_object_op *op = write_new(b, OP_PUT, put->key, fn, arg);
 	op->condition = put->condition;
+	if (put->properties && put->properties->meta_count == 1 && put->properties->meta->name.len == 0) {
+		cst_buf_add_slice(&op->source, put->properties->meta->value);
+		cst_buf_add_char(&op->source, 0);
+	}
 	for (int i = 0; i < put->body.iov_count; i++)
 		cst_buf_add(&op->body, put->body.iov[i].iov_base, put->body.iov[i].iov_len);
 	return go(op, put->if_match);

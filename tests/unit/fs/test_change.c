@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <unistd.h>
 
 static struct fake_mount m;
 
@@ -30,9 +31,10 @@ static int teardown(void **state)
 	struct cst_error err = CST_ERROR_INIT;
 	(void)state;
 	assert_int_equal(cst_fs_settle_writes(m.fs, 0, &err), 0);
-	cst_fs_stats(m.fs, &stats);
+	/* A read's answer comes before it has let go of its handle. One that leaked ends the test by its timeout. */
+	for (cst_fs_stats(m.fs, &stats); stats.open_files > 0; cst_fs_stats(m.fs, &stats))
+		usleep(1000);
 	assert_int_equal(stats.open_writers, 0);
-	assert_int_equal(stats.open_files, 0);
 	fake_end(&m);
 	return 0;
 }

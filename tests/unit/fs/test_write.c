@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <unistd.h>
 
 static struct fake_mount m;
 
@@ -229,6 +230,53 @@ static void appended(void **state)
 	assert_int_equal(do_close(&m, e.node, c->fh), 0);
 	call_free(c);
 	assert_int_equal(fake_counts(m.bucket).puts, 0);
+}
+
+/* What goes along with an object stays when it is appended to, its times apart; replaced, it is another object. */
+static void properties(void **state)
+{
+	struct cst_fs_entry e;
+	(void)state;
+	fake_put_text(m.bucket, "d/known", "one ", "v1", "colour=blue\nmtime=1000\nmode=33188\n");
+	uint64_t dir = dir_node();
+	assert_int_equal(do_lookup(&m, dir, "known", &e), 0);
+	struct fake_call *c = open_write(e.node, O_WRONLY | O_APPEND);
+	/* Not known: not written. */
+	fake_fail(m.bucket, -EACCES, "HeadObject");
+	assert_int_equal(do_write(&m, e.node, c->fh, 4, "two "), -EACCES);
+	fake_fail(m.bucket, 0, "");
+	fake_reset_counts(m.bucket);
+	assert_int_equal(do_write(&m, e.node, c->fh, 4, "two "), 4);
+	assert_int_equal(do_fsync(&m, e.node, c->fh), 0);
+	assert_true(fake_has_meta(m.bucket, "d/known", "colour=blue\nmode=33188\n"));
+	assert_int_equal(do_write(&m, e.node, c->fh, 8, "three"), 5);
+	assert_int_equal(do_close(&m, e.node, c->fh), 0);
+	call_free(c);
+	assert_true(fake_has(m.bucket, "d/known", "one two three"));
+	assert_true(fake_has_meta(m.bucket, "d/known", "colour=blue\nmode=33188\n"));
+	assert_int_equal(fake_counts(m.bucket).heads, 1);
+	/* Interrupted while it waits for them. */
+	settle();
+	assert_int_equal(do_lookup(&m, dir, "known", &e), 0);
+	c = open_write(e.node, O_WRONLY | O_APPEND);
+	fake_hold_head(m.bucket, "d/known");
+	struct fake_call *first = call_new();
+	cst_fs_write(m.fs, &first->call, e.node, c->fh, 13, CST_SLICE("never"));
+	fake_wait_held(m.bucket, 1);
+	cst_fs_call_interrupt(&first->call);
+	assert_int_equal(call_wait(first), -EINTR);
+	call_free(first);
+	fake_hold_head(m.bucket, "");
+	assert_int_equal(do_close(&m, e.node, c->fh), 0);
+	call_free(c);
+	assert_true(fake_has(m.bucket, "d/known", "one two three"));
+	settle();
+	assert_int_equal(do_lookup(&m, dir, "known", &e), 0);
+	c = open_write(e.node, O_WRONLY | O_TRUNC);
+	assert_int_equal(do_write(&m, e.node, c->fh, 0, "new"), 3);
+	assert_int_equal(do_close(&m, e.node, c->fh), 0);
+	call_free(c);
+	assert_true(fake_has_meta(m.bucket, "d/known", ""));
 }
 
 /* Offsets: what doesn't go on at the end is refused; a piece that comes early waits for the one before it. */
@@ -475,6 +523,9 @@ static void failing(void **state)
 	struct cst_error err = CST_ERROR_INIT;
 	cst_fs_settle_writes(m.fs, 0, &err);
 	call_free(c);
+	/* It is kept when the last of those that knew the writer has let go, which may be after its end. */
+	while (fake_publish_kept(m.publish) == 0)
+		usleep(1000);
 	assert_int_equal(fake_publish_kept(m.publish), 1);
 	struct cst_fs_entry e;
 	assert_int_equal(do_lookup(&m, dir, "new2", &e), -ENOENT);
@@ -630,6 +681,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(replaced, setup, teardown),
 		cmocka_unit_test_setup_teardown(emptied, setup, teardown),
 		cmocka_unit_test_setup_teardown(appended, setup, teardown),
+		cmocka_unit_test_setup_teardown(properties, setup, teardown),
 		cmocka_unit_test_setup_teardown(offsets, setup, teardown),
 		cmocka_unit_test_setup_teardown(no_room, setup, teardown),
 		cmocka_unit_test_setup_teardown(one_writer, setup, teardown),
