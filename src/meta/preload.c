@@ -10,52 +10,11 @@
  *	WAITING -> ASKED (request under way) -> WORKING (its keys are taken) -> WAITING | DONE
  *
  * A range's directories belong to who works on it; in the other states to the lock. */
-#include "meta/preload_private.h"
+#include "meta/preload_ranges.h"
 
 #define PARALLEL 16u
-#define CUT_PAGES 8u   /* pages of a range; the last one is half of the next range's */
-#define CUTS_MAX 4096u /* names of the base that are remembered */
-#define GUESS_PAGES 8u /* pages for each cut that is a guess */
 #define AHEAD_PAGES 2u /* that a walk may cost more than it saves */
 #define IDLE (5 * CST_NS_PER_S)
-#define KEYS_OF_CUT 1000 /* entries of a directory's own page */
-
-enum range_state { RANGE_WAITING, RANGE_ASKED, RANGE_WORKING, RANGE_DONE };
-
-/* What one range has of a directory that goes on in another. */
-struct part {
-	TAILQ_ENTRY(part) link;
-	int64_t started;
-	struct cst_names names;
-	size_t prefix_len;
-	char prefix[];
-};
-
-/* An opened directory whose listing a request under way may bring. */
-struct joiner {
-	TAILQ_ENTRY(joiner) link;
-	struct cst_dir *dir;	     /* counted */
-	struct cst_listing *listing; /* counted */
-};
-TAILQ_HEAD(joiners, joiner);
-
-struct cst_range {
-	TAILQ_ENTRY(cst_range) link;
-	struct cst_preload *p;
-	enum range_state state;
-	struct cst_buf after; /* its keys come after this one; the next range's ends it */
-	struct cst_buf token;
-	unsigned pages;
-	bool guessed, low; /* cut at a guess; the next guess goes low */
-	bool gap;	   /* what lies between the range before and `after` is not listed: a walk has passed it */
-	bool folding;
-	struct cst_fold fold;
-	TAILQ_HEAD(, part) parts;
-	struct joiners joiners;
-	struct cst_seen seen;
-	uint64_t bytes;
-	struct cst_buf until; /* while WORKING: where it ends */
-};
 
 struct key {
 	uint64_t size;
@@ -74,189 +33,7 @@ struct page {
 };
 
 static void pump(struct cst_preload *p);
-static void walk_passed_locked(struct cst_preload *p, struct cst_slice prefix);
 static void note_activity(struct cst_preload *p);
-
-static struct cst_slice base_of(const struct cst_preload *p)
-{
-	return (struct cst_slice){p->base, p->base_len};
-}
-
-static int compare(struct cst_slice a, struct cst_slice b)
-{
-	size_t len = cst_min(a.len, b.len);
-	int c = len ? memcmp(a.data, b.data, len) : 0;
-	return c ? c : (a.len > b.len) - (a.len < b.len);
-}
-
-/* ---- ranges ---- */
-
-static void range_empty(struct cst_range *r)
-{
-	struct part *part;
-	while ((part = TAILQ_FIRST(&r->parts)) != NULL) {
-		TAILQ_REMOVE(&r->parts, part, link);
-		cst_names_fini(&part->names);
-		free(part);
-	}
-	if (r->folding)
-		cst_fold_fini(&r->fold);
-	r->folding = false;
-	cst_buf_clear(&r->token);
-}
-
-static void range_free(struct cst_range *r)
-{
-	CST_ASSERT(TAILQ_EMPTY(&r->joiners));
-	range_empty(r);
-	cst_buf_fini(&r->after);
-	cst_buf_fini(&r->token);
-	cst_buf_fini(&r->until);
-	free(r);
-}
-
-/* After `before`, NULL: the first. */
-static struct cst_range *range_add_locked(struct cst_preload *p, struct cst_range *before, struct cst_slice after)
-{
-	struct cst_range *r = CST_NEW(struct cst_range);
-	r->p = p;
-	TAILQ_INIT(&r->parts);
-	TAILQ_INIT(&r->joiners);
-	cst_buf_add_slice(&r->after, after);
-	if (before)
-		TAILQ_INSERT_AFTER(&p->ranges, before, r, link);
-	else
-		TAILQ_INSERT_TAIL(&p->ranges, r, link);
-	return r;
-}
-
-static struct cst_slice end_locked(const struct cst_range *r)
-{
-	const struct cst_range *next = TAILQ_NEXT(r, link);
-	return next ? cst_buf_slice(&next->after) : (struct cst_slice){0};
-}
-
-/* A cut goes through the directory when the key that ends a range is in it. */
-static bool is_cut(const struct cst_buf *at, struct cst_slice prefix)
-{
-	return at->len > 0 && cst_slice_starts(cst_buf_slice(at), prefix);
-}
-
-static void put_in_place(struct cst_preload *p, struct cst_slice prefix, int64_t started, struct cst_names *names)
-{
-	struct cst_dir *dir = p->config.find ? p->config.find(p->config.find_arg, prefix) : NULL;
-	if (!dir && prefix.len == p->base_len && cst_dir_has_prefix(p->config.dir, prefix))
-		dir = cst_dir_ref(p->config.dir);
-	struct cst_installed installed = {.dir = dir, .started = started, .refreshed = started, .preload = p->id};
-	if (cst_preload_install(p->meta, prefix, names, &installed)) {
-		pthread_mutex_lock(&p->lock);
-		p->progress.directories++;
-		p->installed_bytes += installed.bytes;
-		p->installed_names += installed.names;
-		pthread_mutex_unlock(&p->lock);
-	}
-	cst_dir_unref(dir);
-}
-
-/* No key of the range is in the directory any more. Called while WORKING. */
-static void dir_closed(void *arg, struct cst_slice prefix, int64_t started, struct cst_names *names)
-{
-	struct cst_range *r = arg;
-	struct cst_preload *p = r->p;
-	if (!is_cut(&r->after, prefix) && !is_cut(&r->until, prefix)) {
-		put_in_place(p, prefix, started, names);
-	} else if (is_cut(&r->after, prefix) &&
-		   (r->gap ||
-		    (p->first_len > 0 && cst_slice_starts((struct cst_slice){p->first, p->first_len}, prefix)))) {
-		cst_names_fini(names); /* begins before what is listed: never whole */
-	} else {
-		struct part *part = cst_xcalloc(1, sizeof(*part) + prefix.len + 1);
-		cst_names_seal(names, false);
-		part->started = started;
-		part->names = *names;
-		part->prefix_len = prefix.len;
-		memcpy(part->prefix, prefix.len ? prefix.data : "", prefix.len);
-		*names = (struct cst_names){0};
-		TAILQ_INSERT_TAIL(&r->parts, part, link);
-	}
-}
-
-static struct part *part_of(struct cst_range *r, struct cst_slice prefix)
-{
-	struct part *part;
-	TAILQ_FOREACH (part, &r->parts, link)
-		if (cst_slice_eq((struct cst_slice){part->prefix, part->prefix_len}, prefix))
-			return part;
-	return NULL;
-}
-
-/* The parts of a directory, in order, when all ranges that it lies in are done. False: they are not, or there is nothing. */
-static bool gather_locked(struct cst_range *r, struct cst_slice prefix, struct part **parts, size_t *count)
-{
-	struct cst_range *from = r, *to = r, *next;
-	while (is_cut(&from->after, prefix)) {
-		bool gap = from->gap;
-		from = TAILQ_PREV(from, ranges, link);
-		if (gap || !from || from->state != RANGE_DONE)
-			return false;
-	}
-	while ((next = TAILQ_NEXT(to, link)) != NULL && is_cut(&next->after, prefix)) {
-		to = next;
-		if (to->gap || to->state != RANGE_DONE)
-			return false;
-	}
-	*count = 0;
-	for (struct cst_range *at = from;; at = TAILQ_NEXT(at, link)) {
-		struct part *part = part_of(at, prefix);
-		if (part) {
-			uint64_t bytes = cst_names_bytes(&part->names);
-			TAILQ_REMOVE(&at->parts, part, link);
-			at->bytes -= bytes;
-			r->p->pending_bytes -= bytes;
-			parts[(*count)++] = part;
-		}
-		if (at == to)
-			break;
-	}
-	return *count > 0;
-}
-
-static void put_together(struct cst_range *r, struct cst_slice prefix)
-{
-	struct cst_preload *p = r->p;
-	size_t ranges = 0, count = 0;
-	struct cst_range *at;
-	pthread_mutex_lock(&p->lock);
-	TAILQ_FOREACH (at, &p->ranges, link)
-		ranges++;
-	struct part **parts = cst_xcalloc(ranges, sizeof(*parts));
-	bool whole = gather_locked(r, prefix, parts, &count);
-	pthread_mutex_unlock(&p->lock);
-	if (whole) {
-		struct part *first = parts[0];
-		for (size_t i = 1; i < count; i++) {
-			cst_fold_append(&first->names, &parts[i]->names);
-			first->started = cst_min(first->started, parts[i]->started);
-			free(parts[i]);
-		}
-		put_in_place(p, prefix, first->started, &first->names);
-		free(first);
-	}
-	free(parts);
-}
-
-/* The range is done: directories that the cuts at its ends go through may be whole now. */
-static void put_together_all(struct cst_range *r, struct cst_slice cut)
-{
-	struct cst_slice base = base_of(r->p);
-	CST_AUTO_BUF key = CST_BUF_INIT; /* ranges may go meanwhile */
-	cst_buf_add_slice(&key, cut);
-	for (size_t len = key.len; len > 0 && len >= base.len; len--)
-		if (key.data[len - 1] == '/')
-			put_together(r, (struct cst_slice){key.data, len});
-	if (base.len == 0 && key.len > 0)
-		put_together(r, base);
-}
 
 /* ---- the end ---- */
 
@@ -342,23 +119,6 @@ static void page_restart(void *arg)
 	page->count = 0;
 }
 
-/* The page goes on into a range that nobody has begun: it becomes part of this one. */
-static bool absorb_next(struct cst_range *r)
-{
-	struct cst_preload *p = r->p;
-	pthread_mutex_lock(&p->lock);
-	struct cst_range *next = TAILQ_NEXT(r, link);
-	bool taken = next && next->state == RANGE_WAITING && next->pages == 0 && p->progress.end == CST_PRELOAD_RUNNING;
-	if (taken) {
-		TAILQ_REMOVE(&p->ranges, next, link);
-		range_free(next);
-		cst_buf_clear(&r->until);
-		cst_buf_add_slice(&r->until, end_locked(r));
-	}
-	pthread_mutex_unlock(&p->lock);
-	return taken;
-}
-
 /* Takes the page's keys. True: the range has come to its end. */
 static bool take_keys(struct cst_range *r, const struct page *page, int *rc)
 {
@@ -374,8 +134,8 @@ static bool take_keys(struct cst_range *r, const struct page *page, int *rc)
 		memcpy(info.etag, info.key.data + head.len, head.etag_len);
 		rest.data += sizeof(head) + head.len + head.etag_len;
 		rest.len -= sizeof(head) + head.len + head.etag_len;
-		while (r->until.len > 0 && compare(info.key, cst_buf_slice(&r->until)) > 0)
-			if (!absorb_next(r))
+		while (r->until.len > 0 && cst_key_compare(info.key, cst_buf_slice(&r->until)) > 0)
+			if (!cst_range_absorb_next(r))
 				return true;
 		*rc = cst_fold_key(&r->fold, info.key, &info, page->started);
 		if (i % 16 == 0 && info.key.len > r->p->base_len)
@@ -383,15 +143,6 @@ static bool take_keys(struct cst_range *r, const struct page *page, int *rc)
 				     (struct cst_slice){info.key.data + r->p->base_len, info.key.len - r->p->base_len});
 	}
 	return false;
-}
-
-static uint64_t bytes_of(const struct cst_range *r)
-{
-	uint64_t bytes = r->folding ? cst_fold_bytes(&r->fold) : 0;
-	const struct part *part;
-	TAILQ_FOREACH (part, &r->parts, link)
-		bytes += cst_names_bytes(&part->names);
-	return bytes;
 }
 
 /* Listings that wait for the request, and that it hasn't brought, are asked for by themselves; or wait once more, when the page's end has cut them. */
@@ -407,11 +158,12 @@ static void serve(struct cst_range *r, struct joiners *joiners)
 		const struct cst_fold_dir *cut = waits && r->state == RANGE_ASKED && r->folding
 							 ? cst_fold_find(&r->fold, cst_dir_prefix(j->dir))
 							 : NULL;
-		bool again = cut && cut->names.count < KEYS_OF_CUT && !is_cut(&r->after, cst_dir_prefix(j->dir));
+		bool again =
+			cut && cut->names.count < KEYS_OF_CUT && !cst_range_is_cut(&r->after, cst_dir_prefix(j->dir));
 		if (again)
 			TAILQ_INSERT_TAIL(&r->joiners, j, link);
 		else if (waits)
-			walk_passed_locked(p, cst_dir_prefix(j->dir));
+			cst_preload_walk_passed_locked(p, cst_dir_prefix(j->dir));
 		pthread_mutex_unlock(&p->lock);
 		if (waits && !again)
 			j->listing->joined = false;
@@ -426,34 +178,6 @@ static void serve(struct cst_range *r, struct joiners *joiners)
 	}
 }
 
-static void plan_locked(struct cst_preload *p);
-
-/* Cuts what the range may still have in two. */
-static void guess_locked(struct cst_range *r)
-{
-	struct cst_preload *p = r->p;
-	const struct cst_range *at;
-	CST_AUTO_BUF cut = CST_BUF_INIT;
-	struct cst_slice last = cst_buf_slice(&r->fold.last), end = end_locked(r);
-	unsigned expected = TAILQ_NEXT(TAILQ_FIRST(&p->ranges), link) ? 2 * CUT_PAGES : 3;
-	if (p->config.ahead || r->pages < expected || p->progress.pages < GUESS_PAGES * (p->guesses + 1) ||
-	    p->asked + p->working >= p->config.parallel)
-		return;
-	TAILQ_FOREACH (at, &p->ranges, link)
-		if (at->state == RANGE_WAITING && at->pages == 0)
-			return;
-	cst_buf_add_slice(&cut, base_of(p));
-	struct cst_slice low = {last.data + p->base_len, last.len - p->base_len};
-	if (end.len > 0)
-		end = (struct cst_slice){end.data + p->base_len, end.len - p->base_len};
-	if (!cst_seen_between(&r->seen, low, end, r->low, &cut))
-		return;
-	struct cst_range *made = range_add_locked(p, r, cst_buf_slice(&cut));
-	made->guessed = true;
-	made->seen = r->seen;
-	p->guesses++;
-}
-
 /* What the page tells besides its keys; the range waits for its next turn or is done. */
 static void after_page_locked(struct cst_range *r, bool over, bool truncated, unsigned count)
 {
@@ -466,15 +190,15 @@ static void after_page_locked(struct cst_range *r, bool over, bool truncated, un
 	while (!truncated && !over && (next = TAILQ_NEXT(r, link)) != NULL && next->state == RANGE_WAITING &&
 	       next->pages == 0) {
 		TAILQ_REMOVE(&p->ranges, next, link);
-		range_free(next);
+		cst_range_free(next);
 	}
 	p->first_done = true;
 	p->answered++;
 	if (!p->planned && !p->base_pending)
-		plan_locked(p);
+		cst_preload_plan_locked(p);
 	p->progress.keys += count;
 	if (!over)
-		guess_locked(r);
+		cst_range_guess_locked(r);
 	if (p->config.ahead && p->answered >= AHEAD_PAGES && p->progress.directories + 1 < p->answered)
 		end_locked_with(p, CST_PRELOAD_NO_GAIN);
 }
@@ -485,7 +209,7 @@ static void work(struct page *page, bool truncated, int *rc)
 	struct cst_preload *p = r->p;
 	if (!r->folding) {
 		cst_fold_init(&r->fold, base_of(p), page->started);
-		r->fold.close = dir_closed;
+		r->fold.close = cst_range_dir_closed;
 		r->fold.arg = r;
 		r->folding = true;
 	}
@@ -494,7 +218,7 @@ static void work(struct page *page, bool truncated, int *rc)
 		cst_fold_end(&r->fold);
 	else
 		cst_fold_page(&r->fold);
-	uint64_t bytes = bytes_of(r);
+	uint64_t bytes = cst_range_bytes(r);
 	CST_AUTO_BUF end = CST_BUF_INIT;
 	pthread_mutex_lock(&p->lock);
 	p->pending_bytes += bytes - r->bytes;
@@ -508,8 +232,8 @@ static void work(struct page *page, bool truncated, int *rc)
 	pthread_mutex_unlock(&p->lock);
 	if (!done)
 		return;
-	put_together_all(r, cst_buf_slice(&r->after));
-	put_together_all(r, cst_buf_slice(&end));
+	cst_range_put_together(r, cst_buf_slice(&r->after));
+	cst_range_put_together(r, cst_buf_slice(&end));
 }
 
 static void page_done(void *arg, int rc, const struct cst_object_list_page *result, const struct cst_error *err)
@@ -526,7 +250,7 @@ static void page_done(void *arg, int rc, const struct cst_object_list_page *resu
 	r->pages++;
 	TAILQ_CONCAT(&joiners, &r->joiners, link);
 	cst_buf_clear(&r->until);
-	cst_buf_add_slice(&r->until, end_locked(r));
+	cst_buf_add_slice(&r->until, cst_range_end_locked(r));
 	cst_buf_clear(&r->token);
 	if (rc == 0 && result->truncated)
 		cst_buf_add_slice(&r->token, result->next_token);
@@ -603,27 +327,6 @@ static void page_send(struct page *page)
 	cst_preload_unref(p);
 }
 
-/* A walk that was quicker has listed all until there by itself: the range goes on beyond, or there is nothing left of it. */
-static void catch_up_locked(struct cst_range *r)
-{
-	struct cst_preload *p = r->p;
-	struct cst_slice walk = cst_buf_slice(&p->walk), end = end_locked(r);
-	bool begun = r->folding && r->fold.any;
-	if (walk.len == 0 || compare(begun ? cst_buf_slice(&r->fold.last) : cst_buf_slice(&r->after), walk) >= 0)
-		return;
-	p->pending_bytes -= r->bytes;
-	r->bytes = 0;
-	range_empty(r);
-	if (end.len > 0 && compare(end, walk) <= 0) {
-		r->state = RANGE_DONE;
-		r->gap = true;
-		return;
-	}
-	cst_buf_clear(&r->after);
-	cst_buf_add_slice(&r->after, walk);
-	r->gap = true;
-}
-
 /* Sends requests for the ranges whose turn it is. */
 static void pump(struct cst_preload *p)
 {
@@ -637,7 +340,7 @@ static void pump(struct cst_preload *p)
 			   (!p->config.ahead || p->progress.pages < AHEAD_PAGES + p->progress.hits);
 		TAILQ_FOREACH (r, &p->ranges, link) {
 			if (r->state == RANGE_WAITING)
-				catch_up_locked(r);
+				cst_range_catch_up_locked(r);
 			if (r->state == RANGE_WAITING)
 				break;
 		}
@@ -650,43 +353,7 @@ static void pump(struct cst_preload *p)
 	}
 }
 
-/* ---- where to cut ---- */
-
-static void collect_cut(struct cst_preload *p, const struct cst_name_view *view)
-{
-	/* A directory begins right after this. */
-	const char *tail = view->kind == CST_KIND_DIR ? "." : "";
-	char *cut = cst_xasprintf("%.*s%.*s%s", (int)p->base_len, p->base, (int)view->name.len, view->name.data, tail);
-	if (p->cut_count > 0 && strcmp(cut, p->cuts[p->cut_count - 1]) <= 0) {
-		free(cut);
-		return;
-	}
-	p->cuts = cst_xrealloc(p->cuts, (p->cut_count + 1) * sizeof(*p->cuts));
-	p->cuts[p->cut_count++] = cut;
-}
-
-/* The range that has come as far as the first page, and has not ended, is cut where names of the base begin: about CUT_PAGES pages each. */
-static void plan_locked(struct cst_preload *p)
-{
-	struct cst_range *first = TAILQ_FIRST(&p->ranges), *at = first;
-	size_t covered = 0;
-	p->planned = true;
-	if (first->state == RANGE_DONE || TAILQ_NEXT(first, link) || !first->folding)
-		return;
-	struct cst_slice last = cst_buf_slice(&first->fold.last), begin = {p->first, p->first_len};
-	size_t passed = 0; /* before the first page, of a walk */
-	for (size_t i = 0; i < p->cut_count; i++) {
-		int order = compare(cst_slice_of(p->cuts[i]), last);
-		passed += begin.len > 0 && compare(cst_slice_of(p->cuts[i]), begin) < 0;
-		covered += order <= 0;
-	}
-	size_t seen = covered > passed ? (covered - passed) / cst_max(first->pages, 1u) : 1;
-	seen = cst_max(seen, (size_t)1);
-	/* Where a range ends with a page exactly, another one is needed to see that. */
-	size_t step = seen * CUT_PAGES - seen / 2;
-	for (size_t i = covered + step; i < p->cut_count; i += step)
-		at = range_add_locked(p, at, cst_slice_of(p->cuts[i]));
-}
+/* ---- names of the base ---- */
 
 static void base_known(struct cst_preload *p)
 {
@@ -698,14 +365,14 @@ static void base_known(struct cst_preload *p)
 		if (cst_names_flags(names, i) & CST_NAME_HIDDEN)
 			continue;
 		cst_names_get(names, i, &view);
-		collect_cut(p, &view);
+		cst_preload_add_cut(p, &view);
 	}
 	pthread_mutex_unlock(&dir->lock);
 	pthread_mutex_lock(&p->lock);
 	p->base_pending = false;
 	/* While its first range is being worked on, who works plans. */
 	if (p->first_done && !p->planned && TAILQ_FIRST(&p->ranges)->state != RANGE_WORKING)
-		plan_locked(p);
+		cst_preload_plan_locked(p);
 	pthread_mutex_unlock(&p->lock);
 	pump(p);
 	finish_if_over(p);
@@ -743,36 +410,10 @@ static void ask_base(struct cst_preload *p)
 
 /* ---- who waits for a request of a preload ---- */
 
-/* The walk lists the directory by itself: what lies before its end needn't be listed for it any more. */
-static void walk_passed_locked(struct cst_preload *p, struct cst_slice prefix)
-{
-	CST_AUTO_BUF end = CST_BUF_INIT;
-	if (!p->config.ahead)
-		return;
-	cst_buf_add(&end, prefix.data, prefix.len - 1);
-	cst_buf_add_char(&end, '/' + 1);
-	if (compare(cst_buf_slice(&end), cst_buf_slice(&p->walk)) > 0) {
-		cst_buf_clear(&p->walk);
-		cst_buf_add_slice(&p->walk, cst_buf_slice(&end));
-	}
-}
-
-static bool may_bring_locked(const struct cst_range *r, struct cst_slice prefix)
-{
-	struct cst_slice end = end_locked(r);
-	if (r->state != RANGE_ASKED || is_cut(&r->after, prefix) || compare(cst_buf_slice(&r->after), prefix) > 0 ||
-	    (end.len > 0 && (compare(end, prefix) < 0 || cst_slice_starts(end, prefix))))
-		return false;
-	if (!r->folding || !r->fold.any || compare(cst_buf_slice(&r->fold.last), prefix) < 0)
-		return true;
-	const struct cst_fold_dir *open = cst_fold_find(&r->fold, prefix);
-	return open && open->names.count < KEYS_OF_CUT;
-}
-
 bool cst_preload_covers(const struct cst_preload *p, struct cst_slice prefix)
 {
 	return prefix.len > p->base_len && cst_slice_starts(prefix, base_of(p)) &&
-	       compare((struct cst_slice){p->first, p->first_len}, prefix) < 0;
+	       cst_key_compare((struct cst_slice){p->first, p->first_len}, prefix) < 0;
 }
 
 bool cst_preload_try_join(struct cst_preload *p, struct cst_dir *dir, struct cst_listing *listing)
@@ -783,7 +424,7 @@ bool cst_preload_try_join(struct cst_preload *p, struct cst_dir *dir, struct cst
 		return false;
 	pthread_mutex_lock(&p->lock);
 	TAILQ_FOREACH (r, &p->ranges, link)
-		if (p->progress.end == CST_PRELOAD_RUNNING && may_bring_locked(r, prefix))
+		if (p->progress.end == CST_PRELOAD_RUNNING && cst_range_may_bring_locked(r, prefix))
 			break;
 	if (r) {
 		struct joiner *j = CST_NEW(struct joiner);
@@ -792,7 +433,7 @@ bool cst_preload_try_join(struct cst_preload *p, struct cst_dir *dir, struct cst
 		cst_listing_ref_locked(listing);
 		TAILQ_INSERT_TAIL(&r->joiners, j, link);
 	} else {
-		walk_passed_locked(p, prefix);
+		cst_preload_walk_passed_locked(p, prefix);
 	}
 	pthread_mutex_unlock(&p->lock);
 	return r != NULL;
@@ -840,7 +481,7 @@ struct cst_preload *cst_preload_start(const struct cst_preload_config *config)
 	p->config.after = (struct cst_slice){p->first, p->first_len};
 	pthread_mutex_init(&p->lock, NULL);
 	TAILQ_INIT(&p->ranges);
-	range_add_locked(p, NULL, p->config.after);
+	cst_range_add_locked(p, NULL, p->config.after);
 	p->base_pending = true;
 	note_activity(p);
 	cst_preloads_add(p->meta, p);
@@ -895,7 +536,7 @@ void cst_preload_unref(struct cst_preload *p)
 	CST_CHECK(p, CST_PRELOAD_MAGIC);
 	while ((r = TAILQ_FIRST(&p->ranges)) != NULL) {
 		TAILQ_REMOVE(&p->ranges, r, link);
-		range_free(r);
+		cst_range_free(r);
 	}
 	cst_listing_unref(p->base_listing);
 	cst_dir_unref(p->config.dir);

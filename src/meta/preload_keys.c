@@ -36,7 +36,7 @@ static void push(struct cst_fold *f, size_t prefix_len, int64_t started)
 	f->open[f->count++] = (struct cst_fold_dir){.prefix_len = prefix_len, .started = started};
 }
 
-static int compare(struct cst_slice a, struct cst_slice b)
+int cst_key_compare(struct cst_slice a, struct cst_slice b)
 {
 	size_t len = cst_min(a.len, b.len);
 	int c = len ? memcmp(a.data, b.data, len) : 0;
@@ -55,7 +55,7 @@ static void add_prefix(struct cst_names *names, struct cst_slice suffix)
 int cst_fold_key(struct cst_fold *f, struct cst_slice key, const struct cst_object_info *info, int64_t started)
 {
 	struct cst_slice last = cst_buf_slice(&f->last);
-	int order = compare(key, last);
+	int order = cst_key_compare(key, last);
 	if (key.len < f->base_len || memcmp(key.data, last.data ? last.data : "", f->base_len) != 0)
 		return 0; /* not what was asked for */
 	if (order < 0)
