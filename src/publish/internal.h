@@ -298,6 +298,12 @@ static inline uint64_t blocks_for(uint64_t bytes)
 	return (bytes + BLOCK_SIZE - 1) / BLOCK_SIZE;
 }
 
+/* A conflict's bytes are written to keep_dir: they stay as they are and where they are, and none are added. */
+static inline bool is_being_kept(const struct cst_publish_stream *s)
+{
+	return s->pub.phase == PHASE_KEEP || s->pub.phase == PHASE_KEEPING;
+}
+
 /* publish.c */
 void publish_todo_init(struct todo *todo);
 void publish_todo_run(struct cst_publish *p, struct todo *todo); /* not under the lock */
@@ -354,6 +360,7 @@ uint64_t size_limit(const struct cst_publish_stream *s);
 void parts_early_locked(struct cst_publish_stream *s); /* of what is more than a part */
 void parts_make_locked(struct cst_publish_stream *s, uint64_t upto, bool split);
 void parts_send_locked(struct cst_publish_stream *s, struct todo *todo);
+void hungry_forget_locked(struct cst_publish_stream *s);
 bool parts_done(const struct cst_publish_stream *s);
 void parts_retry_locked(struct cst_publish_stream *s);
 void upload_forget_locked(struct cst_publish_stream *s);		   /* completed, or kept */

@@ -270,8 +270,7 @@ void memory_pump_locked(struct cst_publish *p, struct todo *todo)
 		/* Those that had to wait because of the number of requests. */
 		while (p->flying < p->config.parallel && !TAILQ_EMPTY(&p->hungry)) {
 			struct cst_publish_stream *s = TAILQ_FIRST(&p->hungry);
-			TAILQ_REMOVE(&p->hungry, s, hungry_link);
-			s->hungry = false;
+			hungry_forget_locked(s);
 			advance_locked(s, todo);
 		}
 		while (load_serve_locked(p, todo))

@@ -195,6 +195,15 @@ static bool may_send_locked(struct cst_publish_stream *s)
 	return false;
 }
 
+/* One whose own answers have made room for the rest of its parts may end while it still stands in the line. */
+void hungry_forget_locked(struct cst_publish_stream *s)
+{
+	if (!s->hungry)
+		return;
+	s->hungry = false;
+	TAILQ_REMOVE(&s->publish->hungry, s, hungry_link);
+}
+
 static void send_locked(struct cst_publish_stream *s, struct part *part, struct todo *todo)
 {
 	struct call *c = call_new_locked(s, part->copy ? CALL_COPY : CALL_PART, todo);

@@ -199,6 +199,7 @@ void stream_unref_locked(struct cst_publish_stream *s)
 		return;
 	CST_ASSERT(s->closed && s->finished && s->call_count == 0 && !s->copying && TAILQ_EMPTY(&s->chunks));
 	CST_ASSERT(TAILQ_EMPTY(&s->writes) && TAILQ_EMPTY(&s->syncs) && s->blocks == 0 && s->disk == 0);
+	CST_ASSERT(!s->hungry && !s->waiting && !s->load_waiting);
 	s->magic = 0;
 	cst_buf_fini(&s->key);
 	cst_buf_fini(&s->upload_id);
@@ -353,6 +354,7 @@ void stream_stall_locked(struct cst_publish_stream *s, int rc, const struct cst_
 
 static void apply_reset_locked(struct cst_publish_stream *s, struct todo *todo)
 {
+	load_forget_locked(s);
 	upload_abort_locked(s, todo);
 	chunks_drop_locked(s);
 	s->reset_pending = false;
@@ -387,6 +389,7 @@ void cst_publish_stream_reset(struct cst_publish_stream *s, const struct cst_pub
 static void finish_closed_locked(struct cst_publish_stream *s, struct todo *todo)
 {
 	struct cst_publish *p = s->publish;
+	load_forget_locked(s); /* of a part that is not sent any more */
 	if (s->close_keep && !s->kept && stream_is_pending(s) && s->failed != -EIO) {
 		if (!s->keeping) {
 			s->keeping = true;
@@ -399,6 +402,7 @@ static void finish_closed_locked(struct cst_publish_stream *s, struct todo *todo
 		return; /* the abort; it comes here again */
 	chunks_drop_locked(s);
 	memory_forget_locked(s);
+	hungry_forget_locked(s);
 	TAILQ_REMOVE(&p->streams, s, link);
 	s->finished = true;
 	memory_pump_locked(p, todo);

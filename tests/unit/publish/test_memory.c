@@ -273,6 +273,46 @@ static void test_retained(void **state)
 	cst_publish_free(p);
 }
 
+/* One that stands in the line for requests, gets on by its own answers, and is closed while it stands there still. */
+static void test_hungry_closed(void **state)
+{
+	(void)state;
+	const uint64_t part = 6 * MIB_;
+	struct cst_publish *p = make(
+		(struct cst_publish_config){.memory = 64 * MIB_, .part_size = part, .parallel = 2, .stream_parallel = 4});
+	struct cst_publish_stream *s = open_new(p, "s"), *t = open_new(p, "t"), *u = open_new(p, "u");
+	struct syncer y;
+	CST_AUTO_FREE char *data = cst_xmalloc(2 * part);
+	struct writer w[4];
+	fill_pattern(data, 0, 2 * part);
+	start_write(&w[0], u, 0, data, part + 1);
+	answer(OP_BEGIN); /* one request is its part */
+	start_write(&w[1], s, 0, data, part + 1);
+	answer_op(find_op(OP_BEGIN), FAULT_NONE); /* the other one is s's first */
+	start_write(&w[2], t, 0, data, 2 * part);
+	answer_op(find_op(OP_BEGIN), FAULT_NONE); /* so t stands in the line */
+	start_write(&w[3], s, part + 1, data + part + 1, part - 1); /* and s behind it */
+	for (int i = 0; i < 2; i++) { /* s's two parts, and then it waits for nothing */
+		struct cst_object_op *op = nth_op(99);
+		assert_int_equal(op->kind, OP_PART);
+		assert_string_equal(op->key, "s");
+		answer_op(op, FAULT_NONE);
+	}
+	start_sync(&y, s);
+	answer_op(find_op(OP_COMPLETE), FAULT_NONE);
+	assert_int_equal(y.done.rc, 0);
+	cst_publish_stream_close(s, false);
+	answer_all();
+	assert_int_equal(sync_now(t, &y), 0);
+	assert_int_equal(sync_now(u, &y), 0);
+	expect_object("s", 2 * part);
+	expect_object("t", 2 * part);
+	expect_object("u", part + 1);
+	cst_publish_stream_close(t, false);
+	cst_publish_stream_close(u, false);
+	cst_publish_free(p);
+}
+
 static void test_config(void **state)
 {
 	struct cst_error err = CST_ERROR_INIT;
@@ -299,6 +339,7 @@ int main(void)
 		BOTH(test_crumbs),
 		BOTH(test_crowd),
 		BOTH(test_abandoned),
+		BOTH(test_hungry_closed),
 		cmocka_unit_test_setup_teardown(test_no_room, setup_s3, teardown),
 		cmocka_unit_test_setup_teardown(test_retained, setup_s3, teardown),
 		cmocka_unit_test_setup_teardown(test_config, setup_oss, teardown),
