@@ -44,6 +44,7 @@ struct cst_dir *cst_dir_new(struct cst_meta *meta, struct cst_slice prefix)
 	LIST_INIT(&dir->relists);
 	LIST_INIT(&dir->all);
 	dir->last_miss = INT64_MIN / 2;
+	dir->moved_at = dir->changed_at = INT64_MIN; /* what a snapshot has may be older than the clock */
 	dir->prefix = prefix_new(prefix);
 	return dir;
 }
@@ -94,8 +95,8 @@ void cst_dir_unref(struct cst_dir *dir)
 		CST_ASSERT(dir->listing->refs == 1);
 		listing_free(dir->listing);
 	}
-	if (dir->owns) /* what was asked for before these changes must not come back */
-		cst_preloads_doubt(dir->meta);
+	if (dir->owns || dir->changed_at > INT64_MIN)
+		cst_parked_doubt(dir->meta, cst_dir_prefix(dir));
 	cst_own_free_locked(dir);
 	/* A thread that gives up old listings may just be looking at this directory under meta's lock. */
 	pthread_mutex_lock(&dir->meta->lock);
@@ -449,7 +450,8 @@ bool cst_dir_install(struct cst_dir *dir, struct cst_names *names, struct cst_in
 	struct page_news news = {0};
 	cst_dir_ref(dir);
 	pthread_mutex_lock(&dir->lock);
-	struct cst_listing *listing = what->started > dir->moved_at ? to_fill_locked(dir, names, what->partial) : NULL;
+	bool knows_all = what->started > cst_max(dir->moved_at, dir->changed_at);
+	struct cst_listing *listing = knows_all ? to_fill_locked(dir, names, what->partial) : NULL;
 	if (!listing) {
 		pthread_mutex_unlock(&dir->lock);
 		cst_dir_unref(dir);

@@ -47,7 +47,8 @@ struct cst_meta {
 	TAILQ_HEAD(, cst_meta_op) ops;
 	STAILQ_HEAD(, head_job) queue; /* HEADs over the limit */
 	unsigned heads_running;
-	TAILQ_HEAD(cst_listing_lru, cst_listing) lru; /* listings that are some directory's current one, least recently used first */
+	TAILQ_HEAD(cst_listing_lru,
+		   cst_listing) lru; /* listings that are some directory's current one, least recently used first */
 	uint64_t lru_count, lru_bytes, lru_names, heads, lists;
 	struct cst_preloads preloads;
 };
@@ -146,6 +147,7 @@ struct cst_dir {
 	struct cst_dir *parked_next; /* the lock of parked directories, and so: */
 	bool parked;
 	int64_t moved_at;	   /* what was asked for until then was of another place */
+	int64_t changed_at;	   /* or lacks what this mount changed itself, which owns doesn't remember any more */
 	struct cst_prefix *prefix; /* counted, replaced as a whole by a move; the lock */
 };
 #define CST_DIR_MAGIC 0xd1200001u
@@ -172,6 +174,8 @@ bool cst_preload_join(struct cst_dir *dir, struct cst_listing *listing);
 void cst_listing_begin_flat(struct cst_listing *listing);
 /* A listing made by a preload was opened. */
 void cst_preload_hit(struct cst_meta *meta, uint32_t id);
+/* The directory, which this mount changed something in, is no more: what was asked for before must not come back. */
+void cst_parked_doubt(struct cst_meta *meta, struct cst_slice prefix);
 /* The listing was given up: no need to keep the directory if nobody else does. */
 void cst_parked_forget(struct cst_dir *dir);
 

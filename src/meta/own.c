@@ -175,8 +175,10 @@ static void sweep_locked(struct cst_dir *dir, bool all)
 	for (size_t i = 0; i < owns->order_count; i++) {
 		const struct cst_own *own = owns->order[i];
 		bool caught_up = own && now && now->names.complete && now->started > own->at;
-		if (own && !own->held && own->at < oldest && (all || caught_up || own->at <= young))
-			drop(owns, i);
+		if (!own || own->held || own->at >= oldest || !(all || caught_up || own->at <= young))
+			continue;
+		dir->changed_at = cst_max(dir->changed_at, own->at);
+		drop(owns, i);
 	}
 	close_gaps(owns);
 }

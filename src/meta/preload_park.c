@@ -46,11 +46,16 @@ static struct cst_dir *take_prefix_locked(struct cst_preloads *s, struct cst_sli
 	return *at ? take_locked(s, at) : NULL;
 }
 
-/* The caller's reference becomes the table's; returns the one that was there, or NULL. */
-static struct cst_dir *park(struct cst_meta *meta, struct cst_dir *dir)
+/* The caller's reference becomes the table's; returns the one that was there, or NULL; or the directory itself, if what was asked for then is not to be
+ * put in place. */
+static struct cst_dir *park(struct cst_meta *meta, struct cst_dir *dir, int64_t started)
 {
 	struct cst_preloads *s = &meta->preloads;
 	pthread_mutex_lock(&s->lock);
+	if (started <= __atomic_load_n(&s->barrier, __ATOMIC_ACQUIRE)) {
+		pthread_mutex_unlock(&s->lock);
+		return dir;
+	}
 	struct cst_dir *before = take_prefix_locked(s, cst_dir_prefix(dir));
 	if (s->count >= s->size)
 		grow_locked(s);
@@ -87,7 +92,7 @@ void cst_dir_park(struct cst_dir *dir)
 	pthread_mutex_unlock(&dir->lock);
 	if (!keep || cst_meta_is_stopping(dir->meta))
 		return;
-	cst_dir_unref(park(dir->meta, cst_dir_ref(dir)));
+	cst_dir_unref(park(dir->meta, cst_dir_ref(dir), INT64_MAX));
 }
 
 void cst_parked_forget(struct cst_dir *dir)
@@ -108,6 +113,15 @@ void cst_parked_forget(struct cst_dir *dir)
 void cst_preloads_doubt(struct cst_meta *meta)
 {
 	__atomic_store_n(&meta->preloads.barrier, cst_meta_now(meta), __ATOMIC_RELEASE);
+}
+
+void cst_parked_doubt(struct cst_meta *meta, struct cst_slice prefix)
+{
+	cst_preloads_doubt(meta);
+	pthread_mutex_lock(&meta->preloads.lock);
+	struct cst_dir *dir = take_prefix_locked(&meta->preloads, prefix);
+	pthread_mutex_unlock(&meta->preloads.lock);
+	cst_dir_unref(dir);
 }
 
 void cst_parked_drop(struct cst_meta *meta, struct cst_slice prefix)
@@ -148,7 +162,7 @@ bool cst_preload_install(struct cst_meta *meta, struct cst_slice prefix, struct 
 	} else if (!old) {
 		struct cst_dir *dir = cst_dir_get(meta, prefix);
 		installed = cst_dir_install(dir, names, what);
-		cst_dir_unref(park(meta, dir));
+		cst_dir_unref(park(meta, dir, what->started));
 	}
 	cst_names_fini(names);
 	return installed;

@@ -8,6 +8,7 @@
 
 #include "../fs/fake_bucket.h"
 #include "meta/preload_private.h"
+#include "meta/relist.h"
 
 #include <errno.h>
 #include <sched.h>
@@ -692,6 +693,72 @@ static void empty_pages_are_passed(void **state)
 	cst_dir_unref(base);
 }
 
+/* ---- what this mount changed, and requests that began before ---- */
+
+/* A listing of d/ that was asked for then, and has no "new". */
+static bool bring_old(struct cst_dir *dir, int64_t started)
+{
+	struct cst_names names = {0};
+	struct cst_object_info info = {.size = 1, .mtime = 1, .etag = "E"};
+	struct cst_installed what = {.dir = dir, .started = started, .refreshed = started};
+	cst_names_add(&names, CST_SLICE("old"), false, &info);
+	return cst_preload_install(meta, CST_SLICE("d/"), &names, &what);
+}
+
+static struct cst_dir *changed_dir(int64_t *before)
+{
+	struct cst_entry entry = {.kind = CST_KIND_FILE, .size = 7, .mtime = 5, .etag = "E"};
+	struct cst_dir *dir = cst_dir_get(meta, CST_SLICE("d/"));
+	*before = test_clock();
+	pass(CST_NS_PER_S);
+	put("d/new");
+	cst_dir_put(dir, "new", &entry, false);
+	pass(CST_NS_PER_S);
+	return dir;
+}
+
+static void assert_not_denied(struct cst_dir *dir)
+{
+	CST_AUTO_ENTRY entry = CST_ENTRY_INIT;
+	int64_t at;
+	assert_int_not_equal(cst_dir_find(dir, "new", &entry, &at), -ENOENT);
+}
+
+static void own_changes_outlive_their_directory(void **state)
+{
+	int64_t before;
+	(void)state;
+	start();
+	struct cst_dir *dir = changed_dir(&before);
+	assert_true(bring_old(NULL, before)); /* beside it */
+	cst_dir_unref(dir);
+	dir = cst_dir_get(meta, CST_SLICE("d/"));
+	assert_not_denied(dir);
+	cst_dir_unref(dir);
+}
+
+static void own_changes_outlive_their_records(void **state)
+{
+	int64_t before;
+	(void)state;
+	put("d/old");
+	start();
+	struct cst_dir *dir = changed_dir(&before);
+	free(list(dir)); /* has it: the change needn't be remembered */
+	assert_null(dir->owns);
+	cst_dir_forget(dir);
+	assert_false(bring_old(dir, before));
+	assert_not_denied(dir);
+	cst_dir_unref(dir);
+	dir = cst_dir_get(meta, CST_SLICE("d/"));
+	assert_false(bring_old(NULL, before));
+	assert_not_denied(dir);
+	cst_dir_unref(dir);
+	dir = cst_dir_get(meta, CST_SLICE("d/"));
+	assert_not_denied(dir);
+	cst_dir_unref(dir);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -713,6 +780,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(all_levels_come_with_the_first, setup, teardown),
 		cmocka_unit_test_setup_teardown(what_comes_with_a_name_is_right, setup, teardown),
 		cmocka_unit_test_setup_teardown(empty_pages_are_passed, setup, teardown),
+		cmocka_unit_test_setup_teardown(own_changes_outlive_their_directory, setup, teardown),
+		cmocka_unit_test_setup_teardown(own_changes_outlive_their_records, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

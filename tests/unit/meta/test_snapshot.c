@@ -134,6 +134,20 @@ static void what_was_saved_is_known(void **state)
 	cst_dir_unref(dir);
 }
 
+/* The clock that listings are counted by begins anew with the machine. */
+static void a_restart_of_the_machine(void **state)
+{
+	(void)state;
+	put_dir("a/", 3, now_ns);
+	save();
+	stop();
+	now_ns = 0;
+	start();
+	assert_int_equal(load(), 0);
+	assert_int_equal(counts.directories, 1);
+	assert_known("a/", "name000002", 2);
+}
+
 static void what_is_old_stays_away(void **state)
 {
 	(void)state;
@@ -257,6 +271,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(what_was_saved_is_known, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_restart_of_the_machine, setup, teardown),
 		cmocka_unit_test_setup_teardown(what_is_old_stays_away, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_longer_time_may_be_asked_for, setup, teardown),
 		cmocka_unit_test_setup_teardown(contradicted_names_are_asked_for, setup, teardown),
