@@ -196,6 +196,7 @@ struct cst_write {
 	struct cst_buf keys;
 	struct cst_write_key *key;
 	size_t key_count, single; /* single: the key that the attempt deletes; key_count: none */
+	size_t document_end;	  /* keys from here on are not in the attempt's document */
 
 	/* the attempt */
 	struct cst_http_sent sent;

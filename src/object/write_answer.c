@@ -148,10 +148,9 @@ int cst_write_on_head(struct cst_object_op *op, const struct cst_http_response *
 void cst_write_on_body(struct cst_object_op *op, struct cst_slice piece)
 {
 	struct cst_buf *answer = &op->write->answer;
-	if (answer->len + piece.len <= CST_ANSWER_XML_MAX)
-		cst_buf_add_slice(answer, piece);
-	else
-		answer->len = 0; /* a cut document is none */
+	/* One byte too many, and who reads it refuses it. */
+	size_t room = (size_t)CST_ANSWER_XML_MAX + 1 - answer->len;
+	cst_buf_add(answer, piece.data, cst_min(piece.len, room));
 }
 
 /* ---- success ---- */
@@ -252,6 +251,7 @@ static enum cst_write_result check_append(struct cst_object_op *op, struct cst_r
 	if (r == CST_WRITE_DONE && w->has_next_position && w->next_position != end) {
 		op->stop = CST_STOP_MALFORMED;
 		op->stop_why = "the object does not end where the append does";
+		w->doubtful += w->this_one;
 		*verdict = fail(EBADMSG);
 		return CST_WRITE_ERROR;
 	}
@@ -263,7 +263,7 @@ static enum cst_write_result check_append(struct cst_object_op *op, struct cst_r
 
 static size_t find_key(const struct cst_write *w, struct cst_slice key)
 {
-	for (size_t i = 0; i < w->key_count; i++)
+	for (size_t i = 0; i < w->document_end; i++)
 		if (w->key[i].state == CST_KEY_IN_DOCUMENT &&
 		    cst_slice_eq(key, (struct cst_slice){w->keys.data + w->key[i].at, w->key[i].len}))
 			return i;
@@ -284,7 +284,8 @@ static void tell_failed(struct cst_object_op *op, size_t i, int error)
 struct left {
 	struct cst_object_op *op;
 	bool *again;
-	struct cst_retry_verdict verdict;
+	struct cst_retry_verdict verdict; /* on those that are worth another attempt, and why */
+	struct cst_store_error error;
 };
 
 static bool key_failed(void *arg, struct cst_slice key, const struct cst_store_error *why)
@@ -301,6 +302,7 @@ static bool key_failed(void *arg, struct cst_slice key, const struct cst_store_e
 	if (v.action == CST_RETRY_AGAIN || v.action == CST_RETRY_THROTTLE) {
 		left->again[i] = true;
 		left->verdict = v;
+		left->error = *why;
 	} else {
 		tell_failed(left->op, i, v.error);
 	}
@@ -328,13 +330,12 @@ static enum cst_write_result check_deleted(struct cst_object_op *op, struct cst_
 	int rc = w->answer.len ? cst_deleted_xml_read(cst_buf_slice(&w->answer), key_failed, &left, &op->error) : 0;
 	if (rc)
 		return document_result(op, rc, verdict);
-	for (size_t i = 0; i < w->key_count; i++)
+	for (size_t i = 0; i < w->document_end; i++)
 		if (w->key[i].state == CST_KEY_IN_DOCUMENT && !again[i])
 			w->key[i].state = CST_KEY_DONE;
-	if (left.verdict.action == CST_RETRY_FAIL) {
-		memset(&op->error, 0, sizeof(op->error));
+	op->error = left.error;
+	if (left.verdict.action == CST_RETRY_FAIL)
 		return has_more_keys(w) ? CST_WRITE_GOES_ON : CST_WRITE_DONE;
-	}
 	op->has_error = true;
 	*verdict = left.verdict;
 	return CST_WRITE_ERROR;
@@ -362,8 +363,8 @@ static enum cst_write_result check_listing(struct cst_object_op *op, struct cst_
 	struct cst_slice text = cst_buf_slice(&w->answer);
 	int rc = op->kind == CST_OP_LIST_PARTS
 			 ? cst_parts_xml_read(text, w->number, w->parts_ops.part, op->arg, &w->next_number, &op->error)
-			 : cst_uploads_xml_read(text, w->uploads_ops.upload, op->arg, &w->next_key, &w->new_id,
-						&op->error);
+			 : cst_uploads_xml_read(text, cst_buf_slice(&w->after), cst_buf_slice(&w->upload_id),
+						w->uploads_ops.upload, op->arg, &w->next_key, &w->new_id, &op->error);
 	return document_result(op, rc, verdict);
 }
 

@@ -147,7 +147,10 @@ bool cst_write_fits_xml(struct cst_slice key)
 	return true;
 }
 
-/* The keys that are still there. False: none that a document can hold. */
+#define DELETE_DOCUMENT_MAX ((size_t)2 << 20) /* OSS takes no larger one */
+#define LONGEST_ESCAPE 6
+
+/* The keys that are still there, as many as fit. False: none that a document can hold. */
 static bool delete_document(struct cst_object_op *op)
 {
 	struct cst_write *w = op->write;
@@ -157,9 +160,14 @@ static bool delete_document(struct cst_object_op *op)
 	cst_buf_add_str(xml, op->bucket->backend->crc32c
 				     ? "<Delete xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><Quiet>true</Quiet>"
 				     : "<Delete><Quiet>true</Quiet>");
+	w->document_end = w->key_count;
 	for (size_t i = 0; i < w->key_count; i++) {
 		if (w->key[i].state != CST_KEY_IN_DOCUMENT)
 			continue;
+		if (any && xml->len + w->key[i].len * LONGEST_ESCAPE + 64 > DELETE_DOCUMENT_MAX) {
+			w->document_end = i;
+			break;
+		}
 		any = true;
 		cst_buf_add_str(xml, "<Object><Key>");
 		cst_text_xml_escape(xml, (struct cst_slice){w->keys.data + w->key[i].at, w->key[i].len});

@@ -242,8 +242,8 @@ int cst_parts_xml_read(struct cst_slice text, unsigned after,
 	int rc = read_document(text, "ListPartsResult", &handler, &p, error);
 	if (rc)
 		return rc;
-	/* Whoever doesn't tell where to go on means: behind the last. */
-	uint64_t from = p.truncated && !p.next ? p.last : p.next;
+	/* Whoever doesn't tell where to go on means: behind the last. Never before it: parts would come twice. */
+	uint64_t from = cst_max(p.next, p.last > after ? (uint64_t)p.last : 0);
 	if (p.truncated && (from <= after || from > UINT32_MAX))
 		return -EBADMSG;
 	*next = p.truncated ? (unsigned)from : 0;
@@ -316,7 +316,7 @@ static bool uploads_end(void *arg, const char *name)
 	return true;
 }
 
-int cst_uploads_xml_read(struct cst_slice text,
+int cst_uploads_xml_read(struct cst_slice text, struct cst_slice after_key, struct cst_slice after_id,
 			 void (*upload)(void *arg, struct cst_slice key, struct cst_slice upload_id, int64_t initiated),
 			 void *arg, struct cst_buf *next_key, struct cst_buf *next_id, struct cst_store_error *error)
 {
@@ -326,7 +326,9 @@ int cst_uploads_xml_read(struct cst_slice text,
 	int rc = read_document(text, "ListMultipartUploadsResult", &handler, &u, error);
 	if (rc == 0 && u.encoded)
 		rc = read_document(text, "ListMultipartUploadsResult", &handler, &u, error);
-	if (rc == 0 && u.truncated && !u.next_key.len)
+	bool moves = u.next_key.len > 0 && !(cst_slice_eq(cst_buf_slice(&u.next_key), after_key) &&
+					     cst_slice_eq(cst_buf_slice(&u.next_id), after_id));
+	if (rc == 0 && u.truncated && !moves)
 		rc = -EBADMSG;
 	u.upload = upload;
 	u.arg = arg;

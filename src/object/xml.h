@@ -46,8 +46,8 @@ int cst_result_xml_read(struct cst_slice text, const char *root, struct cst_resu
 int cst_parts_xml_read(struct cst_slice text, unsigned after,
 		       void (*part)(void *arg, const struct cst_object_part *part), void *arg, unsigned *next,
 		       struct cst_store_error *error);
-/* next_key: empty at the end. */
-int cst_uploads_xml_read(struct cst_slice text,
+/* next_key: empty at the end. A page that goes on where it began (after_key, after_id) is none. */
+int cst_uploads_xml_read(struct cst_slice text, struct cst_slice after_key, struct cst_slice after_id,
 			 void (*upload)(void *arg, struct cst_slice key, struct cst_slice upload_id, int64_t initiated),
 			 void *arg, struct cst_buf *next_key, struct cst_buf *next_id, struct cst_store_error *error);
 /* Keys that were not deleted; false from `failed`: no such key was asked about. */

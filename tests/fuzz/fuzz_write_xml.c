@@ -48,7 +48,7 @@ static int read_as(unsigned kind, struct cst_slice text, struct cst_store_error 
 		CST_ASSERT(rc != 0 || next == 0 || next > after);
 		break;
 	case 2:
-		rc = cst_uploads_xml_read(text, on_upload, NULL, &key, &id, error);
+		rc = cst_uploads_xml_read(text, CST_SLICE("k"), CST_SLICE("i"), on_upload, NULL, &key, &id, error);
 		break;
 	default:
 		return cst_deleted_xml_read(text, on_failed, NULL, error);

@@ -150,6 +150,7 @@ static const struct line {
 	 true,
 	 2,
 	 {{{.status = 200, .headers = "ETag: \"d\"\r\nx-oss-hash-crc64ecma: 1\r\n"}, OK}}},
+	{APPEND, CST_CLOUD_OSS, -EBADMSG, true, 1, {{{.status = 200, .headers = "x-oss-next-append-position: 5\r\n"}}}},
 	/* Parts. */
 	{PART, CST_CLOUD_S3, 0, false, 1, {{OK}}},
 	{PART, CST_CLOUD_S3, 0, true, 2, {{LOST, OK}}},

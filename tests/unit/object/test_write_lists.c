@@ -76,6 +76,86 @@ static void odd_delete_answers(void **state)
 	}
 }
 
+/* What is too long to be read is no "nothing failed". */
+static void endless_delete_answer(void **state)
+{
+	(void)state;
+	static const char failed[] =
+		"<DeleteResult><Error><Key>e</Key><Code>AccessDenied</Code></Error></DeleteResult>";
+	char *body = cst_xmalloc(CST_ANSWER_XML_MAX + 2);
+	memset(body, ' ', CST_ANSWER_XML_MAX + 1);
+	memcpy(body, failed, sizeof(failed) - 1);
+	body[CST_ANSWER_XML_MAX + 1] = '\0';
+	struct script script = {{SAYS(body), SAYS(failed)}};
+	struct fixture f;
+	struct written w;
+	scripted_fixture_start(&f, &script, CST_CLOUD_S3);
+	assert_int_equal(delete_three(&f, &w), 0);
+	assert_string_equal(w.list.data, "e=-13;");
+	assert_int_equal(scripted_server_requests(f.server), 2);
+	written_fini(&w);
+	fixture_stop(&f);
+	free(body);
+}
+
+/* The operation fails with what ended it, not with what ended one of its keys. */
+static void last_delete_error(void **state)
+{
+	(void)state;
+	static const struct script script = {
+		{SAYS("<DeleteResult><Error><Key>e</Key><Code>InternalError</Code></Error><Error>"
+		      "<Key>a+b</Key><Code>AccessDenied</Code></Error></DeleteResult>")}};
+	struct cst_bucket_config c = {.cloud = CST_CLOUD_S3, .credentials = test_keys(CST_CLOUD_S3), .max_attempts = 1};
+	struct fixture f;
+	struct written w;
+	fixture_start(&f, play, &script, &c);
+	assert_int_equal(delete_three(&f, &w), -EIO);
+	assert_string_equal(w.list.data, "a+b=-13;");
+	assert_string_equal(w.err.api, "InternalError");
+	written_fini(&w);
+	fixture_stop(&f);
+}
+
+/* A document has a size that stores take. */
+static void long_deletes(void **state)
+{
+	(void)state;
+	static const struct script script = {{SAYS("<DeleteResult/>"), SAYS("<DeleteResult/>"), SAYS("<DeleteResult/>"),
+					      SAYS("<DeleteResult/>"), SAYS("<DeleteResult/>"),
+					      SAYS("<DeleteResult/>")}};
+	static char text[1000][1023];
+	struct cst_slice keys[1000];
+	struct fixture f;
+	struct written w;
+	for (size_t i = 0; i < 1000; i++) {
+		memset(text[i], '&', sizeof(text[i]));
+		keys[i] = (struct cst_slice){text[i], sizeof(text[i])};
+		text[i][snprintf(text[i], sizeof(text[i]), "%04zu", i)] = '<';
+	}
+	scripted_fixture_start(&f, &script, CST_CLOUD_OSS);
+	written_init(&w);
+	assert_int_equal(finish(cst_object_delete_many(f.bucket, keys, 1000, &on_delete, &w), &w), 0);
+	size_t sum = 0;
+	unsigned n = scripted_server_requests(f.server);
+	for (unsigned i = 0; i < n; i++) {
+		const char *length = strstr(scripted_server_request(f.server, i), "\r\nContent-Length: ");
+		assert_non_null(length);
+		size_t len = strtoull(length + 18, NULL, 10);
+		assert_true(len <= (size_t)2 << 20);
+		sum += len;
+		/* Each key is in one of them. */
+		char first[64];
+		snprintf(first, sizeof(first), "<Quiet>true</Quiet><Object><Key>%04u&lt;&amp;", i == 0 ? 0 : w.next);
+		if (!strstr(scripted_server_body(f.server, i), first))
+			fail_msg("document %u does not begin with %s", i, first);
+		w.next += (unsigned)(len / (sizeof("<Object><Key></Key></Object>") - 1 + 4 + 4 + 1018 * 5));
+	}
+	assert_int_equal(w.next, 1000);
+	assert_true(sum > 5000000 && n > 2);
+	written_fini(&w);
+	fixture_stop(&f);
+}
+
 /* Keys that no document can hold go one by one, whatever becomes of each. */
 static void keys_beyond_xml(void **state)
 {
@@ -123,8 +203,14 @@ static void odd_listings(void **state)
 		 0,
 		 "3:5:e;9:5:e;",
 		 9},
+		/* Not what has been handed out already. */
+		{{{PARTS("<NextPartNumberMarker>3</NextPartNumberMarker><IsTruncated>true</IsTruncated>" P("3")
+				 P("9"))}},
+		 0,
+		 "3:5:e;9:5:e;",
+		 9},
 		/* A listing that leads nowhere, twice, then a good one. Nothing of a bad one is handed out. */
-		{{{PARTS(P("3") "<IsTruncated>true</IsTruncated><NextPartNumberMarker>2</NextPartNumberMarker>"),
+		{{{PARTS("<IsTruncated>true</IsTruncated><NextPartNumberMarker>2</NextPartNumberMarker>"),
 		   PARTS(P("3") P("3")), PARTS(P("4"))}},
 		 0,
 		 "4:5:e;",
@@ -175,12 +261,42 @@ static void encoded_uploads(void **state)
 	fixture_stop(&f);
 }
 
+/* A page that leads to itself would be asked for without end. */
+static void uploads_that_go_on_for_ever(void **state)
+{
+	(void)state;
+#define UPLOADS(key, id)                                                                                  \
+	SAYS("<ListMultipartUploadsResult><Upload><Key>" key "</Key><UploadId>" id "</UploadId></Upload>" \
+	     "<NextKeyMarker>" key "</NextKeyMarker><NextUploadIdMarker>" id "</NextUploadIdMarker>"      \
+	     "<IsTruncated>true</IsTruncated></ListMultipartUploadsResult>")
+	static const struct script script = {{UPLOADS("k", "U0"), UPLOADS("k", "U1")}};
+	struct fixture f;
+	struct written w;
+	scripted_fixture_start(&f, &script, CST_CLOUD_OSS);
+	written_init(&w);
+	assert_int_equal(finish(cst_object_list_uploads(f.bucket, (struct cst_slice){0}, CST_SLICE("k"),
+							CST_SLICE("U0"), &on_uploads, &w),
+				&w),
+			 0);
+	assert_string_equal(w.list.data, "k:U1:0;");
+	assert_string_equal(w.next_id.data, "U1");
+	assert_int_equal(scripted_server_requests(f.server), 2);
+	written_fini(&w);
+	fixture_stop(&f);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(some_not_deleted), cmocka_unit_test(odd_delete_answers),
-		cmocka_unit_test(keys_beyond_xml),  cmocka_unit_test(odd_listings),
+		cmocka_unit_test(some_not_deleted),
+		cmocka_unit_test(odd_delete_answers),
+		cmocka_unit_test(endless_delete_answer),
+		cmocka_unit_test(last_delete_error),
+		cmocka_unit_test(long_deletes),
+		cmocka_unit_test(keys_beyond_xml),
+		cmocka_unit_test(odd_listings),
 		cmocka_unit_test(encoded_uploads),
+		cmocka_unit_test(uploads_that_go_on_for_ever),
 	};
 	return cmocka_run_group_tests_name("write_lists", tests, NULL, NULL);
 }

@@ -228,7 +228,7 @@ int real_store_read(struct real_store *s, struct cst_slice key, char *buffer, si
 
 /* ---- scripts ---- */
 
-static enum scripted_end play(const void *arg, unsigned n, const char *request, struct cst_buf *out)
+enum scripted_end play(const void *arg, unsigned n, const char *request, struct cst_buf *out)
 {
 	const struct script *script = arg;
 	const struct step *s = &script->steps[cst_min(n, STEPS - 1)];

@@ -56,6 +56,7 @@ struct script {
 	struct step steps[STEPS];
 };
 /* The last step goes on for ever. */
+enum scripted_end play(const void *script, unsigned n, const char *request, struct cst_buf *out);
 void scripted_fixture_start(struct fixture *f, const struct script *script, enum cst_cloud cloud);
 struct cst_credentials *test_keys(enum cst_cloud cloud);
 bool has(const char *request, const char *line);
