@@ -625,6 +625,7 @@ static bool step_locked(struct cst_publish_stream *s, struct todo *todo)
 	case PHASE_KEEP:
 		if (s->call_count || s->loading || s->spilling)
 			return false;
+		load_forget_locked(s);
 		pub->phase = PHASE_KEEPING;
 		kept_start_locked(s, "conflict", todo);
 		return false;

@@ -167,8 +167,9 @@ static void run_spill(void *arg)
 /* A stream whose bytes nobody is about to use. */
 static bool may_spill(const struct cst_publish_stream *s)
 {
+	bool kept = s->keeping || is_being_kept(s); /* a job reads its blocks */
 	return !s->copying && !s->loading && !s->finished && !s->reset_pending && s->grant_count == 0 &&
-	       (s->pub.phase == PHASE_NONE || s->pub.target < s->size) && !s->keeping;
+	       (s->pub.phase == PHASE_NONE || s->pub.target < s->size) && !kept;
 }
 
 static bool chunk_may_spill(const struct cst_publish_stream *s, const struct chunk *c)

@@ -190,6 +190,8 @@ void writes_serve_locked(struct cst_publish_stream *s, struct todo *todo)
 	struct cst_publish_write *w;
 	if (s->copying || s->reset_pending || s->front_loading || s->finished)
 		return;
+	if (is_being_kept(s)) /* what came now would be in no record: it is refused after, with the rest */
+		return;
 	if (s->failed || s->stalled) {
 		writes_fail_locked(s, s->failed ? s->failed : s->stalled, s->failed ? s->fail_err : s->stall_err, todo);
 		return;
