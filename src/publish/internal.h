@@ -193,6 +193,7 @@ struct cst_publish_stream {
 	size_t next_part; /* the first that may be WAITING */
 	unsigned flying;
 	unsigned restarts;
+	bool upload_gone; /* some of its requests are still to be answered */
 
 	/* writing */
 	TAILQ_HEAD(cst_publish_write_list, cst_publish_write) writes;

@@ -55,6 +55,12 @@ uint64_t size_limit(const struct cst_publish_stream *s)
 	return s->assigned + (uint64_t)(left > copies ? left - copies : 0) * p->part_cap;
 }
 
+/* What it has is about to go. A publication goes on to its end before that. */
+static bool is_dropped(const struct cst_publish_stream *s)
+{
+	return s->reset_pending && s->pub.phase == PHASE_NONE;
+}
+
 /* ---- making ---- */
 
 static struct part *add_part_locked(struct cst_publish_stream *s, uint64_t offset, uint64_t size, bool copy)
@@ -223,7 +229,7 @@ static void send_locked(struct cst_publish_stream *s, struct part *part, struct 
 
 void parts_send_locked(struct cst_publish_stream *s, struct todo *todo)
 {
-	if (s->part_count == 0 || s->stalled || s->failed || s->reset_pending)
+	if (s->part_count == 0 || s->stalled || s->failed || s->upload_gone || is_dropped(s))
 		return;
 	begin_locked(s, todo);
 	if (!s->upload_id.len)
@@ -293,16 +299,17 @@ static bool may_restart(const struct cst_publish_stream *s)
 	return s->restarts < RESTARTS_MAX;
 }
 
-static void upload_lost_locked(struct cst_publish_stream *s, const struct cst_error *why, struct todo *todo)
+/* When all that was sent to it has been answered: an answer from the old one must not count for the new one. */
+static void upload_lost_locked(struct cst_publish_stream *s, struct todo *todo)
 {
-	struct cst_error err = *why;
+	struct cst_error err = CST_ERROR_INIT;
 	char name[NAME_MAX_TEXT];
+	s->upload_gone = false;
 	if (may_restart(s)) {
 		s->restarts++;
 		cst_buf_clear(&s->upload_id);
 		for (size_t i = 0; i < s->part_count; i++)
-			if (s->parts[i].state != PART_FLYING)
-				s->parts[i].state = PART_WAITING;
+			s->parts[i].state = PART_WAITING;
 		s->next_part = 0;
 		return;
 	}
@@ -319,18 +326,20 @@ void part_answer_locked(struct call *c, const struct cst_object_written *written
 	struct part *part = &s->parts[c->number - 1];
 	bool gone = written->rc == -ENOENT && strcmp(written->err->api, "NoSuchUpload") == 0;
 	s->flying--;
+	if (s->upload_gone || (gone && !is_dropped(s) && !c->cancelled)) {
+		part->state = PART_WAITING; /* whatever came of it */
+		s->upload_gone = true;
+		if (s->flying == 0)
+			upload_lost_locked(s, todo);
+		return;
+	}
 	if (written->rc == 0) {
 		part_done_locked(s, part, written);
 		return;
 	}
 	part->state = PART_FAILED;
-	if (s->reset_pending || c->cancelled)
+	if (is_dropped(s) || c->cancelled)
 		return;
-	if (gone) {
-		part->state = PART_WAITING;
-		upload_lost_locked(s, written->err, todo);
-		return;
-	}
 	if (part->copy && (written->rc == -ESTALE || written->rc == -ENOENT) && s->maybe_count == 0) {
 		publication_conflict_locked(s, written->err, todo);
 		return;
@@ -344,7 +353,7 @@ void begin_answer_locked(struct call *c, const struct cst_object_written *writte
 	s->upload_begun = false;
 	if (written->rc == 0)
 		cst_buf_add_slice(&s->upload_id, written->upload_id);
-	else if (!s->reset_pending && !c->cancelled)
+	else if (!is_dropped(s) && !c->cancelled)
 		publication_fail_locked(s, written->rc, written->err, todo);
 }
 
@@ -355,6 +364,7 @@ void upload_forget_locked(struct cst_publish_stream *s)
 	cst_buf_clear(&s->upload_id);
 	s->part_count = s->next_part = 0;
 	s->restarts = 0;
+	s->upload_gone = false;
 }
 
 void upload_abort_locked(struct cst_publish_stream *s, struct todo *todo)

@@ -483,6 +483,94 @@ static void test_upload_gone(void **state)
 	finish(true);
 }
 
+static char first_upload[40];
+static enum fault of_first_upload(const struct cst_object_op *op)
+{
+	return op->kind == OP_PART && strcmp(op->upload, first_upload) == 0 ? FAULT_NO_UPLOAD : FAULT_NONE;
+}
+
+/* Many parts are under way just then, and one of them has come in before: the next upload has all of them again. */
+static void test_upload_gone_with_many(void **state)
+{
+	(void)state;
+	open_with_base(false);
+	write_now(s, 0, 2 * PART + 10, 0);
+	answer(OP_BEGIN);
+	snprintf(first_upload, sizeof(first_upload), "%s", find_op(OP_PART)->upload);
+	start_sync(&y, s); /* the rest */
+	unsigned under_way = 0;
+	for (; nth_op(under_way) != nth_op(99); under_way++)
+		;
+	assert_int_equal(under_way + 1, 3);
+	answer_op(nth_op(0), FAULT_NO_UPLOAD);
+	assert_int_equal(ops_of(OP_BEGIN), 1); /* not while the others may still tell of the old one */
+	answer_op(nth_op(0), FAULT_NONE);      /* it was carried out before */
+	store.fault = of_first_upload;
+	answer_all();
+	assert_int_equal(y.done.calls, 1);
+	assert_int_equal(y.done.rc, 0);
+	assert_int_equal(ops_of(OP_BEGIN), 2);
+	assert_int_equal(ops_of(OP_PART), 6);
+	expect_object("k", 2 * PART + 10);
+	finish(true);
+}
+
+/* Emptied while a publication has parts to send: it goes on to its end, well or not. */
+static void reset_while_sending(enum fault fault)
+{
+	static const struct cst_publish_base none;
+	struct syncer late;
+	open_with_base(false);
+	write_now(s, 0, 2 * PART + 10, 0);
+	start_sync(&y, s);
+	assert_non_null(find_op(OP_BEGIN));
+	cst_publish_stream_reset(s, &none);
+	answer(OP_BEGIN);
+	if (fault != FAULT_NONE)
+		answer_op(find_op(OP_PART), fault);
+	answer_all();
+	assert_int_equal(y.done.calls, 1);
+	assert_int_equal(y.done.rc, fault == FAULT_NONE ? 0 : -EACCES);
+	write_now(s, 0, 100, 0);
+	start_sync(&late, s);
+	answer_all();
+	assert_int_equal(late.done.rc, 0);
+	expect_object("k", 100);
+	finish(true);
+	other_delete("k");
+}
+
+static void test_reset_while_sending(void **state)
+{
+	(void)state;
+	reset_while_sending(FAULT_NONE);
+	reset_while_sending(FAULT_DENIED);
+}
+
+/* What comes while a conflict is being kept is refused: it would be in no record. */
+static void test_write_while_kept(void **state)
+{
+	(void)state;
+	struct writer w;
+	char bytes[10] = "0123456789";
+	open_with_base(false);
+	write_now(s, 0, 1000, 0);
+	other_put("k", "the other's", 11);
+	start_sync(&y, s);
+	answer(OP_PUT);
+	answer(OP_HEAD); /* the record is on its way to the disk, or there */
+	start_write(&w, s, 1000, bytes, sizeof(bytes));
+	for (int i = 0; i < 30000 && !(y.done.calls && w.done.calls); i++)
+		cst_sleep(CST_NS_PER_MS);
+	assert_int_equal(y.done.rc, -ESTALE);
+	assert_int_equal(w.done.rc, -ESTALE);
+	struct kept k = kept_versions();
+	assert_int_equal(k.count, 1);
+	assert_int_equal(k.size, 1000);
+	assert_int_equal(cst_publish_stream_state(s).size, 1000);
+	finish(true);
+}
+
 /* No room to keep it: it stays in memory, and is kept when there is. */
 static void test_keep_fails(void **state)
 {
@@ -733,6 +821,9 @@ int main(void)
 		BOTH(test_refused_parts),
 		BOTH(test_down),
 		BOTH(test_upload_gone),
+		BOTH(test_upload_gone_with_many),
+		BOTH(test_reset_while_sending),
+		BOTH(test_write_while_kept),
 		BOTH(test_keep_fails),
 		BOTH(test_close),
 		BOTH(test_close_with_hole),
