@@ -11,7 +11,6 @@ struct page_op {
 	struct cst_prefix *prefix;   /* counted: the directory's when it was asked */
 	struct cst_buf token;
 	struct cst_buf after; /* in place of a token: the key to go on after */
-	bool resumed;
 };
 
 static void page_op_free(struct page_op *page)
@@ -239,9 +238,10 @@ static void page_entry(void *arg, const struct cst_object_list_entry *entry)
 		return;
 	struct cst_slice suffix = {key.data + prefix_len, key.len - prefix_len};
 	pthread_mutex_lock(&dir->lock);
-	/* After "name/" a store may begin with "name/" once more. */
-	if (!page->resumed || listing->names.sealed == 0 ||
-	    !cst_slice_eq(cst_names_suffix(&listing->names, listing->names.sealed - 1), suffix))
+	/* After "name/" a store may begin with "name/" once more, and one that knows no start-after with the first name. */
+	const struct cst_names *names = &listing->names;
+	if (!listing->resumed || names->sealed == 0 || names->unsorted ||
+	    cst_key_compare(suffix, cst_names_suffix(names, names->sealed - 1)) > 0)
 		cst_names_add(&listing->names, suffix, entry->is_prefix, &entry->info);
 	pthread_mutex_unlock(&dir->lock);
 }
@@ -518,8 +518,8 @@ void cst_listing_kick(struct cst_listing *listing)
 		cst_buf_add_slice(&page->token, cst_buf_slice(&listing->token));
 		page->prefix = dir->prefix;
 		cst_ref_get(&page->prefix->ref);
-		page->resumed = listing->resume;
-		if (page->resumed) {
+		listing->resumed |= listing->resume;
+		if (listing->resume) {
 			cst_buf_add_slice(&page->after, cst_prefix_slice(dir->prefix));
 			cst_buf_add_slice(&page->after, cst_names_suffix(&listing->names, listing->names.sealed - 1));
 		}

@@ -73,6 +73,7 @@ struct cst_listing {
 	bool unchecked;	    /* from a snapshot, and older than list_ttl */
 	uint32_t preloaded; /* by which preload it was made, until it is opened; 0: none */
 	bool resume;	    /* the store has forgotten the token: the next page begins after the last name */
+	bool resumed;	    /* and so it was: a store may begin anew all the same */
 	bool used;	    /* atomic: has answered since the eviction looked at it */
 	int rc;		    /* of a page that failed */
 	struct cst_error err;
@@ -176,6 +177,8 @@ void cst_listing_begin_flat(struct cst_listing *listing);
 void cst_preload_hit(struct cst_meta *meta, uint32_t id);
 /* The directory, which this mount changed something in, is no more: what was asked for before must not come back. */
 void cst_parked_doubt(struct cst_meta *meta, struct cst_slice prefix);
+/* As stores sort: by bytes; preload_keys.c. */
+int cst_key_compare(struct cst_slice a, struct cst_slice b);
 /* The listing was given up: no need to keep the directory if nobody else does. */
 void cst_parked_forget(struct cst_dir *dir);
 

@@ -137,7 +137,10 @@ static bool take_keys(struct cst_range *r, const struct page *page, int *rc)
 		while (r->until.len > 0 && cst_key_compare(info.key, cst_buf_slice(&r->until)) > 0)
 			if (!cst_range_absorb_next(r))
 				return true;
-		*rc = cst_fold_key(&r->fold, info.key, &info, page->started);
+		/* A store that knows no start-after begins anew. */
+		bool early =
+			r->after.len > 0 && !r->fold.any && cst_key_compare(info.key, cst_buf_slice(&r->after)) < 0;
+		*rc = early ? -EDOM : cst_fold_key(&r->fold, info.key, &info, page->started);
 		if (i % 16 == 0 && info.key.len > r->p->base_len)
 			cst_seen_add(&r->seen,
 				     (struct cst_slice){info.key.data + r->p->base_len, info.key.len - r->p->base_len});
@@ -179,7 +182,7 @@ static void serve(struct cst_range *r, struct joiners *joiners)
 }
 
 /* What the page tells besides its keys; the range waits for its next turn or is done. */
-static void after_page_locked(struct cst_range *r, bool over, bool truncated, unsigned count)
+static void after_page_locked(struct cst_range *r, bool over, bool last, unsigned count)
 {
 	struct cst_preload *p = r->p;
 	struct cst_range *next, *before = TAILQ_PREV(r, ranges, link);
@@ -187,8 +190,7 @@ static void after_page_locked(struct cst_range *r, bool over, bool truncated, un
 	if (r->guessed && r->pages == 1 && before && over && r->fold.any == false)
 		before->low = true;
 	/* The store has nothing after this. */
-	while (!truncated && !over && (next = TAILQ_NEXT(r, link)) != NULL && next->state == RANGE_WAITING &&
-	       next->pages == 0) {
+	while (last && (next = TAILQ_NEXT(r, link)) != NULL && next->state == RANGE_WAITING && next->pages == 0) {
 		TAILQ_REMOVE(&p->ranges, next, link);
 		cst_range_free(next);
 	}
@@ -213,7 +215,7 @@ static void work(struct page *page, bool truncated, int *rc)
 		r->fold.arg = r;
 		r->folding = true;
 	}
-	bool over = take_keys(r, page, rc) || !truncated;
+	bool beyond = take_keys(r, page, rc), over = beyond || !truncated;
 	if (*rc == 0 && over)
 		cst_fold_end(&r->fold);
 	else
@@ -227,7 +229,7 @@ static void work(struct page *page, bool truncated, int *rc)
 		end_locked_with(p, CST_PRELOAD_FULL);
 	cst_buf_add_slice(&end, cst_buf_slice(&r->until));
 	if (*rc == 0)
-		after_page_locked(r, over, truncated, page->count);
+		after_page_locked(r, over, over && !beyond, page->count);
 	bool done = r->state == RANGE_DONE;
 	pthread_mutex_unlock(&p->lock);
 	if (!done)

@@ -8,8 +8,6 @@
  *
  * The directories that the last key is in are open; a key beyond one closes it. Nothing is kept of what is below a name that POSIX can't hold: it can't
  * be reached. Belongs to one thread at a time. */
-int cst_key_compare(struct cst_slice a, struct cst_slice b);
-
 struct cst_fold_dir {
 	size_t prefix_len;
 	int64_t started; /* of the request that brought its first key */

@@ -250,6 +250,7 @@ void cst_range_catch_up_locked(struct cst_range *r)
 	if (end.len > 0 && cst_key_compare(end, walk) <= 0) {
 		r->state = RANGE_DONE;
 		r->gap = true;
+		TAILQ_NEXT(r, link)->gap = true;
 		return;
 	}
 	cst_buf_clear(&r->after);

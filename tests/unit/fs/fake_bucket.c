@@ -587,7 +587,8 @@ struct cst_object_op *cst_object_list(struct cst_bucket *b, const struct cst_obj
 	op->fn.list = *ops;
 	op->delimited = list->delimiter != NULL;
 	cst_buf_add_slice(&op->token, list->token);
-	cst_buf_add_slice(&op->after, list->start_after);
+	if (!b->no_start_after)
+		cst_buf_add_slice(&op->after, list->start_after);
 	fake_op_queue(op);
 	return op;
 }

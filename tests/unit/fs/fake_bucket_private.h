@@ -63,6 +63,7 @@ struct cst_bucket {
 	struct fake_failure failures[8];
 	uint64_t copy_max;
 	bool hold, stop, retry_pages, expire_tokens, empty_pages;
+	bool no_start_after; /* of the store's knowledge: such a request begins at the first key */
 	int fail;
 	char fail_api[64];
 	unsigned page_size;

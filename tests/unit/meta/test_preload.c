@@ -7,6 +7,7 @@
 #include <cmocka.h>
 
 #include "../fs/fake_bucket.h"
+#include "../fs/fake_bucket_private.h"
 #include "meta/preload_private.h"
 #include "meta/relist.h"
 
@@ -759,6 +760,52 @@ static void own_changes_outlive_their_records(void **state)
 	cst_dir_unref(dir);
 }
 
+/* ---- a store that doesn't know start-after ---- */
+
+static void ranges_that_begin_anew_end_it(void **state)
+{
+	(void)state;
+	bucket->no_start_after = true;
+	for (unsigned f = 0; f < 5000; f++) {
+		char key[64];
+		snprintf(key, sizeof(key), "one/%u/%u", f % 50, f);
+		put(key);
+	}
+	fake_page_size(bucket, 50);
+	start();
+	preload("one/");
+	assert_int_equal(progress.end, CST_PRELOAD_UNSORTED);
+	fake_page_size(bucket, 1000);
+	compare_below(base, false);
+	cst_dir_unref(base);
+}
+
+static void listings_that_go_on_have_each_name_once(void **state)
+{
+	char key[64];
+	(void)state;
+	bucket->no_start_after = true;
+	for (unsigned f = 0; f < 95; f++) {
+		snprintf(key, sizeof(key), f % 3 ? "d/%03u" : "d/%03u/x", f);
+		put(key);
+	}
+	fake_page_size(bucket, 20);
+	start();
+	struct cst_dir *dir = cst_dir_new(meta, CST_SLICE("d/"));
+	pthread_mutex_lock(&dir->lock);
+	struct cst_listing *listing = cst_listing_start_locked(dir, 1);
+	listing->joined = true;
+	cst_listing_ref_locked(listing);
+	pthread_mutex_unlock(&dir->lock);
+	cst_listing_begin_flat(listing);
+	char *got = list(dir), *wanted = list_anew(CST_SLICE("d/"));
+	assert_string_equal(got, wanted);
+	free(got);
+	free(wanted);
+	cst_listing_unref(listing);
+	cst_dir_unref(dir);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -780,6 +827,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(all_levels_come_with_the_first, setup, teardown),
 		cmocka_unit_test_setup_teardown(what_comes_with_a_name_is_right, setup, teardown),
 		cmocka_unit_test_setup_teardown(empty_pages_are_passed, setup, teardown),
+		cmocka_unit_test_setup_teardown(ranges_that_begin_anew_end_it, setup, teardown),
+		cmocka_unit_test_setup_teardown(listings_that_go_on_have_each_name_once, setup, teardown),
 		cmocka_unit_test_setup_teardown(own_changes_outlive_their_directory, setup, teardown),
 		cmocka_unit_test_setup_teardown(own_changes_outlive_their_records, setup, teardown),
 	};
