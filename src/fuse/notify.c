@@ -218,7 +218,9 @@ static bool add_name(struct cst_fuse_news *n, struct cst_slice name)
 /* False: it waits already. offset -1: attributes alone; length 0: to the end. */
 static bool add_drop(struct cst_fuse_news *n, int64_t offset, int64_t length)
 {
-	if (n->drop && (offset < 0 || (n->offset == offset && n->length == length)))
+	bool waits = n->drop;
+
+	if (waits && (offset < 0 || (n->offset == offset && n->length == length)))
 		return false;
 	if (!n->drop || n->offset < 0) {
 		n->offset = offset;
@@ -230,7 +232,7 @@ static bool add_drop(struct cst_fuse_news *n, int64_t offset, int64_t length)
 		n->offset = begin;
 	}
 	n->drop = true;
-	return true;
+	return !waits;
 }
 
 /* ---- sending ---- */
