@@ -15,6 +15,7 @@
 
 #include "meta/preload.h"
 #include "meta/relist.h"
+#include "meta/snapshot.h"
 
 #define PARALLEL 32
 #define MESSAGES_AT_ONCE 1000 /* to the host before it has passed them on */
@@ -656,8 +657,11 @@ void fs_refresh_dirs(struct cst_fs *fs, struct cst_inode **inodes, size_t count)
 	if (count > 0)
 		drop_left(&r);
 	tell_kernel(&r);
-	for (size_t i = 0; i < r.count; i++)
+	for (size_t i = 0; i < r.count; i++) {
+		if (r.items[i].started == 0) /* nobody asks for it once more */
+			cst_dir_end_unchecked(fs_dir_of(fs, r.items[i].inode));
 		cst_inode_unref(fs->table, r.items[i].inode);
+	}
 	free(r.items);
 	cst_buf_fini(&r.names);
 	fs_live_end(fs);

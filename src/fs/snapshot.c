@@ -75,6 +75,8 @@ void fs_snapshot_adopted(struct fs_snapshot *s, const struct cst_inode *inode, s
 		}
 		s->queue[s->count++] = inode->node;
 		pthread_cond_signal(&s->wake);
+	} else {
+		cst_dir_end_unchecked(dir);
 	}
 	pthread_mutex_unlock(&s->lock);
 }

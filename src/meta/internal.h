@@ -71,6 +71,7 @@ struct cst_listing {
 	bool running;
 	bool joined;	    /* a request of a preload is waited for instead of one of its own */
 	bool unchecked;	    /* from a snapshot, and older than list_ttl */
+	bool told;	    /* and who has the directory knows that */
 	uint32_t preloaded; /* by which preload it was made, until it is opened; 0: none */
 	bool resume;	    /* the store has forgotten the token: the next page begins after the last name */
 	bool resumed;	    /* and so it was: a store may begin anew all the same */

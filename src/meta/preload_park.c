@@ -89,6 +89,8 @@ void cst_dir_park(struct cst_dir *dir)
 	pthread_mutex_lock(&dir->lock);
 	const struct cst_listing *l = dir->listing;
 	bool keep = l && !l->running && l->names.complete && cst_listing_is_fresh_locked(l) && !dir->owns;
+	if (keep)
+		dir->listing->told = false;
 	pthread_mutex_unlock(&dir->lock);
 	if (!keep || cst_meta_is_stopping(dir->meta))
 		return;

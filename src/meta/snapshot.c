@@ -11,6 +11,7 @@
 
 #include <endian.h>
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -19,6 +20,7 @@
 #define BLOCK_MAX (16u << 20)
 #define FILE_MAX (INT64_C(4) << 30)
 #define FLUSH_AT (1u << 20)
+#define LOCK_NS (5 * CST_NS_PER_S) /* that another mount's saving is waited for */
 
 enum { ENTRY_PREFIX = 1, ENTRY_DOUBTFUL = 2 };
 
@@ -171,13 +173,41 @@ static int sync_directory(const char *path)
 	return fd < 0 || fsync(fd) < 0 ? -errno : 0;
 }
 
-static int write_file(struct cst_meta *meta, const struct cst_snapshot *s, const char *name,
-		      struct cst_snapshot_counts *counts)
+/* Some file systems have no locks; what is mixed there is seen when it is read. */
+static bool is_lockless(int error)
 {
-	CST_AUTO_CLOSE int fd = open(name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
-	if (fd < 0)
-		return -errno;
+	return error == ENOLCK || error == EOPNOTSUPP || error == ENOSYS;
+}
+
+/* Several mounts of the same may save at the same time, also of machines or containers that see each other's files alone: one after the other, into a
+ * file that is locked until it has its name; what a killed one leaves is the next one's. The descriptor, or -errno. */
+static int open_locked(const char *name)
+{
+	int64_t end = cst_now() + LOCK_NS;
+	for (;;) {
+		struct stat here, there;
+		int fd = open(name, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+		int rc = fd < 0 ? -errno : 0;
+		if (rc == 0 && flock(fd, LOCK_EX | LOCK_NB) < 0)
+			rc = errno == EWOULDBLOCK ? -EBUSY : is_lockless(errno) ? 0 : -errno;
+		/* Who had it may have given it its name meanwhile. */
+		if (rc == 0 && fstat(fd, &here) == 0 && lstat(name, &there) == 0 && here.st_ino == there.st_ino &&
+		    here.st_dev == there.st_dev)
+			return fd;
+		if (fd >= 0)
+			close(fd);
+		if ((rc < 0 && rc != -EBUSY) || cst_now() >= end)
+			return rc < 0 ? rc : -EBUSY;
+		if (rc == -EBUSY)
+			usleep(20000);
+	}
+}
+
+static int write_file(struct cst_meta *meta, const struct cst_snapshot *s, int fd, struct cst_snapshot_counts *counts)
+{
 	struct writer w = {.fd = fd};
+	if (ftruncate(fd, 0) < 0 || lseek(fd, 0, SEEK_SET) < 0)
+		return -errno;
 	save_all(&w, meta, s);
 	if (w.rc == 0 && fsync(fd) < 0)
 		w.rc = -errno;
@@ -192,11 +222,13 @@ int cst_snapshot_save(struct cst_meta *meta, const struct cst_snapshot *s, struc
 {
 	const char *slash = strrchr(s->path, '/');
 	CST_AUTO_FREE char *dir = slash ? cst_xstrndup(s->path, (size_t)(slash - s->path)) : cst_xstrdup(".");
-	/* Several mounts of the same may save at the same time. */
-	CST_AUTO_FREE char *name = cst_xasprintf("%s.%d.new", s->path, (int)getpid());
+	CST_AUTO_FREE char *name = cst_xasprintf("%s.new", s->path);
 	int rc = mkdir(dir[0] ? dir : "/", 0700) < 0 && errno != EEXIST ? -errno : 0;
+	int fd = rc == 0 ? open_locked(name) : -1;
+	if (rc == 0 && fd < 0)
+		rc = fd;
 	for (int tries = 0; rc == 0 && tries < 3; tries++) {
-		rc = write_file(meta, s, name, counts);
+		rc = write_file(meta, s, fd, counts);
 		if (rc != -EAGAIN)
 			break;
 		rc = tries < 2 ? 0 : rc;
@@ -205,8 +237,10 @@ int cst_snapshot_save(struct cst_meta *meta, const struct cst_snapshot *s, struc
 		rc = -errno;
 	if (rc == 0)
 		rc = sync_directory(dir[0] ? dir : "/");
-	else
+	else if (fd >= 0)
 		unlink(name);
+	if (fd >= 0)
+		close(fd);
 	if (rc < 0) {
 		cst_error_set(err, -rc, "can't save listings in %s", s->path);
 		cst_error_why(err, "%s", strerror(-rc));
@@ -277,6 +311,7 @@ static bool get_block(struct cst_slice *file, struct reader *r)
 struct loader {
 	struct cst_meta *meta; /* NULL: nothing is put in place */
 	int64_t max_age;
+	bool future; /* it says to have been written later than now: nobody knows how old it is */
 	bool any;
 	char *prefix;
 	size_t prefix_len;
@@ -297,7 +332,8 @@ static void put_dir(struct loader *l)
 	}
 	int64_t age = cst_wall() - l->asked, ttl = meta->config.list_ttl;
 	uint64_t count = l->names.count;
-	bool young = age >= 0 && age < cst_max(l->max_age, ttl) && l->counts.bytes < meta->config.listing_bytes / 4 * 3;
+	bool young = !l->future && age >= 0 && age < cst_max(l->max_age, ttl) &&
+		     l->counts.bytes < meta->config.listing_bytes / 4 * 3;
 	l->counts.old += !young;
 	if (!young) {
 		cst_names_fini(&l->names);
@@ -391,13 +427,13 @@ static int damaged(const struct cst_snapshot *s, struct cst_error *err)
 	return -EBADMSG;
 }
 
-static int read_header(const struct cst_snapshot *s, struct cst_slice *file, struct cst_error *err)
+static int read_header(const struct cst_snapshot *s, struct cst_slice *file, uint64_t *written, struct cst_error *err)
 {
 	struct reader r;
 	if (!get_block(file, &r) || get_byte(&r) != 'H')
 		return damaged(s, err);
 	uint64_t version = get_number(&r);
-	get_number(&r);
+	*written = get_number(&r);
 	struct cst_slice identity = get_text(&r);
 	if (!r.bad && version == VERSION && !cst_slice_eq(identity, s->identity)) {
 		cst_error_set(err, ESTALE, "the saved listings in %s are not used", s->path);
@@ -440,9 +476,11 @@ int cst_snapshot_read(struct cst_meta *meta, const struct cst_snapshot *s, struc
 {
 	struct loader check = {0}, load = {.meta = meta, .max_age = s->max_age};
 	*counts = (struct cst_snapshot_counts){0};
-	int rc = read_header(s, &file, err);
+	uint64_t written;
+	int rc = read_header(s, &file, &written, err);
 	if (rc != 0)
 		return rc;
+	load.future = written > (uint64_t)cst_max(cst_wall(), INT64_C(0));
 	/* Nothing of it is used before all of it was looked at. */
 	if (!run(&check, file))
 		return damaged(s, err);
@@ -486,9 +524,17 @@ int cst_snapshot_load(struct cst_meta *meta, const struct cst_snapshot *s, struc
 bool cst_dir_take_unchecked(struct cst_dir *dir)
 {
 	pthread_mutex_lock(&dir->lock);
-	bool unchecked = dir->listing && dir->listing->unchecked;
+	bool unchecked = dir->listing && dir->listing->unchecked && !dir->listing->told;
 	if (unchecked)
-		dir->listing->unchecked = false;
+		dir->listing->told = true;
 	pthread_mutex_unlock(&dir->lock);
 	return unchecked;
+}
+
+void cst_dir_end_unchecked(struct cst_dir *dir)
+{
+	pthread_mutex_lock(&dir->lock);
+	if (dir->listing && dir->listing->unchecked)
+		dir->listing->refreshed = dir->listing->started;
+	pthread_mutex_unlock(&dir->lock);
 }

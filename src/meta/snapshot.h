@@ -30,3 +30,5 @@ int cst_snapshot_read(struct cst_meta *meta, const struct cst_snapshot *s, struc
 struct cst_dir;
 /* Its listing comes from a snapshot and is older than list_ttl may be, and nobody has been told so yet. */
 bool cst_dir_take_unchecked(struct cst_dir *dir);
+/* It can't be listed anew now: such a listing answers for list_ttl alone, as any other. */
+void cst_dir_end_unchecked(struct cst_dir *dir);

@@ -267,6 +267,99 @@ static void own_changes_are_not_saved(void **state)
 	cst_dir_unref(dir);
 }
 
+/* Two mounts in containers of their own may even have the same process number. */
+static bool savers_end; /* atomic */
+static struct cst_meta *other_meta;
+static void *other_saver(void *arg)
+{
+	struct cst_snapshot_counts other;
+	(void)arg;
+	while (!__atomic_load_n(&savers_end, __ATOMIC_ACQUIRE))
+		CST_ASSERT(cst_snapshot_save(other_meta, &snapshot, &other, &(struct cst_error){0}) == 0);
+	return NULL;
+}
+
+static void two_mounts_save_at_once(void **state)
+{
+	pthread_t other;
+	char left[160];
+	(void)state;
+	put_dir("a/", 3000, now_ns);
+	struct cst_meta *mine = meta;
+	start();
+	other_meta = meta;
+	put_dir("b/", 5000, now_ns);
+	meta = mine;
+	save();
+	/* What a killed mount left. */
+	snprintf(left, sizeof(left), "%s.new", path);
+	FILE *file = fopen(left, "w");
+	assert_non_null(file);
+	for (int i = 0; i < 100000; i++)
+		fputs("half of a file ", file);
+	fclose(file);
+	savers_end = false;
+	assert_int_equal(pthread_create(&other, NULL, other_saver, NULL), 0);
+	for (int i = 0; i < 50; i++) {
+		save();
+		struct cst_snapshot_counts seen;
+		struct cst_meta *none = NULL;
+		size_t size;
+		char *bytes = read_file(&size);
+		assert_int_equal(cst_snapshot_read(none, &snapshot, (struct cst_slice){bytes, size}, &seen, &err), 0);
+		free(bytes);
+	}
+	__atomic_store_n(&savers_end, true, __ATOMIC_RELEASE);
+	pthread_join(other, NULL);
+	assert_true(access(left, F_OK) < 0);
+	stop();
+	meta = other_meta;
+}
+
+/* Written at a time that is yet to come: the clock was set back, and ages mean nothing. */
+static void a_clock_that_went_back(void **state)
+{
+	size_t size;
+	uint32_t head[2];
+	(void)state;
+	put_dir("a/", 3, now_ns);
+	save();
+	CST_AUTO_FREE char *bytes = read_file(&size);
+	stop();
+	start();
+	memcpy(head, bytes, sizeof(head));
+	bytes[8 + 2 + 8]++; /* the highest byte of when it was written */
+	head[1] = cst_crc32c(0, bytes + sizeof(head), head[0]);
+	memcpy(bytes, head, sizeof(head));
+	assert_int_equal(cst_snapshot_read(meta, &snapshot, (struct cst_slice){bytes, size}, &counts, &err), 0);
+	assert_int_equal(counts.directories, 0);
+	assert_int_equal(counts.old, 1);
+}
+
+/* Who has the directory no longer, before it was listed again, has not looked after it; and what can't be listed ends with list_ttl. */
+static void what_is_unchecked_stays_so(void **state)
+{
+	(void)state;
+	snapshot.max_age = 3600 * CST_NS_PER_S;
+	put_dir("a/", 3, now_ns - 100 * CST_NS_PER_S + 50 * CST_NS_PER_S);
+	now_ns += 100 * CST_NS_PER_S;
+	save();
+	stop();
+	start();
+	assert_int_equal(load(), 0);
+	struct cst_dir *dir = cst_dir_get(meta, CST_SLICE("a/"));
+	assert_true(cst_dir_take_unchecked(dir));
+	assert_false(cst_dir_take_unchecked(dir));
+	cst_dir_park(dir);
+	cst_dir_unref(dir);
+	dir = cst_dir_get(meta, CST_SLICE("a/"));
+	assert_true(cst_dir_is_listed(dir));
+	assert_true(cst_dir_take_unchecked(dir));
+	cst_dir_end_unchecked(dir);
+	assert_false(cst_dir_is_listed(dir));
+	cst_dir_unref(dir);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -277,6 +370,9 @@ int main(void)
 		cmocka_unit_test_setup_teardown(contradicted_names_are_asked_for, setup, teardown),
 		cmocka_unit_test_setup_teardown(damage_is_seen, setup, teardown),
 		cmocka_unit_test_setup_teardown(own_changes_are_not_saved, setup, teardown),
+		cmocka_unit_test_setup_teardown(two_mounts_save_at_once, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_clock_that_went_back, setup, teardown),
+		cmocka_unit_test_setup_teardown(what_is_unchecked_stays_so, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
