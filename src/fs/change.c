@@ -80,13 +80,22 @@ void fs_timer_start(struct cst_fs *fs, struct fs_timer *timer, int64_t ns)
 
 /* ---- changes ---- */
 
+static struct cst_fs_call *take_call(struct fs_change *c)
+{
+	pthread_mutex_lock(&c->lock);
+	bool mine = !c->answered;
+	c->answered = true;
+	pthread_mutex_unlock(&c->lock);
+	return mine ? fs_wait_end(&c->w) : NULL;
+}
+
 /* Nobody waits any more: then the change goes on without anybody to tell. */
 static bool change_leave(struct fs_wait *w)
 {
 	struct fs_change *c = cst_container_of(w, struct fs_change, w);
 	if (!fs_is_dying(c->pid))
 		return false;
-	struct cst_fs_call *call = fs_change_answer(c);
+	struct cst_fs_call *call = take_call(c);
 	if (call)
 		w->fs->host->error(call, -EINTR);
 	return false;
@@ -102,7 +111,7 @@ static void change_free(struct fs_wait *w)
 }
 
 void fs_change_begin(struct fs_change *c, struct cst_fs *fs, struct cst_fs_call *call, struct cst_inode *parent,
-		     const char *name, void (*free_fn)(struct fs_change *c))
+		     const char *name, struct cst_inode *other, void (*free_fn)(struct fs_change *c))
 {
 	pthread_mutex_init(&c->lock, NULL);
 	if (call->pid) /* a close comes without */
@@ -112,6 +121,11 @@ void fs_change_begin(struct fs_change *c, struct cst_fs *fs, struct cst_fs_call 
 		c->parent = cst_inode_ref(fs->table, parent);
 		c->dir = cst_dir_ref(fs_dir_of(fs, parent));
 		snprintf(c->name, sizeof(c->name), "%s", name);
+		c->other = other;
+		c->listed = true;
+		pthread_mutex_lock(&fs->writers_lock);
+		TAILQ_INSERT_TAIL(&fs->changes, c, link);
+		pthread_mutex_unlock(&fs->writers_lock);
 	}
 	fs_wait_arm(&c->w, fs, call, change_leave, change_free);
 }
@@ -123,11 +137,15 @@ void fs_change_started(struct fs_change *c)
 
 struct cst_fs_call *fs_change_answer(struct fs_change *c)
 {
-	pthread_mutex_lock(&c->lock);
-	bool mine = !c->answered;
-	c->answered = true;
-	pthread_mutex_unlock(&c->lock);
-	return mine ? fs_wait_end(&c->w) : NULL;
+	struct cst_fs *fs = c->w.fs;
+	/* It has happened: who hears the answer may rename the directory. */
+	if (c->listed) {
+		pthread_mutex_lock(&fs->writers_lock);
+		TAILQ_REMOVE(&fs->changes, c, link);
+		pthread_mutex_unlock(&fs->writers_lock);
+		c->listed = false;
+	}
+	return take_call(c);
 }
 
 void fs_change_end(struct fs_change *c)
@@ -175,6 +193,10 @@ void fs_change_find(struct fs_change *c, void (*found)(struct fs_change *c, int 
 	struct cst_fs *fs = c->w.fs;
 	CST_AUTO_ENTRY entry = CST_ENTRY_INIT;
 	c->found = found;
+	if (fs_is_moving(fs, c->parent) || (c->other && fs_is_moving(fs, c->other))) {
+		found(c, -EBUSY, NULL);
+		return;
+	}
 	int rc = fs_known_of(fs, c->parent, c->dir, c->name, &entry);
 	if (rc == -EAGAIN && entry.kind == CST_KIND_NONE && was_missed(fs, c->parent, c->name, &entry.at))
 		rc = -ENOENT;

@@ -61,6 +61,19 @@ static void doubt_asked(void *arg, int rc, const struct cst_object_info *info, c
 	free(d);
 }
 
+/* Copies of what was uploaded in parts have another ETag: the CRC64 tells, where the store has it. */
+static void source_in_doubt(void *arg, int rc, const struct cst_object_info *info, const struct cst_error *err)
+{
+	struct doubt *d = arg;
+	struct fs_copy *c = d->copy;
+	(void)err;
+	if (rc == 0 && info->size == c->size && (!c->etag[0] || strcmp(c->etag, info->etag) == 0)) {
+		c->crc64 = info->crc64;
+		c->has_crc64 = info->has_crc64;
+	}
+	cst_object_release(cst_object_head(c->bucket, cst_buf_slice(&c->to), false, doubt_asked, d));
+}
+
 static void copied(void *arg, const struct cst_object_written *written)
 {
 	struct fs_copy *c = arg;
@@ -71,7 +84,10 @@ static void copied(void *arg, const struct cst_object_written *written)
 	}
 	struct doubt *d = CST_NEW(struct doubt);
 	*d = (struct doubt){.copy = c, .rc = written->rc, .err = *written->err};
-	cst_object_release(cst_object_head(c->bucket, cst_buf_slice(&c->to), false, doubt_asked, d));
+	if (c->has_crc64)
+		cst_object_release(cst_object_head(c->bucket, cst_buf_slice(&c->to), false, doubt_asked, d));
+	else
+		cst_object_release(cst_object_head(c->bucket, cst_buf_slice(&c->from), false, source_in_doubt, d));
 }
 
 /* ---- by parts ---- */

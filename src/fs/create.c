@@ -46,7 +46,9 @@ static struct fs_writer *begin_writing(struct create_call *m, struct fs_file *fi
 	pthread_mutex_lock(&file->lock);
 	if (!file->writer && file->mode == FS_MODE_NONE) {
 		w = fs_writer_new_locked(m->c.w.fs, m->inode, file, NULL, false);
-		if (handle) {
+		if (w && !handle) {
+			w->closing = true; /* opens wait for its end */
+		} else if (w) {
 			file->mode = FS_MODE_WRITING;
 			file->handles++;
 		}
@@ -143,8 +145,7 @@ static void dir_made(void *arg, const struct cst_object_written *written)
 		return;
 	}
 	fs_key_of(fs, m->c.parent, m->c.name, &key);
-	if (rc == -EEXIST)
-		cst_dir_doubt(m->c.dir, m->c.name);
+	cst_dir_doubt(m->c.dir, m->c.name); /* somebody else's, or our own, whose answer was lost */
 	fs_change_fail(&m->c, fs_write_errno(fs, rc, "can't make the directory", cst_buf_slice(&key), written->err));
 }
 
@@ -191,7 +192,7 @@ static void create(struct cst_fs *fs, struct cst_fs_call *call, uint64_t parent,
 	struct create_call *m = CST_NEW(struct create_call);
 	m->what = what;
 	m->flags = flags;
-	fs_change_begin(&m->c, fs, call, dir, name, create_free);
+	fs_change_begin(&m->c, fs, call, dir, name, NULL, create_free);
 	fs_change_find(&m->c, create_found);
 	fs_change_started(&m->c);
 	cst_inode_unref(fs->table, dir);

@@ -164,7 +164,7 @@ static void read_own(struct cst_fs *fs, struct cst_fs_call *call, struct fs_hand
 	r->offset = offset;
 	r->size = size;
 	r->sync.done = own_read_published;
-	fs_change_begin(&r->c, fs, call, NULL, NULL, own_read_free);
+	fs_change_begin(&r->c, fs, call, NULL, NULL, NULL, own_read_free);
 	int rc = unlinked ? -ESTALE : fs_writer_sync(w, &r->sync, false);
 	if (rc != 0)
 		own_read_published(&r->sync, cst_min(rc, 0));

@@ -100,9 +100,10 @@ struct cst_fs {
 	struct cst_absent *missed; /* names that were not there a moment ago: what is made then needs no look */
 	pthread_mutex_t writers_lock;
 	pthread_cond_t writers_wake;
-	TAILQ_HEAD(, fs_writer) writers; /* these three: the writers' lock */
+	TAILQ_HEAD(, fs_writer) writers; /* these four: the writers' lock */
 	TAILQ_HEAD(, fs_end_wait) end_waits;
 	TAILQ_HEAD(, fs_moving) moving; /* directories that are being renamed */
+	TAILQ_HEAD(, fs_change) changes; /* under way: the names that they change */
 	uint64_t open_writers;
 	bool ending; /* atomic: what is not published now is kept */
 	pthread_mutex_t timer_lock;

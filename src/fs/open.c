@@ -245,7 +245,16 @@ static void refuse(struct cst_fs *fs, struct cst_fs_call *call)
 	fs->host->error(call, -ESTALE);
 }
 
-enum entered { ENTERED, ENTER_REFUSED, ENTER_BUSY, ENTER_LATER };
+enum entered { ENTERED, ENTER_REFUSED, ENTER_GONE, ENTER_BUSY, ENTER_MOVING, ENTER_LATER };
+
+/* It may have become so while the open waited. */
+static bool is_stale(struct cst_fs *fs, struct cst_inode *inode)
+{
+	cst_inode_lock(fs->table, inode);
+	bool stale = inode->stale;
+	cst_inode_unlock(fs->table, inode);
+	return stale;
+}
 
 /* Of an open for writing. The file's lock is held. */
 static enum entered enter_writing(struct cst_fs *fs, struct cst_inode *inode, struct fs_file *file,
@@ -253,17 +262,23 @@ static enum entered enter_writing(struct cst_fs *fs, struct cst_inode *inode, st
 				  struct cst_cache_object **unused)
 {
 	CST_AUTO_ENTRY version = CST_ENTRY_INIT;
+	if (file->removing > 0)
+		return ENTER_LATER;
+	if (is_stale(fs, inode))
+		return ENTER_GONE;
 	if (file->writer)
 		return file->writer->closing || file->writer->flushed ? ENTER_LATER : ENTER_BUSY;
 	/* Handles with pages of the version as it is, or with its bytes from a cache file, keep them: the writer has an inode of its own. */
 	if (file->mode == FS_MODE_CACHED || file->mode == FS_MODE_PASSTHROUGH)
 		return comes_again(fs, call) ? ENTER_BUSY : ENTER_REFUSED;
+	cst_inode_entry(fs->table, inode, &version);
+	*writer = fs_writer_new_locked(fs, inode, file, &version, call->flags & O_TRUNC);
+	if (!*writer)
+		return ENTER_MOVING;
 	if (file->mode == FS_MODE_NONE) {
 		*unused = drop_cached(fs, inode, file);
 		file->mode = FS_MODE_WRITING;
 	}
-	cst_inode_entry(fs->table, inode, &version);
-	*writer = fs_writer_new_locked(fs, inode, file, &version, call->flags & O_TRUNC);
 	return ENTERED;
 }
 
@@ -340,17 +355,29 @@ static void open_file(struct cst_fs *fs, struct cst_fs_call *call, struct cst_in
 {
 	enum fs_mode mode;
 	struct fs_writer *writer = NULL;
+	bool written;
 	switch (enter_mode(fs, inode, file, call, &mode, &writer)) {
 	case ENTER_LATER:
 		queue_open(fs, call, inode, file);
 		return;
 	case ENTER_BUSY:
+		pthread_mutex_lock(&file->lock);
+		written = file->writer != NULL;
+		pthread_mutex_unlock(&file->lock);
 		note_end(fs, call, false);
 		fs_write_refused(
 			fs, inode,
 			"it is open already%s: a file has one writer at a time, and no other while it is read from a cache",
-			file->writer ? " for writing" : "");
+			written ? " for writing" : "");
 		fs->host->error(call, -EBUSY);
+		return;
+	case ENTER_MOVING:
+		note_end(fs, call, false);
+		fs_write_refused(fs, inode, "it can't be written while a directory above it is being renamed");
+		fs->host->error(call, -EBUSY);
+		return;
+	case ENTER_GONE:
+		refuse(fs, call);
 		return;
 	case ENTER_REFUSED:
 		cst_inode_set_aside(fs->table, inode);
@@ -393,6 +420,15 @@ struct question {
 	struct cst_inode *inode; /* counted */
 	struct fs_file *file;	 /* counted */
 };
+
+void fs_file_removing(struct cst_fs *fs, struct fs_file *file, bool begins)
+{
+	pthread_mutex_lock(&file->lock);
+	file->removing += begins ? 1 : -1u;
+	pthread_mutex_unlock(&file->lock);
+	if (!begins)
+		fs_file_wake_opens(fs, file);
+}
 
 /* Those that waited go on. */
 static void run_opens(struct cst_fs *fs, struct fs_file *file, struct fs_open_calls *waits)
@@ -506,9 +542,10 @@ static void queue_open(struct cst_fs *fs, struct cst_fs_call *call, struct cst_i
 	bool late = false;
 	pthread_mutex_lock(&file->lock);
 	const struct fs_writer *w = file->writer;
-	if (w && (w->closing || (w->flushed && writes(call->flags)))) {
+	bool removing = file->removing > 0 && writes(call->flags);
+	if (removing || (w && (w->closing || (w->flushed && writes(call->flags))))) {
 		o = open_call_new(fs, call, inode, fs_file_get(fs, inode));
-		late = !w->closing && !file->late;
+		late = w && !w->closing && !file->late;
 		file->late |= late;
 	}
 	pthread_mutex_unlock(&file->lock);

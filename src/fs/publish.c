@@ -336,7 +336,7 @@ static void sync_handle(struct cst_fs *fs, struct cst_fs_call *call, uint64_t no
 	fs_writer_ref(w);
 	/* The release comes when this has been answered, and must find no other user of the handle. */
 	fs_handle_unref(h);
-	fs_change_begin(&s->c, fs, call, NULL, NULL, sync_free);
+	fs_change_begin(&s->c, fs, call, NULL, NULL, NULL, sync_free);
 	if (bytes) {
 		pthread_mutex_lock(&w->file->lock);
 		w->flushed = true;
@@ -380,11 +380,13 @@ void fs_writers_init(struct cst_fs *fs)
 	TAILQ_INIT(&fs->writers);
 	TAILQ_INIT(&fs->end_waits);
 	TAILQ_INIT(&fs->moving);
+	TAILQ_INIT(&fs->changes);
 }
 
 void fs_writers_fini(struct cst_fs *fs)
 {
-	CST_ASSERT(TAILQ_EMPTY(&fs->writers) && TAILQ_EMPTY(&fs->end_waits) && TAILQ_EMPTY(&fs->moving));
+	CST_ASSERT(TAILQ_EMPTY(&fs->writers) && TAILQ_EMPTY(&fs->end_waits) && TAILQ_EMPTY(&fs->moving) &&
+		   TAILQ_EMPTY(&fs->changes));
 	pthread_cond_destroy(&fs->writers_wake);
 	pthread_cond_destroy(&fs->timer_wake);
 	pthread_mutex_destroy(&fs->timer_lock);
@@ -467,6 +469,23 @@ enum fs_below fs_writers_below(struct cst_fs *fs, const struct cst_inode *dir, s
 	}
 	if (found == FS_BELOW_CLOSING && wait)
 		TAILQ_INSERT_TAIL(&fs->end_waits, wait, link);
+	pthread_mutex_unlock(&fs->writers_lock);
+	return found;
+}
+
+bool fs_changes_below(struct cst_fs *fs, const struct cst_inode *dir, const struct fs_change *but)
+{
+	const struct fs_change *c;
+	bool found = false;
+	pthread_mutex_lock(&fs->writers_lock);
+	TAILQ_FOREACH (c, &fs->changes, link) {
+		if (c == but)
+			continue;
+		found = c->parent == dir || fs_is_below(fs, c->parent, dir) ||
+			(c->other && (c->other == dir || fs_is_below(fs, c->other, dir)));
+		if (found)
+			break;
+	}
 	pthread_mutex_unlock(&fs->writers_lock);
 	return found;
 }

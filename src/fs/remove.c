@@ -10,7 +10,7 @@ struct remove_call {
 	struct fs_writer *writer; /* counted, or NULL */
 	struct cst_buf key;
 	/* directories */
-	bool marker;
+	bool marker, marked; /* marked: by a page before the one that comes */
 	unsigned others;
 };
 
@@ -37,7 +37,7 @@ static void remove_begin(struct cst_fs *fs, struct cst_fs_call *call, uint64_t p
 		return;
 	}
 	struct remove_call *r = CST_NEW(struct remove_call);
-	fs_change_begin(&r->c, fs, call, dir, name, remove_free);
+	fs_change_begin(&r->c, fs, call, dir, name, NULL, remove_free);
 	fs_change_find(&r->c, found);
 	fs_change_started(&r->c);
 	cst_inode_unref(fs->table, dir);
@@ -61,9 +61,15 @@ static void unlink_end(struct remove_call *r, int rc, const struct cst_error *er
 		if (r->writer)
 			fs_writer_unlink(r->writer);
 		fs_removed(fs, r->c.parent, r->c.name, fs->config.clock());
-	} else {
+	} else { /* perhaps it was, and the answer was lost */
+		if (r->inode)
+			fs_doubt(fs, r->inode);
+		else
+			cst_dir_doubt(r->c.dir, r->c.name);
 		rc = fs_write_errno(fs, rc, "can't remove", cst_buf_slice(&r->key), err);
 	}
+	if (file)
+		fs_file_removing(fs, file, false);
 	struct cst_fs_call *call = fs_change_answer(&r->c);
 	if (call)
 		fs->host->error(call, rc);
@@ -113,6 +119,7 @@ static void unlink_found(struct fs_change *c, int rc, const struct cst_entry *en
 	r->turn.ready = unlink_ready;
 	if (r->inode) {
 		r->file = fs_file_get(fs, r->inode);
+		fs_file_removing(fs, r->file, true);
 		fs_turn_take(r->file, &r->turn);
 	} else {
 		unlink_ready(&r->turn);
@@ -132,7 +139,9 @@ static void rmdir_end(struct remove_call *r, int rc, const struct cst_error *err
 	struct cst_fs *fs = r->c.w.fs;
 	if (rc == 0)
 		fs_removed(fs, r->c.parent, r->c.name, fs->config.clock());
-	else
+	else if (rc != -ENOTEMPTY)
+		cst_dir_doubt(r->c.dir, r->c.name);
+	if (rc < 0)
 		rc = fs_write_errno(fs, rc, "can't remove the directory", cst_buf_slice(&r->key), err);
 	fs_change_fail(&r->c, rc);
 }
@@ -172,19 +181,22 @@ static void below_entry(void *arg, const struct cst_object_list_entry *entry)
 static void below_restart(void *arg)
 {
 	struct remove_call *r = arg;
-	r->marker = false;
+	r->marker = r->marked;
 	r->others = 0;
 }
+
+static void list_below(struct remove_call *r, struct cst_slice token);
 
 static void below_done(void *arg, int rc, const struct cst_object_list_page *page, const struct cst_error *err)
 {
 	struct remove_call *r = arg;
 	struct cst_fs *fs = r->c.w.fs;
-	(void)page;
 	if (rc == 0 && r->others > 0)
 		rc = -ENOTEMPTY;
 	if (rc < 0) {
 		rmdir_end(r, rc, err);
+	} else if (page->truncated) { /* a page may come without keys, or with the marker alone, and more after it */
+		list_below(r, page->next_token);
 	} else if (r->marker) {
 		remove_marker(r);
 	} else { /* the other kind of marker, if any */
@@ -194,11 +206,18 @@ static void below_done(void *arg, int rc, const struct cst_object_list_page *pag
 	}
 }
 
-/* The store says whether it is empty: what is known here may be old. A page without keys that is not the last is asked on by nobody: two keys are
- * what matters. */
-static void rmdir_found(struct fs_change *c, int rc, const struct cst_entry *entry)
+static void list_below(struct remove_call *r, struct cst_slice token)
 {
 	static const struct cst_object_list_ops ops = {below_entry, below_restart, below_done};
+	r->marked = r->marker;
+	cst_object_release(cst_object_list(
+		r->c.w.fs->config.bucket,
+		&(struct cst_object_list){.prefix = cst_buf_slice(&r->key), .token = token, .max_keys = 2}, &ops, r));
+}
+
+/* The store says whether it is empty: what is known here may be old. */
+static void rmdir_found(struct fs_change *c, int rc, const struct cst_entry *entry)
+{
 	struct remove_call *r = cst_container_of(c, struct remove_call, c);
 	struct cst_fs *fs = c->w.fs;
 	if (rc == 0 && entry->kind != CST_KIND_DIR)
@@ -214,9 +233,7 @@ static void rmdir_found(struct fs_change *c, int rc, const struct cst_entry *ent
 	}
 	fs_key_of(fs, c->parent, c->name, &r->key);
 	cst_buf_add_char(&r->key, '/');
-	cst_object_release(cst_object_list(fs->config.bucket,
-					   &(struct cst_object_list){.prefix = cst_buf_slice(&r->key), .max_keys = 2},
-					   &ops, r));
+	list_below(r, CST_SLICE(""));
 }
 
 void cst_fs_rmdir(struct cst_fs *fs, struct cst_fs_call *call, uint64_t parent, const char *name)

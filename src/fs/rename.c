@@ -39,6 +39,8 @@ static void give_turns(struct fs_rename *r)
 void fs_rename_done(struct fs_rename *r, int rc)
 {
 	struct cst_fs *fs = r->c.w.fs;
+	if (r->target_file)
+		fs_file_removing(fs, r->target_file, false);
 	struct cst_fs_call *call = fs_change_answer(&r->c);
 	if (call)
 		fs->host->error(call, rc);
@@ -138,6 +140,7 @@ static void removed(void *arg, const struct cst_object_written *written)
 		end_target(r);
 		fs_gone(fs, r->to_parent, r->to_name, entry.at);
 		cst_dir_put(fs_dir_of(fs, r->to_parent), r->to_name, &entry, false);
+		fs_doubt(fs, r->inode); /* it may be gone, and the answer was lost */
 		fail(r, written->rc, "copied, but can't remove the old name of", written->err);
 		return;
 	}
@@ -180,7 +183,7 @@ static void start_copy(struct fs_rename *r)
 	fs_copy_start(&r->copy);
 }
 
-/* Never published: what is in the stream goes to another key. False: it has parts under way, and must be published first. */
+/* Never published: what is in the stream goes to another key. False: it has parts under way, or what it replaces isn't known, and must be published first. */
 static bool move_fresh(struct fs_rename *r)
 {
 	struct cst_fs *fs = r->c.w.fs;
@@ -188,7 +191,11 @@ static bool move_fresh(struct fs_rename *r)
 	CST_AUTO_ENTRY there = CST_ENTRY_INIT;
 	CST_AUTO_BUF key = CST_BUF_INIT;
 	int64_t at = fs->config.clock();
-	if (fs_known_of(fs, r->to_parent, fs_dir_of(fs, r->to_parent), r->to_name, &there) == 0 && !(r->target_fresh))
+	int known = r->target_fresh ? -ENOENT
+				    : fs_known_of(fs, r->to_parent, fs_dir_of(fs, r->to_parent), r->to_name, &there);
+	if (known == -EAGAIN && there.kind != CST_KIND_NONE) /* nobody knows any more which version it would replace */
+		return false;
+	if (known == 0)
 		base = fs_base_of(&there);
 	fs_key_of(fs, r->to_parent, r->to_name, &key);
 	if (cst_publish_stream_move(r->writer->stream, cst_buf_slice(&key), &base) < 0)
@@ -239,7 +246,7 @@ static void have_turns(struct fs_rename *r)
 	bool fresh = false, pending = false;
 	if (w) {
 		pthread_mutex_lock(&r->file->lock);
-		fresh = w->fresh;
+		fresh = w->fresh && !w->unlinked;
 		pending = w->changes > w->synced && !w->unlinked;
 		pthread_mutex_unlock(&r->file->lock);
 	}
@@ -324,6 +331,7 @@ static void source_found(struct fs_change *c, int rc, const struct cst_entry *en
 		cst_inode_unref(fs->table, cst_steal(r->target));
 	} else if (r->target) {
 		r->target_file = fs_file_get(fs, r->target);
+		fs_file_removing(fs, r->target_file, true);
 	}
 	try_rename(r);
 }
@@ -347,7 +355,7 @@ void cst_fs_rename(struct cst_fs *fs, struct cst_fs_call *call, uint64_t parent,
 	r->to_parent = to;
 	snprintf(r->to_name, sizeof(r->to_name), "%s", new_name);
 	r->flags = flags;
-	fs_change_begin(&r->c, fs, call, from, name, rename_free);
+	fs_change_begin(&r->c, fs, call, from, name, to, rename_free);
 	fs_change_find(&r->c, source_found);
 	fs_change_started(&r->c);
 	cst_inode_unref(fs->table, from);

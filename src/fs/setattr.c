@@ -104,7 +104,7 @@ static void try_truncate(struct truncate_call *t)
 	struct cst_fs *fs = t->c.w.fs;
 	struct fs_file *file = t->file;
 	struct fs_writer *w = NULL, *made = NULL;
-	bool wait = false, aside = false;
+	bool aside = false, moving = false;
 	CST_AUTO_ENTRY version = CST_ENTRY_INIT;
 	pthread_mutex_lock(&file->lock);
 	if (file->writer && !file->writer->closing) {
@@ -114,12 +114,14 @@ static void try_truncate(struct truncate_call *t)
 		pthread_mutex_lock(&fs->writers_lock);
 		TAILQ_INSERT_TAIL(&fs->end_waits, &t->ended, link);
 		pthread_mutex_unlock(&fs->writers_lock);
-		wait = true;
 	} else if (file->mode == FS_MODE_CACHED || file->mode == FS_MODE_PASSTHROUGH) {
 		aside = true;
 	} else {
 		cst_inode_entry(fs->table, t->inode, &version);
 		made = fs_writer_new_locked(fs, t->inode, file, &version, true);
+		moving = !made;
+		if (made) /* nobody has it open: opens wait for its end */
+			made->closing = true;
 	}
 	pthread_mutex_unlock(&file->lock);
 	if (w) {
@@ -131,8 +133,9 @@ static void try_truncate(struct truncate_call *t)
 		truncate_end(t, -ESTALE);
 	} else if (made) {
 		truncate_closed(t, made);
+	} else if (moving) {
+		truncate_end(t, -EBUSY);
 	}
-	(void)wait;
 }
 
 static uint64_t size_of(struct cst_fs *fs, struct cst_inode *inode)
@@ -156,7 +159,7 @@ static void truncate_checked(struct cst_fs *fs, struct cst_fs_call *call, struct
 	t->inode = cst_inode_ref(fs->table, inode);
 	t->file = fs_file_get(fs, inode);
 	t->ended.ready = writer_ended;
-	fs_change_begin(&t->c, fs, call, NULL, NULL, truncate_free);
+	fs_change_begin(&t->c, fs, call, NULL, NULL, NULL, truncate_free);
 	try_truncate(t);
 	fs_change_started(&t->c);
 }

@@ -8,6 +8,7 @@
 #define CST_LOG_AREA "fs"
 #include "fs/writing.h"
 
+#include "base/text.h"
 #include "meta/preload.h"
 
 #include <inttypes.h>
@@ -27,7 +28,10 @@ struct fs_tree {
 	struct cst_buf from, to, token; /* prefixes, with their slash */
 	struct tree_item *items;
 	size_t count, cap, page_start;
-	bool target_used;
+	bool target_used, target_marked; /* it has something in it; it has a marker */
+	size_t checked;			 /* items that a second listing has found as they were copied */
+	size_t page_checked;
+	bool changed, page_changed;
 	struct fs_moving moving;
 	bool is_moving;
 	struct fs_end_wait ended;
@@ -47,16 +51,19 @@ struct tree_copy {
 
 static void list_page(struct fs_tree *t);
 
-bool fs_is_moving(struct cst_fs *fs, struct cst_inode *dir)
+bool fs_is_moving_locked(struct cst_fs *fs, const struct cst_inode *inode)
 {
 	const struct fs_moving *m;
-	bool found = false;
+	TAILQ_FOREACH (m, &fs->moving, link)
+		if (m->dir == inode || fs_is_below(fs, inode, m->dir))
+			return true;
+	return false;
+}
+
+bool fs_is_moving(struct cst_fs *fs, struct cst_inode *dir)
+{
 	pthread_mutex_lock(&fs->writers_lock);
-	TAILQ_FOREACH (m, &fs->moving, link) {
-		found = m->dir == dir || fs_is_below(fs, dir, m->dir);
-		if (found)
-			break;
-	}
+	bool found = fs_is_moving_locked(fs, dir);
 	pthread_mutex_unlock(&fs->writers_lock);
 	return found;
 }
@@ -169,7 +176,57 @@ static void one_left(void *arg, struct cst_slice key, int rc, const struct cst_e
 {
 	struct fs_tree *t = arg;
 	t->left++;
-	fs_errno(t->r->c.w.fs, rc, "renamed, but can't remove", key, err);
+	fs_errno(t->r->c.w.fs, rc, "in the course of a rename, can't remove", key, err);
+}
+
+/* Whatever is known below it may be otherwise now: the store is asked. */
+static void forget_below(struct cst_fs *fs, struct cst_inode *dir)
+{
+	struct below below = {0};
+	CST_AUTO_BUF prefix = CST_BUF_INIT;
+	fs_dir_prefix(fs, dir, &prefix);
+	cst_parked_drop(fs->meta, cst_buf_slice(&prefix));
+	move_dir(fs, dir);
+	cst_inode_each_below(fs->table, dir, collect, &below);
+	for (size_t i = 0; i < below.count; i++) {
+		struct cst_inode *inode = below.list[i];
+		if (cst_inode_is_dir(inode))
+			move_dir(fs, inode);
+		cst_inode_lock(fs->table, inode);
+		inode->checked = 0;
+		cst_inode_unlock(fs->table, inode);
+		cst_inode_unref(fs->table, inode);
+	}
+	free(below.list);
+}
+
+/* A rename that has ended half-way. copies: there are some under the new name. */
+static void forget_both(struct fs_tree *t, bool copies)
+{
+	struct fs_rename *r = t->r;
+	struct cst_fs *fs = r->c.w.fs;
+	CST_AUTO_ENTRY entry = {
+		.kind = CST_KIND_DIR, .at = fs->config.clock(), .attr = cst_object_attr_ref(r->entry.attr)};
+	if (copies)
+		cst_dir_put(fs_dir_of(fs, r->to_parent), r->to_name, &entry, false);
+	fs_doubt(fs, r->inode);
+	forget_below(fs, r->inode);
+	cst_dir_doubt(fs_dir_of(fs, r->to_parent), r->to_name);
+	cst_parked_drop(fs->meta, cst_buf_slice(&t->to));
+	cst_absent_clear(fs->absent, cst_buf_slice(&t->to));
+	cst_absent_clear(fs->missed, cst_buf_slice(&t->to));
+	if (r->target)
+		forget_below(fs, r->target);
+}
+
+static void log_halves(struct fs_tree *t, const char *what)
+{
+	CST_AUTO_BUF from = CST_BUF_INIT;
+	CST_AUTO_BUF to = CST_BUF_INIT;
+	cst_text_printable(&from, cst_buf_slice(&t->from));
+	cst_text_printable(&to, cst_buf_slice(&t->to));
+	cst_log_error("renaming \"%.*s\" to \"%.*s\" ended half-way: %s", (int)from.len, from.data, (int)to.len,
+		      to.data, what);
 }
 
 static void remove_copied(struct fs_tree *t, const struct cst_buf *prefix,
@@ -179,7 +236,7 @@ static void remove_copied(struct fs_tree *t, const struct cst_buf *prefix,
 	struct cst_slice keys[CST_OBJECT_DELETE_MAX];
 	size_t count = 0;
 	for (size_t i = 0; i < t->count; i++) {
-		if (!t->items[i].copied)
+		if (!t->items[i].copied || (prefix == &t->to && t->target_marked && !t->items[i].suffix[0]))
 			continue;
 		char *key =
 			cst_xasprintf("%.*s%s", (int)prefix->len, prefix->len ? prefix->data : "", t->items[i].suffix);
@@ -196,16 +253,25 @@ static void remove_copied(struct fs_tree *t, const struct cst_buf *prefix,
 static void sources_removed(void *arg, int rc, const struct cst_error *err)
 {
 	struct fs_tree *t = arg;
-	struct fs_rename *r = t->r;
-	struct cst_fs *fs = r->c.w.fs;
 	if (rc == 0 && t->left == 0) {
 		names_moved(t);
 		tree_end(t, 0);
 		return;
 	}
 	/* Both are there, or some of the old one: the next look tells. */
-	cst_dir_doubt(fs_dir_of(fs, r->to_parent), r->to_name);
-	move_dir(fs, r->inode);
+	CST_AUTO_FREE char *what = NULL;
+	if (rc < 0)
+		what = cst_xasprintf(
+			"all %zu objects are under the new name, and the same ones, or some of them, under the old one still, "
+			"where they can be removed",
+			t->count);
+	else
+		what = cst_xasprintf(
+			"all %zu objects are under the new name, and %u of them under the old one still, where they can be "
+			"removed",
+			t->count, t->left);
+	log_halves(t, what);
+	forget_both(t, true);
 	if (rc < 0)
 		tree_fail(t, rc, "copied, but can't remove what was below", err);
 	else
@@ -219,23 +285,34 @@ static void copies_removed(void *arg, int rc, const struct cst_error *err)
 	if (rc < 0)
 		fs_errno(t->r->c.w.fs, rc, "can't remove the copies of a rename that failed below",
 			 cst_buf_slice(&t->to), err);
+	if (rc < 0 || t->left > 0)
+		log_halves(
+			t,
+			"everything is under the old name, and copies of some of it under the new one, where they can be removed");
+	forget_both(t, rc < 0 || t->left > 0);
 	tree_fail(t, t->rc, "can't rename the directory", &why);
 }
 
 /* ---- copying ---- */
 
 static void run_copies(struct fs_tree *t);
+static void check_page(struct fs_tree *t);
 
 static void item_copied(struct fs_copy *copy, int rc, const struct cst_object_info *info, const struct cst_error *err)
 {
 	struct tree_copy *one = cst_container_of(copy, struct tree_copy, copy);
 	struct fs_tree *t = one->tree;
 	(void)info;
+	if (rc == -ENOTSUP && copy->condition != CST_OBJECT_ANY) { /* a store that knows none */
+		copy->condition = CST_OBJECT_ANY;
+		fs_copy_start(copy);
+		return;
+	}
 	pthread_mutex_lock(&t->lock);
 	if (rc == 0) {
 		one->item->copied = true;
 	} else if (rc != -ENOENT && t->rc == 0) { /* one that somebody has removed meanwhile is not missed */
-		t->rc = rc == -ESTALE ? -EBUSY : rc;
+		t->rc = rc == -ESTALE ? -EBUSY : rc == -EEXIST ? -ENOTEMPTY : rc;
 		t->err = *err;
 	}
 	pthread_mutex_unlock(&t->lock);
@@ -252,6 +329,9 @@ static void start_copy(struct fs_tree *t, struct tree_item *item)
 	one->copy.bucket = t->r->c.w.fs->config.bucket;
 	one->copy.size = item->size;
 	one->copy.done = item_copied;
+	/* What somebody else puts there meanwhile is not to be overwritten; markers are all the same. */
+	if (item->suffix[0])
+		one->copy.condition = CST_OBJECT_IF_ABSENT;
 	memcpy(one->copy.etag, item->etag, sizeof(item->etag));
 	cst_buf_add_slice(&one->copy.from, cst_buf_slice(&t->from));
 	cst_buf_add_str(&one->copy.from, item->suffix);
@@ -273,12 +353,73 @@ static void run_copies(struct fs_tree *t)
 		pthread_mutex_unlock(&t->lock);
 		if (over && rc < 0)
 			remove_copied(t, &t->to, copies_removed);
-		else if (over)
-			remove_copied(t, &t->from, sources_removed);
+		else if (over) {
+			cst_buf_clear(&t->token);
+			check_page(t);
+		}
 		if (!start)
 			return;
 		start_copy(t, item);
 	}
+}
+
+/* ---- is it still what was copied? ---- */
+
+/* The copies may have taken long; what others wrote meanwhile must not be removed. */
+static void check_entry(void *arg, const struct cst_object_list_entry *entry)
+{
+	struct fs_tree *t = arg;
+	struct cst_slice key = entry->info.key;
+	if (entry->is_prefix || key.len < t->from.len)
+		return;
+	while (t->checked < t->count && !t->items[t->checked].copied)
+		t->checked++;
+	const struct tree_item *item = t->checked < t->count ? &t->items[t->checked++] : NULL;
+	struct cst_slice suffix = {key.data + t->from.len, key.len - t->from.len};
+	if (!item || !cst_slice_is(suffix, item->suffix) || strcmp(entry->info.etag, item->etag) != 0 ||
+	    entry->info.size != item->size)
+		t->changed = true;
+}
+
+static void check_restart(void *arg)
+{
+	struct fs_tree *t = arg;
+	t->checked = t->page_checked;
+	t->changed = t->page_changed;
+}
+
+static void check_done(void *arg, int rc, const struct cst_object_list_page *page, const struct cst_error *err)
+{
+	struct fs_tree *t = arg;
+	if (rc == 0 && page->truncated && !t->changed) {
+		cst_buf_clear(&t->token);
+		cst_buf_add_slice(&t->token, page->next_token);
+		check_page(t);
+		return;
+	}
+	while (t->checked < t->count && !t->items[t->checked].copied)
+		t->checked++;
+	if (rc == 0 && !t->changed && t->checked == t->count) {
+		remove_copied(t, &t->from, sources_removed);
+		return;
+	}
+	t->rc = rc < 0 ? rc : -EBUSY;
+	if (rc < 0)
+		t->err = *err;
+	else
+		cst_error_set(&t->err, EBUSY, "somebody else has changed what is below it meanwhile");
+	remove_copied(t, &t->to, copies_removed);
+}
+
+static void check_page(struct fs_tree *t)
+{
+	static const struct cst_object_list_ops ops = {check_entry, check_restart, check_done};
+	t->page_checked = t->checked;
+	t->page_changed = t->changed;
+	cst_object_release(cst_object_list(
+		t->r->c.w.fs->config.bucket,
+		&(struct cst_object_list){.prefix = cst_buf_slice(&t->from), .token = cst_buf_slice(&t->token)}, &ops,
+		t));
 }
 
 /* ---- what there is ---- */
@@ -351,6 +492,8 @@ static void target_entry(void *arg, const struct cst_object_list_entry *entry)
 	struct fs_tree *t = arg;
 	if (!cst_slice_eq(entry->info.key, cst_buf_slice(&t->to)))
 		t->target_used = true;
+	else
+		t->target_marked = true;
 }
 
 static void target_restart(void *arg)
@@ -359,16 +502,23 @@ static void target_restart(void *arg)
 	t->target_used = false;
 }
 
+static void list_target(struct fs_tree *t);
+
 static void target_done(void *arg, int rc, const struct cst_object_list_page *page, const struct cst_error *err)
 {
 	struct fs_tree *t = arg;
-	(void)page;
-	if (rc == 0 && t->target_used)
+	if (rc == 0 && t->target_used) {
 		tree_end(t, -ENOTEMPTY);
-	else if (rc < 0)
+	} else if (rc < 0) {
 		tree_fail(t, rc, "can't list", err);
-	else
+	} else if (page->truncated) { /* without keys, or with the marker alone */
+		cst_buf_clear(&t->token);
+		cst_buf_add_slice(&t->token, page->next_token);
+		list_target(t);
+	} else {
+		cst_buf_clear(&t->token);
 		list_page(t);
+	}
 }
 
 /* The store says whether there is anything under the new name. */
@@ -376,7 +526,9 @@ static void list_target(struct fs_tree *t)
 {
 	static const struct cst_object_list_ops ops = {target_entry, target_restart, target_done};
 	cst_object_release(cst_object_list(t->r->c.w.fs->config.bucket,
-					   &(struct cst_object_list){.prefix = cst_buf_slice(&t->to), .max_keys = 2},
+					   &(struct cst_object_list){.prefix = cst_buf_slice(&t->to),
+								     .token = cst_buf_slice(&t->token),
+								     .max_keys = 2},
 					   &ops, t));
 }
 
@@ -426,5 +578,12 @@ void fs_rename_tree(struct fs_rename *r)
 	TAILQ_INSERT_TAIL(&fs->moving, &t->moving, link);
 	t->is_moving = true;
 	pthread_mutex_unlock(&fs->writers_lock);
+	if (fs_changes_below(fs, r->inode, &r->c)) {
+		fs_write_refused(
+			fs, r->inode,
+			"renaming the directory is refused: something below it is just being made, removed or renamed");
+		tree_end(t, -EBUSY);
+		return;
+	}
 	wait_for_writers(t);
 }

@@ -374,18 +374,39 @@ struct cst_publish_base fs_base_of(const struct cst_entry *entry)
 	return base;
 }
 
+/* False: a directory above is being renamed. Whoever finds it in the list waits for the file's lock before it looks into it. */
+static bool register_writer(struct fs_writer *w)
+{
+	struct cst_fs *fs = w->fs;
+	fs_live_begin(fs);
+	pthread_mutex_lock(&fs->writers_lock);
+	bool may = !fs_is_moving_locked(fs, w->inode);
+	if (may) {
+		TAILQ_INSERT_TAIL(&fs->writers, w, link);
+		fs->open_writers++;
+	}
+	pthread_mutex_unlock(&fs->writers_lock);
+	if (!may)
+		fs_live_end(fs);
+	return may;
+}
+
 struct fs_writer *fs_writer_new_locked(struct cst_fs *fs, struct cst_inode *inode, struct fs_file *file,
 				       const struct cst_entry *entry, bool truncate)
 {
 	struct fs_writer *w = CST_NEW(struct fs_writer);
-	CST_AUTO_BUF key = CST_BUF_INIT;
-	bool appends = entry ? !truncate && entry->type == CST_OBJECT_APPENDABLE : fs->config.appendable;
 	w->magic = FS_WRITER_MAGIC;
 	cst_ref_init(&w->ref); /* the handle's, then the ending's */
-	fs_live_begin(fs);
 	w->fs = fs;
-	w->inode = cst_inode_ref(fs->table, inode);
 	w->file = file;
+	w->inode = cst_inode_ref(fs->table, inode);
+	if (!register_writer(w)) {
+		cst_inode_unref(fs->table, inode);
+		free(w);
+		return NULL;
+	}
+	CST_AUTO_BUF key = CST_BUF_INIT;
+	bool appends = entry ? !truncate && entry->type == CST_OBJECT_APPENDABLE : fs->config.appendable;
 	w->fresh = !entry;
 	w->replaced = !entry || truncate;
 	w->properties = entry && !truncate && !appends ? PROPERTIES_WANTED : PROPERTIES_KNOWN;
@@ -415,10 +436,6 @@ struct fs_writer *fs_writer_new_locked(struct cst_fs *fs, struct cst_inode *inod
 	inode->held = true;
 	cst_inode_unlock(fs->table, inode);
 	file->writer = w;
-	pthread_mutex_lock(&fs->writers_lock);
-	TAILQ_INSERT_TAIL(&fs->writers, w, link);
-	fs->open_writers++;
-	pthread_mutex_unlock(&fs->writers_lock);
 	return w;
 }
 

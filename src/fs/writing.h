@@ -37,6 +37,7 @@ struct fs_file {
 	struct fs_writer *writer;	      /* NULL: none; it is alive as long as it stands here */
 	bool late;			      /* a timer runs for a release that should come */
 	bool taken;			      /* somebody has the turn */
+	unsigned removing; /* its name is being removed or given to another: opens for writing wait */
 	TAILQ_HEAD(, fs_turn) turns;
 };
 #define FS_FILE_MAGIC 0xf5f11e01u
@@ -48,6 +49,8 @@ void fs_turn_take(struct fs_file *file, struct fs_turn *turn);
 void fs_turn_give(struct fs_file *file);
 /* open.c: the opens that waited go on. Without locks; the caller holds references. */
 void fs_file_wake_opens(struct cst_fs *fs, struct fs_file *file);
+/* Its name is about to go: who opens it for writing waits for the outcome, as what he writes would go nowhere. With the turn. */
+void fs_file_removing(struct cst_fs *fs, struct fs_file *file, bool begins);
 /* The inode has another version or key: what was fetched of it is of the one before. */
 void fs_file_renew(struct cst_fs *fs, struct cst_inode *inode, struct fs_file *file);
 
@@ -109,7 +112,8 @@ struct fs_writer {
 };
 #define FS_WRITER_MAGIC 0xf5f11e02u
 
-/* With the file's lock held; `entry`: the version that is there, NULL: created. The caller's reference goes to the handle. */
+/* With the file's lock held; `entry`: the version that is there, NULL: created. The caller's reference goes to the handle. NULL: a directory above it is
+ * being renamed. */
 struct fs_writer *fs_writer_new_locked(struct cst_fs *fs, struct cst_inode *inode, struct fs_file *file,
 				       const struct cst_entry *entry, bool truncate);
 /* After it, without the lock: names it in its directory, shows its size. */
@@ -168,11 +172,15 @@ struct fs_change {
 	struct cst_inode *parent; /* counted */
 	struct cst_dir *dir;	  /* counted */
 	char name[CST_NAME_MAX + 1];
+	struct cst_inode *other; /* borrowed: the directory that a rename leads to; NULL: none */
+	bool listed;		 /* fs->changes */
+	TAILQ_ENTRY(fs_change) link;
 	struct cst_dir_wait wait;
 	void (*found)(struct fs_change *c, int rc, const struct cst_entry *entry);
 };
+/* parent: NULL when it is no name that changes; other: the second directory of a rename, or NULL. */
 void fs_change_begin(struct fs_change *c, struct cst_fs *fs, struct cst_fs_call *call, struct cst_inode *parent,
-		     const char *name, void (*free_fn)(struct fs_change *c));
+		     const char *name, struct cst_inode *other, void (*free_fn)(struct fs_change *c));
 /* After the first step was started. */
 void fs_change_started(struct fs_change *c);
 /* The call to answer, or NULL: it has been. Then, at the very end, fs_change_end(). */
@@ -201,11 +209,16 @@ void fs_missed(struct cst_fs *fs, struct cst_inode *parent, const char *name, in
 int fs_known_of(struct cst_fs *fs, struct cst_inode *parent, struct cst_dir *dir, const char *name,
 		struct cst_entry *entry);
 
-/* A directory that is being renamed: nothing is changed below it meanwhile (-EBUSY). */
+/* A directory that is being renamed: nothing is changed below it meanwhile (-EBUSY). Who changes something says so in the list of writers or of changes,
+ * then looks for a rename above it; a rename does it the other way round: so one of the two sees the other. */
 struct fs_moving {
 	struct cst_inode *dir;
 	TAILQ_ENTRY(fs_moving) link;
 };
+/* With the writers' lock. */
+bool fs_is_moving_locked(struct cst_fs *fs, const struct cst_inode *inode);
+/* Does a call other than this one change a name in the directory or at any depth below? */
+bool fs_changes_below(struct cst_fs *fs, const struct cst_inode *dir, const struct fs_change *but);
 
 /* ---- copies ---- */
 

@@ -382,6 +382,168 @@ static void renamed_tree(void **state)
 	assert_int_equal(fake_counts(m.bucket).copies, 0);
 }
 
+static struct fake_call *start_rename(const char *from, const char *to)
+{
+	struct fake_call *c = call_new();
+	cst_fs_rename(m.fs, &c->call, CST_FS_ROOT, from, CST_FS_ROOT, to, 0);
+	return c;
+}
+
+/* The first object has been copied, the second one is held. */
+static void wait_copied(const char *key)
+{
+	while (fake_has(m.bucket, key, NULL))
+		usleep(1000);
+}
+
+static void end_rename(struct fake_call *c, int expected)
+{
+	fake_hold_write(m.bucket, "");
+	assert_int_equal(call_wait(c), expected);
+	call_free(c);
+}
+
+static void expect_tree(const char *dir, const char *f, const char *g)
+{
+	char key[32];
+	snprintf(key, sizeof(key), "%s/f", dir);
+	assert_true(fake_has(m.bucket, key, f));
+	snprintf(key, sizeof(key), "%s/g", dir);
+	assert_true(fake_has(m.bucket, key, g));
+}
+
+/* What this mount and others write below a directory while it is renamed. */
+static void tree_is_written(void **state)
+{
+	struct cst_fs_entry e, t;
+	struct cst_fs_attr attr;
+	(void)state;
+	fake_put_text(m.bucket, "t/f", "f", "v1", NULL);
+	fake_put_text(m.bucket, "t/g", "g", "v2", NULL);
+	assert_int_equal(do_path(&m, "t", &t), 0);
+	assert_int_equal(do_path(&m, "t/f", &e), 0);
+	/* Here: not at all, be it open already or not. */
+	fake_hold_write(m.bucket, "u/g");
+	struct fake_call *rename = start_rename("t", "u");
+	wait_copied("u/f");
+	struct fake_call *c = do_open_flags(&m, e.node, O_WRONLY | O_TRUNC);
+	assert_int_equal(c->rc, -EBUSY);
+	call_free(c);
+	assert_int_equal(do_truncate(&m, e.node, 0, &attr), -EBUSY);
+	assert_int_equal(do_unlink(&m, t.node, "g"), -EBUSY);
+	end_rename(rename, 0);
+	expect_tree("t", NULL, NULL);
+	expect_tree("u", "f", "g");
+	/* What was under way when it began. */
+	fake_hold_head(m.bucket, "u/new");
+	fake_pass(120 * CST_NS_PER_S);
+	struct fake_call *create = call_new();
+	cst_fs_create(m.fs, &create->call, t.node, "new", 0644, O_WRONLY);
+	fake_wait_held(m.bucket, 1);
+	assert_int_equal(do_rename(&m, CST_FS_ROOT, "u", CST_FS_ROOT, "v", 0), -EBUSY);
+	fake_hold_head(m.bucket, "");
+	assert_int_equal(call_wait(create), 0);
+	assert_int_equal(do_close(&m, create->entry.node, create->fh), 0);
+	assert_int_equal(do_unlink(&m, t.node, "new"), 0);
+	call_free(create);
+	/* Others: replaced after it was copied. */
+	fake_hold_write(m.bucket, "v/g");
+	rename = start_rename("u", "v");
+	wait_copied("v/f");
+	fake_put_text(m.bucket, "u/f", "theirs", "v3", NULL);
+	end_rename(rename, -EBUSY);
+	expect_tree("u", "theirs", "g");
+	expect_tree("v", NULL, NULL);
+	/* Made under the new name. */
+	fake_hold_write(m.bucket, "v/g");
+	rename = start_rename("u", "v");
+	wait_copied("v/f");
+	fake_put_text(m.bucket, "v/g", "theirs", "v4", NULL);
+	end_rename(rename, -ENOTEMPTY);
+	expect_tree("u", "theirs", "g");
+	expect_tree("v", NULL, "theirs");
+	fake_delete(m.bucket, "v/g");
+	/* An answer that was lost is no conflict. */
+	fake_fail_next(m.bucket, FAKE_COPY, 1, -EEXIST, true);
+	assert_int_equal(do_rename(&m, CST_FS_ROOT, "u", CST_FS_ROOT, "v", 0), 0);
+	expect_tree("u", NULL, NULL);
+	expect_tree("v", "theirs", "g");
+}
+
+static void tree_fails(void **state)
+{
+	struct cst_fs_entry e;
+	(void)state;
+	fake_put_text(m.bucket, "t/", "", "v0", NULL);
+	fake_put_text(m.bucket, "t/f", "f", "v1", NULL);
+	fake_put_text(m.bucket, "t/g", "g", "v2", NULL);
+	assert_int_equal(do_mkdir(&m, CST_FS_ROOT, "empty", &e), 0);
+	assert_int_equal(do_path(&m, "t/f", &e), 0);
+	/* What was there under the new name is there again. */
+	fake_hold_write(m.bucket, "empty/g");
+	struct fake_call *rename = start_rename("t", "empty");
+	wait_copied("empty/f");
+	fake_fail_next(m.bucket, FAKE_COPY, 1, -EACCES, false);
+	end_rename(rename, -EACCES);
+	assert_true(fake_has(m.bucket, "empty/", ""));
+	expect_tree("empty", NULL, NULL);
+	expect_tree("t", "f", "g");
+	expect_names(known_dir("empty"), "");
+	expect_names(known_dir("t"), "f g ");
+	/* Nothing was removed; then all of it, and the answer was lost. */
+	fake_fail_next(m.bucket, FAKE_DELETE, 1, -EIO, false);
+	assert_int_equal(do_rename(&m, CST_FS_ROOT, "t", CST_FS_ROOT, "empty", 0), -EIO);
+	expect_names(known_dir("empty"), "f g ");
+	expect_names(known_dir("t"), "f g ");
+	expect_text(known_dir("empty"), "f", "f");
+	fake_fail_next(m.bucket, FAKE_DELETE, 1, -EIO, true);
+	assert_int_equal(do_rename(&m, CST_FS_ROOT, "t", CST_FS_ROOT, "new", 0), -EIO);
+	expect_names(known_dir("new"), "f g ");
+	assert_int_equal(do_path(&m, "t/f", &e), -ENOENT);
+}
+
+/* Who opens a file for writing while it is removed would write to nowhere. */
+static void opened_while_removed(void **state)
+{
+	struct cst_fs_entry e;
+	uint64_t dir = known_dir("d"), node = node_of(dir, "a");
+	(void)state;
+	for (int fails = 0; fails < 2; fails++) {
+		struct fake_call *rm = call_new(), *open = call_new();
+		node = node_of(dir, "a");
+		fake_hold_write(m.bucket, "d/a");
+		cst_fs_unlink(m.fs, &rm->call, dir, "a");
+		fake_wait_held(m.bucket, 1);
+		cst_fs_open(m.fs, &open->call, node, O_WRONLY | O_TRUNC);
+		assert_false(open->done);
+		if (fails == 0)
+			fake_fail_next(m.bucket, FAKE_DELETE, 1, -EACCES, false);
+		fake_hold_write(m.bucket, "");
+		assert_int_equal(call_wait(rm), fails == 0 ? -EACCES : 0);
+		assert_int_equal(call_wait(open), fails == 0 ? 0 : -ESTALE);
+		if (fails == 0)
+			assert_int_equal(do_close(&m, node, open->fh), 0);
+		call_free(rm);
+		call_free(open);
+	}
+	assert_int_equal(do_lookup(&m, dir, "a", &e), -ENOENT);
+	/* And over which another is renamed. */
+	struct fake_call *open = call_new(), *rename = call_new();
+	assert_int_equal(do_put(&m, dir, "a", "again"), 0);
+	node = node_of(dir, "b");
+	fake_hold_write(m.bucket, "d/b");
+	cst_fs_rename(m.fs, &rename->call, dir, "a", dir, "b", 0);
+	fake_wait_held(m.bucket, 1);
+	cst_fs_open(m.fs, &open->call, node, O_WRONLY | O_APPEND);
+	assert_false(open->done);
+	fake_hold_write(m.bucket, "");
+	assert_int_equal(call_wait(rename), 0);
+	assert_int_equal(call_wait(open), -ESTALE);
+	call_free(rename);
+	call_free(open);
+	expect_text(dir, "b", "again");
+}
+
 /* ---- all at once ---- */
 
 #define THREADS 6
@@ -555,6 +717,9 @@ int main(void)
 		cmocka_unit_test_setup_teardown(renamed_large, setup, teardown),
 		cmocka_unit_test_setup_teardown(renamed_while_written, setup, teardown),
 		cmocka_unit_test_setup_teardown(renamed_tree, setup, teardown),
+		cmocka_unit_test_setup_teardown(tree_is_written, setup, teardown),
+		cmocka_unit_test_setup_teardown(tree_fails, setup, teardown),
+		cmocka_unit_test_setup_teardown(opened_while_removed, setup, teardown),
 		cmocka_unit_test_setup_teardown(all_at_once, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
