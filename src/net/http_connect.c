@@ -242,6 +242,12 @@ void cst_http_connect_handshake(struct cst_http_conn *conn)
 			cst_http_conn_keep_time(conn);
 		return;
 	}
+	/* Who hangs up has not said that anything is wrong with TLS: others may be tried. */
+	if (code == SSL_ERROR_SYSCALL ? !errno
+				      : ERR_GET_REASON(ERR_peek_error()) == SSL_R_UNEXPECTED_EOF_WHILE_READING) {
+		cst_http_conn_fail_why(conn, -ECONNRESET, "the server closed the connection within the TLS handshake");
+		return;
+	}
 	rc = code == SSL_ERROR_SYSCALL && errno ? -errno : -EPROTO;
 	cst_http_call_why(conn->call, rc, "the TLS handshake failed: %s", strerrordesc_np(-rc));
 	if (rc == -EPROTO)

@@ -242,14 +242,14 @@ static void slow_but_steady(void **state)
 	assert_false(held_up);
 }
 
-#define ANSWER (500 * CST_NS_PER_MS)
+#define ANSWER (1000 * CST_NS_PER_MS)
 #define TAIL ((size_t)3 << 20) /* less than a socket holds */
 
 /* Takes all but the tail at once, that in small pieces; tells in arg whether it was held up itself. */
 static void serve_slow_tail(struct raw_server *server, int fd, unsigned index)
 {
 	static char memory[65536];
-	int room = 32768;
+	int room = 262144; /* several segments of the loopback */
 
 	(void)index;
 	setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &room, sizeof(room));
@@ -258,7 +258,7 @@ static void serve_slow_tail(struct raw_server *server, int fd, unsigned index)
 		ssize_t n;
 
 		if (left < TAIL)
-			cst_sleep(25 * CST_NS_PER_MS);
+			cst_sleep(50 * CST_NS_PER_MS);
 		n = recv(fd, memory, sizeof(memory), 0);
 		if (n <= 0)
 			return;
@@ -351,12 +351,41 @@ static void silence_ends(void **state)
 	}
 }
 
+static void serve_half_a_handshake(struct raw_server *server, int fd, unsigned index)
+{
+	char some[1000];
+
+	(void)server, (void)index;
+	while (recv(fd, some, sizeof(some), 0) == (ssize_t)sizeof(some))
+		;
+}
+
+/* A connection that breaks while TLS begins is one that broke, and no proof that TLS can't work. */
+static void closed_in_handshake(void **state)
+{
+	struct raw_server server;
+	struct cst_http_client *client = client_with(0, NULL, NULL);
+	struct cst_http_origin origin;
+	struct upload u;
+
+	(void)state;
+	raw_server_start(&server, AF_INET, serve_half_a_handshake, NULL);
+	origin = local_origin(server.port);
+	origin.tls = true;
+	upload(client, &origin, "PUT", 1000, 0, &u);
+	check(&u, -ECONNRESET, 0, 0, 0);
+	outcome_fini(&u.o);
+	cst_http_client_free(client);
+	raw_server_stop(&server);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(counts_what_went_out),	  cmocka_unit_test(early_answers),
 		cmocka_unit_test(early_answer_in_pieces), cmocka_unit_test(slow_but_steady),
 		cmocka_unit_test(slow_to_the_end),	  cmocka_unit_test(silence_ends),
+		cmocka_unit_test(closed_in_handshake),
 	};
 
 	large = cst_xcalloc(1, LARGE);
