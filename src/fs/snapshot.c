@@ -1,4 +1,5 @@
-/* Listings that outlive the mount (meta/snapshot.h): loaded when it begins, saved when it ends and every few minutes when many have come.
+/* Listings that outlive the mount (meta/snapshot.h): loaded when it begins, saved when it ends and, of a mount that writes nothing, every few
+ * minutes when many have come.
  *
  * With snapshot_age a directory may answer from a listing that is older than list_ttl. When that is first used the directory is listed again in the
  * background, as a refresh does it: what differs is told to the kernel. */
@@ -59,6 +60,15 @@ static void load(struct fs_snapshot *s)
 			     s->path, counts.directories, counts.names, counts.old);
 	else if (rc != -ENOENT)
 		cst_log_warn("%s", cst_error_text(&err, text, sizeof(text)));
+}
+
+/* What a mount changes itself must be known to the next one, even when it is killed: listings of before lack it. So one that may write uses what is saved up,
+ * and a process that takes over from another, which was killed, doesn't know since when. */
+static void load_to_write(struct fs_snapshot *s)
+{
+	if (s->fs->config.inherited_count == 0)
+		load(s);
+	cst_snapshot_remove(&s->config);
 }
 
 /* ---- what is too old to be left alone ---- */
@@ -123,7 +133,7 @@ static void *main_of_thread(void *arg)
 		clock_gettime(CLOCK_MONOTONIC, &next);
 		next.tv_sec += SAVE_EVERY_S;
 		pthread_mutex_unlock(&s->lock);
-		if (lists_of(s) - s->lists_saved >= MUCH)
+		if (s->fs->config.write == CST_FS_WRITE_NONE && lists_of(s) - s->lists_saved >= MUCH)
 			save(s);
 		pthread_mutex_lock(&s->lock);
 	}
@@ -144,7 +154,10 @@ struct fs_snapshot *fs_snapshot_new(struct cst_fs *fs)
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
 	pthread_cond_init(&s->wake, &attr);
 	pthread_condattr_destroy(&attr);
-	load(s);
+	if (fs->config.write == CST_FS_WRITE_NONE)
+		load(s);
+	else
+		load_to_write(s);
 	s->thread_runs = cst_thread_start(&s->thread, "cst-listings", 0, main_of_thread, s) == 0;
 	return s;
 }

@@ -248,6 +248,14 @@ int cst_snapshot_save(struct cst_meta *meta, const struct cst_snapshot *s, struc
 	return rc;
 }
 
+void cst_snapshot_remove(const struct cst_snapshot *s)
+{
+	const char *slash = strrchr(s->path, '/');
+	CST_AUTO_FREE char *dir = slash ? cst_xstrndup(s->path, (size_t)(slash - s->path)) : cst_xstrdup(".");
+	if (unlink(s->path) == 0)
+		sync_directory(dir[0] ? dir : "/");
+}
+
 /* ---- reading ---- */
 
 struct reader {

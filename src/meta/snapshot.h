@@ -23,6 +23,8 @@ int cst_snapshot_load(struct cst_meta *meta, const struct cst_snapshot *s, struc
 /* The directory of the file is made if it is missing (not those above it). */
 int cst_snapshot_save(struct cst_meta *meta, const struct cst_snapshot *s, struct cst_snapshot_counts *counts,
 		      struct cst_error *err);
+/* It is not to be used once more, whatever happens. */
+void cst_snapshot_remove(const struct cst_snapshot *s);
 /* As load, of a file's bytes. meta NULL: only looks whether they are a snapshot. */
 int cst_snapshot_read(struct cst_meta *meta, const struct cst_snapshot *s, struct cst_slice file,
 		      struct cst_snapshot_counts *counts, struct cst_error *err);

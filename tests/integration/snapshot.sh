@@ -106,6 +106,32 @@ check "another bucket has its own" equal "$(find "$mnt" | wc -l)" 1
 check "unmounted" stop_mount
 check "two files" equal "$(file_of "$saved" | wc -l)" 2
 
+# What a mount has changed is there after it was killed, also for the process that takes over: listings of before are not used any more.
+writes() { mount_saved -o "write=append,keep_dir=$WORK/kept"; }
+rm -rf "$saved"
+mount_saved
+check "everything is there" found
+check "unmounted" stop_mount
+writes
+check "a mount that writes knows what was saved" has "$MOUNT_LOG" "are known from before"
+echo mine >"$mnt/dir5/mine"
+rm "$mnt/dir6/a"
+there() { [ "$(cat "$mnt/dir5/mine")" = mine ] && [ ! -e "$mnt/dir6/a" ]; }
+check "what it changes is there" there
+read -ra pids <<<"$(processes)"
+kill -9 "${pids[1]}"
+check "and after a death of what serves" wait_for 20 there
+read -ra pids <<<"$(processes)"
+kill -9 "${pids[@]}" 2>/dev/null
+wait "$MOUNT_PID" 2>/dev/null
+wait_for 10 gone "${pids[@]}"
+umount -l "$mnt" 2>/dev/null
+writes
+check "and after a death of everything" there
+rm "$mnt/dir5/mine"
+touch "$mnt/dir6/a"
+check "unmounted" stop_mount
+
 # With a cache on disk it is the default; off is off.
 start_mount oss://demo "$mnt" --cache-dir "$WORK/cache:1GiB"
 check "a mount with a cache" found
