@@ -164,19 +164,26 @@ static void run_spill(void *arg)
 	free(job);
 }
 
+/* It waits for its bytes on the disk, and others go before it: what it has in memory goes there too, or all of those could hold what the first one wants. */
+static bool is_behind(const struct cst_publish_stream *s)
+{
+	return s->load_waiting && s != TAILQ_FIRST(&s->publish->loads);
+}
+
 /* A stream whose bytes nobody is about to use. */
 static bool may_spill(const struct cst_publish_stream *s)
 {
 	bool kept = s->keeping || is_being_kept(s); /* a job reads its blocks */
 	return !s->copying && !s->loading && !s->finished && !s->reset_pending && s->grant_count == 0 &&
-	       (s->pub.phase == PHASE_NONE || s->pub.target < s->size) && !kept;
+	       (s->pub.phase == PHASE_NONE || s->pub.target < s->size || is_behind(s)) && !kept;
 }
 
 static bool chunk_may_spill(const struct cst_publish_stream *s, const struct chunk *c)
 {
-	return c->state == CHUNK_MEMORY && c->pins == 0 && c->length > 0 &&
-	       (s->pub.phase == PHASE_NONE || c->offset >= s->pub.target) &&
-	       !(s->load_waiting && c->offset >= s->load_from && c->offset < s->load_to);
+	if (c->state != CHUNK_MEMORY || c->pins > 0 || c->length == 0)
+		return false;
+	return is_behind(s) || ((s->pub.phase == PHASE_NONE || c->offset >= s->pub.target) &&
+				!(s->load_waiting && c->offset >= s->load_from && c->offset < s->load_to));
 }
 
 static unsigned spillable(const struct cst_publish_stream *s)
@@ -448,11 +455,13 @@ bool load_serve_locked(struct cst_publish *p, struct todo *todo)
 {
 	struct cst_publish_stream *s = TAILQ_FIRST(&p->loads);
 	unsigned blocks;
-	if (!s || p->free_count < s->load_blocks)
+	if (!s || s->spilling)
+		return false;
+	size_t count = load_count(s, &blocks);
+	s->load_blocks = blocks; /* more has gone to the disk while it waited, or less is wanted now */
+	if (p->free_count < blocks)
 		return false;
 	stop_waiting_locked(s);
-	size_t count = load_count(s, &blocks);
-	CST_ASSERT(blocks <= s->load_blocks);
 	if (count)
 		start_load_locked(s, count, blocks, todo);
 	else

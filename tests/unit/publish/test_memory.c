@@ -278,8 +278,8 @@ static void test_hungry_closed(void **state)
 {
 	(void)state;
 	const uint64_t part = 6 * MIB_;
-	struct cst_publish *p = make(
-		(struct cst_publish_config){.memory = 64 * MIB_, .part_size = part, .parallel = 2, .stream_parallel = 4});
+	struct cst_publish *p = make((struct cst_publish_config){
+		.memory = 64 * MIB_, .part_size = part, .parallel = 2, .stream_parallel = 4});
 	struct cst_publish_stream *s = open_new(p, "s"), *t = open_new(p, "t"), *u = open_new(p, "u");
 	struct syncer y;
 	CST_AUTO_FREE char *data = cst_xmalloc(2 * part);
@@ -290,9 +290,9 @@ static void test_hungry_closed(void **state)
 	start_write(&w[1], s, 0, data, part + 1);
 	answer_op(find_op(OP_BEGIN), FAULT_NONE); /* the other one is s's first */
 	start_write(&w[2], t, 0, data, 2 * part);
-	answer_op(find_op(OP_BEGIN), FAULT_NONE); /* so t stands in the line */
+	answer_op(find_op(OP_BEGIN), FAULT_NONE);		    /* so t stands in the line */
 	start_write(&w[3], s, part + 1, data + part + 1, part - 1); /* and s behind it */
-	for (int i = 0; i < 2; i++) { /* s's two parts, and then it waits for nothing */
+	for (int i = 0; i < 2; i++) {				    /* s's two parts, and then it waits for nothing */
 		struct cst_object_op *op = nth_op(99);
 		assert_int_equal(op->kind, OP_PART);
 		assert_string_equal(op->key, "s");
@@ -310,6 +310,45 @@ static void test_hungry_closed(void **state)
 	expect_object("u", part + 1);
 	cst_publish_stream_close(t, false);
 	cst_publish_stream_close(u, false);
+	cst_publish_free(p);
+}
+
+/* All of them close at once, each with some bytes in memory and some on the disk: they don't wait for one another's. */
+static void test_all_at_once(void **state)
+{
+	(void)state;
+	enum { COUNT = 14 };
+	struct cst_publish *p = make((struct cst_publish_config){.memory = 12 * MIB_, .part_size = 6 * MIB_});
+	struct cst_publish_stream *s[COUNT], *first = open_new(p, "x"), *filler = open_new(p, "y");
+	struct syncer y[COUNT], of_first, z;
+	char key[8];
+	for (unsigned i = 0; i < COUNT; i++) {
+		snprintf(key, sizeof(key), "k%u", i);
+		s[i] = open_new(p, key);
+	}
+	for (unsigned round = 0; round < 10; round++)
+		for (unsigned i = round < 2 ? 0 : 1; i < COUNT; i++) /* the first one is small */
+			write_now(s[i], round * 512 * KIB, 512 * KIB, 0);
+	write_now(first, 0, MIB_, 0);
+	struct cst_publish_stats stats = stats_of(p);
+	assert_true(stats.bytes_spilled > 0);
+	if (stats.memory_used < stats.memory_limit)
+		write_now(filler, 0, stats.memory_limit - stats.memory_used, 0);
+	start_sync(&of_first, first); /* what it frees is enough for the first of the line, and nobody looks farther */
+	for (unsigned i = 0; i < COUNT; i++)
+		start_sync(&y[i], s[i]);
+	for (unsigned i = 0; i < COUNT; i++) {
+		for (int n = 0; n < 60000 && !y[i].done.calls; n++) {
+			answer_all();
+			cst_sleep(CST_NS_PER_MS);
+		}
+		assert_int_equal(y[i].done.calls, 1);
+		assert_int_equal(y[i].done.rc, 0);
+		cst_publish_stream_close(s[i], false);
+	}
+	assert_int_equal(sync_now(filler, &z), 0);
+	cst_publish_stream_close(first, false);
+	cst_publish_stream_close(filler, false);
 	cst_publish_free(p);
 }
 
@@ -340,6 +379,7 @@ int main(void)
 		BOTH(test_crowd),
 		BOTH(test_abandoned),
 		BOTH(test_hungry_closed),
+		cmocka_unit_test_setup_teardown(test_all_at_once, setup_s3, teardown),
 		cmocka_unit_test_setup_teardown(test_no_room, setup_s3, teardown),
 		cmocka_unit_test_setup_teardown(test_retained, setup_s3, teardown),
 		cmocka_unit_test_setup_teardown(test_config, setup_oss, teardown),
