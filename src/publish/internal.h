@@ -286,10 +286,11 @@ struct cst_publish {
 	int spill_fd; /* -1: none yet */
 	uint64_t *spill_free;
 	size_t spill_free_count, spill_free_room;
-	uint64_t spill_end; /* slots */
-	unsigned spilling;  /* chunks on their way to the disk */
-	uint64_t spilled;   /* chunks there */
-	int spill_error;    /* why the last try failed */
+	uint64_t spill_end;		   /* slots */
+	unsigned spilling;		   /* chunks on their way to the disk */
+	uint64_t spilled;		   /* chunks there */
+	int spill_error;		   /* why the last try failed */
+	int64_t keep_failing, keep_failed; /* when records could not be written: since, and last */
 
 	struct cst_publish_stats stats; /* the counters of it */
 };
@@ -360,6 +361,9 @@ uint64_t part_least(const struct cst_publish_stream *s); /* of one that goes out
 uint64_t size_limit(const struct cst_publish_stream *s);
 void parts_early_locked(struct cst_publish_stream *s); /* of what is more than a part */
 void parts_make_locked(struct cst_publish_stream *s, uint64_t upto, bool split);
+/* The end of a publication that failed, too small for a part that others follow: when more has come since it is no part any more, its bytes are still here.
+ * False: it is on its way just now. */
+bool parts_rejoin_locked(struct cst_publish_stream *s);
 void parts_send_locked(struct cst_publish_stream *s, struct todo *todo);
 void hungry_forget_locked(struct cst_publish_stream *s);
 bool parts_done(const struct cst_publish_stream *s);

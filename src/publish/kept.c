@@ -8,7 +8,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#define CLOSED_TRIES 60 /* when the stream is closed nobody tries again */
+#define CLOSED_PATIENCE (30 * CST_NS_PER_S) /* when the stream is closed nobody tries again */
 #define CLOSED_PAUSE (CST_NS_PER_S / 2)
 
 struct keep_job {
@@ -95,6 +95,8 @@ static void collect_tail_locked(struct cst_publish_stream *s, struct keep_job *j
 		job->tail_bytes += c->length;
 		at = c->offset + c->length;
 	}
+	if (at < s->size) /* up to its end, or it would seem to have been cut off */
+		job->tail[job->tail_count++] = (struct iovec){NULL, s->size - at};
 }
 
 static void where_kept(const struct keep_job *job, struct cst_error *err)
@@ -185,6 +187,20 @@ static void free_job(struct keep_job *job)
 	free(job);
 }
 
+/* Half a minute for all that are closed while the disk is full, not for one after the other. */
+static bool may_try_again(struct keep_job *job)
+{
+	struct cst_publish *p = job->job.publish;
+	int64_t now = cst_now();
+	pthread_mutex_lock(&p->lock);
+	if (p->keep_failed == 0 || now - p->keep_failed > CLOSED_PATIENCE)
+		p->keep_failing = now;
+	p->keep_failed = now;
+	bool may = job->closed && p->keep_dir && now - p->keep_failing < CLOSED_PATIENCE;
+	pthread_mutex_unlock(&p->lock);
+	return may;
+}
+
 static void run_keep(void *arg)
 {
 	struct keep_job *job = arg;
@@ -194,9 +210,9 @@ static void run_keep(void *arg)
 	publish_todo_init(&todo);
 	if (!p->keep_dir)
 		job->rc = -ENOENT;
-	for (unsigned i = 0; job->rc == 0; i++) {
+	while (job->rc == 0) {
 		job->rc = cst_keep_write(p->keep_dir, &job->record, job->tail, job->tail_count, &job->err);
-		if (job->rc == 0 || !job->closed || i + 1 == CLOSED_TRIES)
+		if (job->rc == 0 || !may_try_again(job))
 			break;
 		job->rc = 0;
 		cst_sleep(CLOSED_PAUSE);
@@ -213,6 +229,18 @@ static void run_keep(void *arg)
 	free_job(job);
 }
 
+/* The small end of an upload is still here although it has arrived. Nothing is on its way now. */
+static void drop_arrived_locked(struct cst_publish_stream *s)
+{
+	struct chunk *c, *next;
+	parts_rejoin_locked(s);
+	for (c = TAILQ_FIRST(&s->chunks); c; c = next) {
+		next = TAILQ_NEXT(c, link);
+		if (c->part && s->parts[c->part - 1].state == PART_DONE)
+			chunk_free_locked(s, c);
+	}
+}
+
 void kept_start_locked(struct cst_publish_stream *s, const char *reason, struct todo *todo)
 {
 	struct keep_job *job = CST_NEW(struct keep_job);
@@ -222,6 +250,7 @@ void kept_start_locked(struct cst_publish_stream *s, const char *reason, struct 
 	job->closed = s->pub.phase == PHASE_NONE;
 	stream_ref(s);
 	s->publish->jobs++;
+	drop_arrived_locked(s);
 	describe_locked(s, &job->record, reason);
 	collect_tail_locked(s, job);
 	STAILQ_INSERT_TAIL(&todo->jobs, &job->job, link);

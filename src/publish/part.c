@@ -128,8 +128,27 @@ static uint64_t split_goal(const struct cst_publish_stream *s, uint64_t bytes)
 	return cst_min(goal, part_goal(s));
 }
 
+bool parts_rejoin_locked(struct cst_publish_stream *s)
+{
+	const struct part *last = s->part_count ? &s->parts[s->part_count - 1] : NULL;
+	struct chunk *c;
+	if (!last || last->copy || last->part.size >= s->publish->limits.part_min || s->size == s->assigned)
+		return true;
+	if (last->state == PART_FLYING)
+		return false;
+	TAILQ_FOREACH (c, &s->chunks, link)
+		if (c->part == last->part.number)
+			c->part = 0;
+	s->assigned = last->offset;
+	s->part_count--;
+	s->next_part = cst_min(s->next_part, s->part_count);
+	return true;
+}
+
 void parts_make_locked(struct cst_publish_stream *s, uint64_t upto, bool split)
 {
+	if (!parts_rejoin_locked(s))
+		return;
 	struct chunk *c = first_free(s);
 	if (s->part_count == 0)
 		copy_source_locked(s);
@@ -153,7 +172,7 @@ void parts_make_locked(struct cst_publish_stream *s, uint64_t upto, bool split)
 /* While nothing is published: of what is more than a part, as it comes. */
 void parts_early_locked(struct cst_publish_stream *s)
 {
-	if (s->closed || s->reset_pending || s->source.size > s->assigned)
+	if (s->closed || s->reset_pending || s->source.size > s->assigned || !parts_rejoin_locked(s))
 		return;
 	for (;;) {
 		uint64_t goal = part_goal(s);
@@ -283,6 +302,10 @@ static void part_done_locked(struct cst_publish_stream *s, struct part *part, co
 	}
 	p->stats.parts++;
 	p->stats.bytes_sent += size;
+	if (size <
+	    p->limits
+		    .part_min) /* only an upload's end may be that small, and more may come: see parts_rejoin_locked() */
+		return;
 	for (c = TAILQ_FIRST(&s->chunks); c && c->offset < part->offset + size; c = next) {
 		next = TAILQ_NEXT(c, link);
 		if (c->part == number)

@@ -560,6 +560,8 @@ static bool sent_locked(struct cst_publish_stream *s, struct todo *todo)
 {
 	struct publication *pub = &s->pub;
 	if (!pub->formed) {
+		if (!parts_rejoin_locked(s))
+			return false;
 		choose_form_locked(s);
 		pub->formed = true;
 	}

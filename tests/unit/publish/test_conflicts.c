@@ -571,6 +571,75 @@ static void test_write_while_kept(void **state)
 	finish(true);
 }
 
+/* A part of the middle has not arrived: it is in the data file, with a hole behind it. */
+static enum fault second_part(const struct cst_object_op *op)
+{
+	return op->kind == OP_PART && op->number == 2 ? FAULT_DENIED : FAULT_NONE;
+}
+
+/* The end of a publication that failed is too small for a part with others behind it. */
+static void small_end(bool keep)
+{
+	open_with_base(false);
+	write_now(s, 0, PART + 10, 0);
+	start_sync(&y, s);
+	while (!find_op(OP_COMPLETE))
+		answer_op(first_op(), FAULT_NONE);
+	struct writer w;
+	CST_AUTO_FREE char *bytes = cst_xmalloc(PART);
+	for (uint64_t i = 0; i < PART; i++)
+		bytes[i] = (char)pattern(PART + 10 + i);
+	start_write(&w, s, PART + 10, bytes, PART);
+	assert_int_equal(w.done.calls, 1);
+	answer_op(find_op(OP_COMPLETE), FAULT_DENIED);
+	assert_int_equal(y.done.rc, -EACCES);
+	if (!keep) {
+		assert_int_equal(sync_now(s, &y), 0); /* the store of the test takes no small part there */
+		expect_object("k", 2 * PART + 10);
+		finish(true);
+		return;
+	}
+	finish(true);
+	struct kept k = kept_versions();
+	assert_int_equal(k.count, 1);
+	assert_int_equal(k.size, 2 * PART + 10);
+	assert_int_equal(k.parts, 1);
+	assert_int_equal(k.tail_from, PART);
+	expect_tail(&k);
+}
+
+static void test_small_end(void **state)
+{
+	(void)state;
+	small_end(false);
+}
+
+static void test_small_end_kept(void **state)
+{
+	(void)state;
+	small_end(true);
+}
+
+/* The part that has not arrived is followed by one that has: the data file goes to the end all the same. */
+static void test_close_hole_at_end(void **state)
+{
+	(void)state;
+	struct stat st;
+	CST_AUTO_BUF path = CST_BUF_INIT;
+	open_with_base(false);
+	store.fault = second_part;
+	write_now(s, 0, 3 * PART, 0);
+	answer_all();
+	finish(true);
+	struct kept k = kept_versions();
+	assert_int_equal(k.parts, 3);
+	assert_int_equal(k.arrived, 2);
+	assert_int_equal(k.tail_from, PART);
+	cst_keep_data_path(keep_dir, k.id, &path);
+	assert_int_equal(stat(path.data, &st), 0);
+	assert_int_equal(st.st_size, 2 * PART);
+}
+
 /* No room to keep it: it stays in memory, and is kept when there is. */
 static void test_keep_fails(void **state)
 {
@@ -618,12 +687,6 @@ static void test_close(void **state)
 	assert_int_equal(kept_versions().count, 1);
 	assert_int_equal(store.open_uploads, 1);
 	assert_int_equal(ops_of(OP_ABORT), 1);
-}
-
-/* A part of the middle has not arrived: it is in the data file, with a hole behind it. */
-static enum fault second_part(const struct cst_object_op *op)
-{
-	return op->kind == OP_PART && op->number == 2 ? FAULT_DENIED : FAULT_NONE;
 }
 
 static void test_close_with_hole(void **state)
@@ -824,6 +887,9 @@ int main(void)
 		BOTH(test_upload_gone_with_many),
 		BOTH(test_reset_while_sending),
 		BOTH(test_write_while_kept),
+		BOTH(test_small_end),
+		BOTH(test_small_end_kept),
+		BOTH(test_close_hole_at_end),
 		BOTH(test_keep_fails),
 		BOTH(test_close),
 		BOTH(test_close_with_hole),
