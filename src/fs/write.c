@@ -137,6 +137,12 @@ static void refuse_all(struct fs_writer *w, struct fs_write_calls *refused, uint
 	}
 }
 
+/* An append goes to the end wherever the kernel thinks that is; but where pieces of one write have come in another order, their places tell which is first. */
+static bool goes_on(const struct fs_writer *w, const struct fs_write_call *c, bool too_late)
+{
+	return c->piece.offset == w->end || (c->append && (c->piece.offset < w->end || too_late));
+}
+
 /* The one that goes on at the end; what can never do so leaves the line. */
 static struct fs_write_call *next_write(struct fs_writer *w, bool too_late, struct fs_write_calls *refused)
 {
@@ -144,8 +150,9 @@ static struct fs_write_call *next_write(struct fs_writer *w, bool too_late, stru
 	for (c = TAILQ_FIRST(&w->parked); c; c = next) {
 		next = TAILQ_NEXT(c, link);
 		bool dead = w->unlinked || w->failed;
-		if (!dead && !found && (c->append || c->piece.offset == w->end)) {
-			found = c;
+		if (!dead && goes_on(w, c, too_late)) {
+			if (!found || c->piece.offset < found->piece.offset)
+				found = c;
 		} else if (dead || (!c->append && (c->piece.offset < w->end || too_late))) {
 			TAILQ_REMOVE(&w->parked, c, link);
 			c->state = WRITE_DONE;

@@ -221,11 +221,24 @@ static void appended(void **state)
 	assert_int_equal(do_close(&m, e.node, c->fh), 0);
 	call_free(c);
 	assert_true(fake_has(m.bucket, "d/log", "one two three"));
+	/* Pieces of one write, the second one first. */
+	settle();
+	assert_int_equal(do_lookup(&m, dir, "log", &e), 0);
+	c = open_write(e.node, O_WRONLY | O_APPEND);
+	struct fake_call *late = call_new();
+	cst_fs_write(m.fs, &late->call, e.node, c->fh, 18, CST_SLICE(" five"));
+	assert_int_equal(do_write(&m, e.node, c->fh, 13, " four"), 5);
+	assert_int_equal(call_wait(late), 0);
+	call_free(late);
+	assert_int_equal(do_write(&m, e.node, c->fh, 100, " end"), 4);
+	assert_int_equal(do_close(&m, e.node, c->fh), 0);
+	call_free(c);
+	assert_true(fake_has(m.bucket, "d/log", "one two three four five end"));
 	/* Opened to be read and written, and only read. */
 	fake_reset_counts(m.bucket);
 	c = open_write(e.node, O_RDWR);
 	char *got = read_all(e.node, c->fh);
-	assert_string_equal(got, "one two three");
+	assert_string_equal(got, "one two three four five end");
 	free(got);
 	assert_int_equal(do_close(&m, e.node, c->fh), 0);
 	call_free(c);
