@@ -224,6 +224,8 @@ static int make_file_system(struct mount *m, struct cst_error *err)
 	config.identities = &m->identities.memory;
 	config.inherited = m->identities.inherited;
 	config.inherited_count = m->identities.count;
+	_Static_assert(CST_FS_REFUSED * sizeof(*config.refused) == CST_STATE_REFUSED, "they lie there");
+	config.refused = (void *)cst_keeper_header(m->keeper)->refused;
 	if (m->identities.count > 1)
 		cst_log_info("%zu files and directories are known from before", m->identities.count - 1);
 	CST_AUTO_FREE char *identity = NULL;

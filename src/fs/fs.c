@@ -76,6 +76,7 @@ struct cst_fs *cst_fs_new(const struct cst_fs_config *config, const struct cst_f
 	pthread_mutex_init(&fs->live_lock, NULL);
 	pthread_cond_init(&fs->live_none, NULL);
 	pthread_mutex_init(&fs->refused_lock, NULL);
+	fs->refused = config->refused ? config->refused : fs->own_refused;
 	pthread_mutex_init(&fs->refresh_lock, NULL);
 	pthread_cond_init(&fs->refresh_wake, NULL);
 	fs->first_node = config->identities ? *config->identities->next_node + 1 : 0; /* the counter is the last one given */

@@ -163,7 +163,16 @@ struct cst_fs_config {
 	const struct cst_identity_memory *identities;
 	struct cst_identity *const *inherited;
 	size_t inherited_count;
-	int64_t (*clock)(void); /* NULL: cst_now */
+	struct cst_fs_refused *refused; /* CST_FS_REFUSED of them, zero at first, there too (borrowed); NULL: the same */
+	int64_t (*clock)(void);		/* NULL: cst_now */
+};
+
+/* An open that was answered ESTALE and may come again, perhaps to the next process. */
+#define CST_FS_REFUSED 256u
+struct cst_fs_refused {
+	uint32_t pid, by; /* who opens; the process that answered */
+	uint64_t node;
+	int64_t at; /* clock(); 0: none. Stored last. */
 };
 struct cst_fs *cst_fs_new(const struct cst_fs_config *config, const struct cst_fs_host *host, struct cst_error *err);
 /* No call may be under way; the host must be there still: it is told of what closes. */

@@ -17,7 +17,6 @@
 
 #define HANDLE_SHARDS 64
 #define FS_BINDINGS 64
-#define FS_REFUSED 256u
 #define HANDLE_BUCKETS 64
 
 struct fs_handle {
@@ -57,12 +56,6 @@ struct fs_handle_shard {
 	struct fs_handle *buckets[HANDLE_BUCKETS];
 };
 
-/* An open that was answered ESTALE, and may come again. */
-struct fs_refused {
-	uint32_t pid;
-	int64_t at; /* 0: none */
-};
-
 /* A flood of failures of one kind must not hide the first of another: each has a limit of its own in the log. */
 #define FAILURE_KINDS 16
 
@@ -87,7 +80,7 @@ struct cst_fs {
 	int passthrough_error;	      /* atomic */
 	bool no_passthrough;	      /* atomic: the kernel never takes a backing file */
 	pthread_mutex_t refused_lock; /* guards refused; a leaf */
-	struct fs_refused refused[FS_REFUSED];
+	struct cst_fs_refused *refused, own_refused[CST_FS_REFUSED];
 	/* Binding an inode's data to what the cache has of it, by node id; outside the inode's lock. */
 	pthread_mutex_t bindings[FS_BINDINGS];
 	pthread_mutex_t refresh_lock; /* a leaf: what refreshes wait for */

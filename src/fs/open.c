@@ -212,36 +212,64 @@ static bool pass_through_locked(struct cst_fs *fs, struct fs_file *file)
 /* The kernel answers ESTALE by looking the name up and opening what it then finds, once. An open that comes again all the same, from
  * /proc/self/fd where no name leads elsewhere or because others were quicker, gets what there is. */
 #define REFUSED_FOR (30 * CST_NS_PER_S)
+/* The lookup in between may find what another had found a little before. */
+#define LOOKED_UP_FOR (5 * CST_NS_PER_S)
 
-static struct fs_refused *refused_locked(struct cst_fs *fs, const struct cst_fs_call *call)
+#define REFUSED_WAYS 4u
+
+/* The entry of who opens, or one that it may have. */
+static struct cst_fs_refused *refused_locked(struct cst_fs *fs, const struct cst_fs_call *call)
 {
-	struct fs_refused *r = &fs->refused[call->pid % FS_REFUSED];
-	if (r->at == 0 || r->pid != call->pid || fs->config.clock() - r->at >= REFUSED_FOR)
-		*r = (struct fs_refused){.pid = call->pid};
-	return r;
+	struct cst_fs_refused *ways = &fs->refused[call->pid * REFUSED_WAYS % CST_FS_REFUSED], *oldest = ways;
+	for (unsigned i = 0; i < REFUSED_WAYS; i++) {
+		if (ways[i].at != 0 && fs->config.clock() - ways[i].at >= REFUSED_FOR)
+			__atomic_store_n(&ways[i].at, 0, __ATOMIC_RELEASE);
+		if (ways[i].at != 0 && ways[i].pid == call->pid)
+			return &ways[i];
+		if (ways[i].at < oldest->at)
+			oldest = &ways[i];
+	}
+	return oldest;
 }
 
-/* Is it the second time? */
-static bool comes_again(struct cst_fs *fs, const struct cst_fs_call *call)
+static bool is_refused(const struct cst_fs_refused *r, const struct cst_fs_call *call)
+{
+	return r->at != 0 && r->pid == call->pid;
+}
+
+/* Is it the second time? The same request that is sent again to another process isn't: that one has perhaps not been answered. *looked_up: since when
+ * what was found by name may have been known, when it was; else INT64_MAX. */
+static bool comes_again(struct cst_fs *fs, const struct cst_fs_call *call, uint64_t node, int64_t *looked_up)
 {
 	pthread_mutex_lock(&fs->refused_lock);
-	bool again = refused_locked(fs, call)->at != 0;
+	const struct cst_fs_refused *r = refused_locked(fs, call);
+	bool again = is_refused(r, call) && (r->node != node || r->by == (uint32_t)getpid());
+	*looked_up = again && r->node != node ? r->at - LOOKED_UP_FOR : INT64_MAX;
 	pthread_mutex_unlock(&fs->refused_lock);
 	return again;
 }
 
 /* How an open ended. After a second ESTALE the kernel gives up: what comes next is another open. */
-static void note_end(struct cst_fs *fs, const struct cst_fs_call *call, bool refused)
+static void note_end(struct cst_fs *fs, const struct cst_fs_call *call, uint64_t node, bool refused)
 {
 	pthread_mutex_lock(&fs->refused_lock);
-	struct fs_refused *r = refused_locked(fs, call);
-	r->at = refused && r->at == 0 ? fs->config.clock() : 0;
+	struct cst_fs_refused *r = refused_locked(fs, call);
+	bool same_sent_again = is_refused(r, call) && r->node == node && r->by != (uint32_t)getpid();
+	bool first = !is_refused(r, call) || same_sent_again;
+	if (refused || !first)
+		__atomic_store_n(&r->at, 0, __ATOMIC_RELEASE);
+	if (refused && first) {
+		r->pid = call->pid;
+		r->by = (uint32_t)getpid();
+		r->node = node;
+		__atomic_store_n(&r->at, fs->config.clock(), __ATOMIC_RELEASE);
+	}
 	pthread_mutex_unlock(&fs->refused_lock);
 }
 
-static void refuse(struct cst_fs *fs, struct cst_fs_call *call)
+static void refuse(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node)
 {
-	note_end(fs, call, true);
+	note_end(fs, call, node, true);
 	fs->host->error(call, -ESTALE);
 }
 
@@ -258,7 +286,7 @@ static bool is_stale(struct cst_fs *fs, struct cst_inode *inode)
 
 /* Of an open for writing. The file's lock is held. */
 static enum entered enter_writing(struct cst_fs *fs, struct cst_inode *inode, struct fs_file *file,
-				  const struct cst_fs_call *call, struct fs_writer **writer,
+				  const struct cst_fs_call *call, bool again, struct fs_writer **writer,
 				  struct cst_cache_object **unused)
 {
 	CST_AUTO_ENTRY version = CST_ENTRY_INIT;
@@ -270,7 +298,7 @@ static enum entered enter_writing(struct cst_fs *fs, struct cst_inode *inode, st
 		return file->writer->closing || file->writer->flushed ? ENTER_LATER : ENTER_BUSY;
 	/* Handles with pages of the version as it is, or with its bytes from a cache file, keep them: the writer has an inode of its own. */
 	if (file->mode == FS_MODE_CACHED || file->mode == FS_MODE_PASSTHROUGH)
-		return comes_again(fs, call) ? ENTER_BUSY : ENTER_REFUSED;
+		return again ? ENTER_BUSY : ENTER_REFUSED;
 	cst_inode_entry(fs->table, inode, &version);
 	*writer = fs_writer_new_locked(fs, inode, file, &version, call->flags & O_TRUNC);
 	if (!*writer)
@@ -282,7 +310,8 @@ static enum entered enter_writing(struct cst_fs *fs, struct cst_inode *inode, st
 	return ENTERED;
 }
 
-static enum entered enter_reading(struct cst_fs *fs, struct fs_file *file, const struct cst_fs_call *call, bool direct)
+static enum entered enter_reading(struct cst_fs *fs, struct fs_file *file, const struct cst_fs_call *call, bool again,
+				  bool direct)
 {
 	bool may = passes_through(fs, file, call->flags);
 	if (file->writer && file->writer->closing)
@@ -294,10 +323,15 @@ static enum entered enter_reading(struct cst_fs *fs, struct fs_file *file, const
 	}
 	/* It has another key or version than these handles were opened with. */
 	if (file->outdated && (file->mode == FS_MODE_CACHED || file->mode == FS_MODE_PASSTHROUGH))
-		return comes_again(fs, call) && file->mode == FS_MODE_CACHED ? ENTERED : ENTER_REFUSED;
+		return again && file->mode == FS_MODE_CACHED ? ENTERED : ENTER_REFUSED;
 	if (file->mode == FS_MODE_PASSTHROUGH && !(may && cst_cache_object_file(file->cached) >= 0))
-		return comes_again(fs, call) ? ENTERED : ENTER_REFUSED;
+		return again ? ENTERED : ENTER_REFUSED;
 	return ENTERED;
+}
+
+static bool was_left_cached(const struct cst_fs *fs, const struct cst_inode *inode)
+{
+	return inode->node < fs->first_node && cst_inode_opened(fs->table, inode) & CST_OPENED_CACHED;
 }
 
 /* Enters the mode that this open has, the inode's when it is open already. REFUSED: the inode is in one that this open can't share, or
@@ -306,10 +340,13 @@ static enum entered enter_mode(struct cst_fs *fs, struct cst_inode *inode, struc
 			       const struct cst_fs_call *call, enum fs_mode *mode, struct fs_writer **writer)
 {
 	struct cst_cache_object *unused = NULL;
-	bool direct = was_direct(fs, inode, call->flags);
+	int64_t looked_up;
+	bool again = comes_again(fs, call, inode->node, &looked_up);
+	/* One that was opened so by a process before this one is opened so for ever. */
+	bool direct = was_direct(fs, inode, call->flags) || was_left_cached(fs, inode);
 	pthread_mutex_lock(&file->lock);
-	enum entered entered = writes(call->flags) ? enter_writing(fs, inode, file, call, writer, &unused)
-						   : enter_reading(fs, file, call, direct);
+	enum entered entered = writes(call->flags) ? enter_writing(fs, inode, file, call, again, writer, &unused)
+						   : enter_reading(fs, file, call, again, direct);
 	if (entered == ENTERED)
 		file->handles++;
 	*mode = file->mode;
@@ -344,6 +381,7 @@ static void reply_opened(struct cst_fs *fs, struct cst_fs_call *call, struct cst
 	uint64_t fh = h->fh;
 	fs_handle_unref(h);
 	__atomic_fetch_add(counts[mode], 1, __ATOMIC_RELAXED);
+	cst_inode_mark_opened(fs->table, inode, mode == FS_MODE_CACHED ? CST_OPENED_CACHED : CST_OPENED_OTHER);
 	if (fs->host->opened(call, fh, open_flags(mode), backing) == -ENOENT)
 		fs_handle_untaken(fs, node, fh);
 }
@@ -364,7 +402,7 @@ static void open_file(struct cst_fs *fs, struct cst_fs_call *call, struct cst_in
 		pthread_mutex_lock(&file->lock);
 		written = file->writer != NULL;
 		pthread_mutex_unlock(&file->lock);
-		note_end(fs, call, false);
+		note_end(fs, call, inode->node, false);
 		fs_write_refused(
 			fs, inode,
 			"it is open already%s: a file has one writer at a time, and no other while it is read from a cache",
@@ -372,21 +410,21 @@ static void open_file(struct cst_fs *fs, struct cst_fs_call *call, struct cst_in
 		fs->host->error(call, -EBUSY);
 		return;
 	case ENTER_MOVING:
-		note_end(fs, call, false);
+		note_end(fs, call, inode->node, false);
 		fs_write_refused(fs, inode, "it can't be written while a directory above it is being renamed");
 		fs->host->error(call, -EBUSY);
 		return;
 	case ENTER_GONE:
-		refuse(fs, call);
+		refuse(fs, call, inode->node);
 		return;
 	case ENTER_REFUSED:
 		cst_inode_set_aside(fs->table, inode);
-		refuse(fs, call);
+		refuse(fs, call, inode->node);
 		return;
 	default:
 		break;
 	}
-	note_end(fs, call, false);
+	note_end(fs, call, inode->node, false);
 	if (writer)
 		fs_writer_begin(writer);
 	cst_inode_lock(fs->table, inode);
@@ -584,19 +622,30 @@ static void open_checked(struct cst_fs *fs, struct cst_fs_call *call, struct cst
 	CST_AUTO_ENTRY version = CST_ENTRY_INIT;
 	cst_inode_entry(fs->table, inode, &version);
 	bool asks = fs->config.cache && version.size > 0 && version.etag[0] && !writes(call->flags);
-	/* A process before this one may have opened it, in a mode that nobody knows here: the name leads to another inode of the version. */
-	bool inherited =
-		rc == 0 && inode->node < fs->first_node && (asks || fs->config.write) && !comes_again(fs, call);
+	int64_t looked_up, checked;
+	bool again = comes_again(fs, call, inode->node, &looked_up);
+	cst_inode_lock(fs->table, inode);
+	checked = inode->checked;
+	cst_inode_unlock(fs->table, inode);
+	/* The kernel looks up once: that it was replaced again since then is none of this open's business. */
+	if (rc == -ESTALE && !writes(call->flags) && checked >= looked_up)
+		rc = 0;
+	/* Opened by a process before this one, in a mode that nobody knows here: the name leads to another inode of the version. */
+	bool inherited = rc == 0 && inode->node < fs->first_node && (asks || fs->config.write) && !again &&
+			 cst_inode_opened(fs->table, inode);
 	if (inherited)
 		cst_inode_set_aside(fs->table, inode);
-	if (rc == -ESTALE || inherited)
-		refuse(fs, call);
-	else if (rc < 0)
+	if (rc == -ESTALE || inherited) {
+		refuse(fs, call, inode->node);
+	} else if (rc < 0) {
+		note_end(fs, call, inode->node, false);
 		fs->host->error(call, rc);
-	else if (asks || fs->config.write)
+	} else if (asks || fs->config.write) {
 		open_with_cache(fs, call, inode, asks);
-	else
+	} else {
+		note_end(fs, call, inode->node, false);
 		reply_opened(fs, call, inode, NULL, fs->config.direct_io ? FS_MODE_DIRECT : FS_MODE_CACHED, NULL);
+	}
 }
 
 /* What is to be written must be what is there, or its publication is a conflict. What was asked a moment ago is believed, so that the lookup
@@ -632,7 +681,9 @@ void cst_fs_open(struct cst_fs *fs, struct cst_fs_call *call, uint64_t node, uin
 		rc = -ESTALE;
 	else if (inode->kind != CST_KIND_FILE)
 		rc = cst_inode_is_dir(inode) ? -EISDIR : -ELOOP;
-	if (rc < 0) {
+	if (rc == -ESTALE) {
+		refuse(fs, call, node);
+	} else if (rc < 0) {
 		fs->host->error(call, rc);
 	} else if (writes(flags) && fs->config.write == CST_FS_WRITE_NONE) {
 		cst_fs_refuse_write(fs, call, "opening a file for writing was");

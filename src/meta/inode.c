@@ -155,7 +155,7 @@ struct cst_inode *cst_inode_new_(struct cst_inode_table *t, struct cst_identity 
 {
 	struct cst_inode *inode = cst_slab_alloc(t->slab, sizeof(*inode));
 	*inode = (struct cst_inode){.magic = CST_INODE_MAGIC,
-				    .kind = id->kind,
+				    .kind = (uint8_t)(id->kind & ~CST_OPENED_MARKS),
 				    .refs = 1,
 				    .hash = name_hash(id->parent, id->text, id->name_len),
 				    .id = id,
@@ -278,6 +278,22 @@ void cst_inode_lock(struct cst_inode_table *t, const struct cst_inode *inode)
 void cst_inode_unlock(struct cst_inode_table *t, const struct cst_inode *inode)
 {
 	pthread_mutex_unlock(&node_shard(t, inode->node)->lock);
+}
+
+void cst_inode_mark_opened(struct cst_inode_table *t, struct cst_inode *inode, unsigned mark)
+{
+	cst_inode_lock(t, inode);
+	if (!(inode->id->kind & mark))
+		__atomic_store_n(&inode->id->kind, (uint8_t)(inode->id->kind | mark), __ATOMIC_RELEASE);
+	cst_inode_unlock(t, inode);
+}
+
+unsigned cst_inode_opened(struct cst_inode_table *t, const struct cst_inode *inode)
+{
+	cst_inode_lock(t, inode);
+	unsigned marks = inode->id->kind & CST_OPENED_MARKS;
+	cst_inode_unlock(t, inode);
+	return marks;
 }
 
 struct cst_inode *cst_inode_get(struct cst_inode_table *t, uint64_t node)

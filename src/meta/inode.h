@@ -28,18 +28,23 @@ struct cst_dir;
 struct cst_fetch_object;
 struct fs_file;
 
-/* The identity part. Never edited but for `lookups` and `size`, each stored whole. */
+/* The identity part. Never edited but for `lookups`, `size` and the marks in `kind`, each stored whole. */
 struct cst_identity {
 	uint64_t node;
 	uint64_t parent;   /* node id; the root's is itself */
 	uint64_t ino;	   /* st_ino */
 	uint64_t size;	   /* with the ETag: the version; 0 for directories */
 	uint32_t lookups;  /* the kernel's count, an upper bound; once UINT32_MAX it stays so */
-	uint8_t kind;	   /* enum cst_kind */
+	uint8_t kind;	   /* enum cst_kind, and CST_OPENED_… */
 	uint8_t type_form; /* enum cst_object_type << 4 | form of the packed ETag */
 	uint8_t name_len, etag_len;
 	char text[]; /* name, NUL, packed ETag (meta/entry.h) */
 };
+
+/* That it was opened, and how: a process that comes later doesn't know of the handles. */
+#define CST_OPENED_CACHED 0x40u /* the kernel keeps pages */
+#define CST_OPENED_OTHER 0x80u
+#define CST_OPENED_MARKS (CST_OPENED_CACHED | CST_OPENED_OTHER)
 
 /* What few inodes have: made when it is first needed. */
 struct cst_inode_more {
@@ -111,6 +116,10 @@ void cst_inode_table_restore(struct cst_inode_table *table, struct cst_identity 
 void cst_inode_table_free(struct cst_inode_table *table);
 uint64_t cst_inode_table_count(const struct cst_inode_table *table);
 uint64_t cst_inode_table_generation(const struct cst_inode_table *table);
+
+/* Marks the identity, for good; CST_OPENED_…. */
+void cst_inode_mark_opened(struct cst_inode_table *table, struct cst_inode *inode, unsigned mark);
+unsigned cst_inode_opened(struct cst_inode_table *table, const struct cst_inode *inode);
 
 /* The inode of a node id with a reference, or NULL: answer ESTALE. */
 struct cst_inode *cst_inode_get(struct cst_inode_table *table, uint64_t node);

@@ -8,6 +8,7 @@ static struct cst_identity *replace_locked(struct cst_inode_table *t, struct cst
 {
 	struct cst_identity *was = inode->id;
 	id->lookups = was->lookups;
+	id->kind |= was->kind & CST_OPENED_MARKS;
 	t->memory.commit(t->memory.arg, id);
 	inode->id = id;
 	inode->hash = name_hash(id->parent, id->text, id->name_len);

@@ -15,8 +15,9 @@
 #include <stdint.h>
 
 /* Raised whenever a field moves or a record changes: another program refuses the memory then, and is not started on it. */
-#define CST_STATE_LAYOUT 1u
+#define CST_STATE_LAYOUT 2u
 #define CST_STATE_BEATS 96u
+#define CST_STATE_REFUSED 6144u
 
 enum cst_state_kind { CST_STATE_IDENTITY = 1, CST_STATE_OPEN = 2, CST_STATE_OUTCOME = 3, CST_STATE_KINDS };
 
@@ -67,6 +68,8 @@ struct cst_state_header {
 	char log_path[PATH_MAX];
 
 	struct cst_beat beats[CST_STATE_BEATS];
+
+	char refused[CST_STATE_REFUSED] __attribute__((aligned(8))); /* the file system's: opens that may come again */
 };
 
 struct cst_state;

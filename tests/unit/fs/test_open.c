@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "fake_host.h"
+#include "meta/inode.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -357,6 +358,127 @@ static void refused_twice(void **state)
 	do_release(&m, b, fh);
 }
 
+/* The kernel looks up once: an object that is replaced twice within one open is opened as it was found by name. */
+static void replaced_twice(void **state)
+{
+	struct cst_fs_entry e;
+	uint64_t fh;
+	(void)state;
+	m.config.list_ttl = 0;
+	fake_start(&m);
+	uint64_t a = node_of("a");
+	for (int i = 0; i < 2; i++) {
+		fake_put(m.bucket, "a", 1000, i ? "three" : "two", 2 + 2 * i, NULL);
+		assert_int_equal(do_open(&m, a, &fh), -ESTALE);
+		assert_int_equal(do_path(&m, "a", &e), 0);
+		assert_int_not_equal(e.node, a);
+		fake_put(m.bucket, "a", 1000, i ? "five" : "four", 3 + 2 * i, NULL);
+		fh = open_as(e.node, CST_FS_KEEP_CACHE);
+		do_release(&m, e.node, fh);
+		assert_int_equal(do_path(&m, "a", &e), 0);
+		a = e.node;
+	}
+}
+
+/* ---- a process that dies ---- */
+
+static struct {
+	struct cst_identity *all[64];
+	size_t count;
+	uint64_t next_node;
+	bool dying;
+	struct cst_fs_refused refused[CST_FS_REFUSED];
+} left;
+
+static void *left_alloc(void *arg, size_t size)
+{
+	(void)arg;
+	return cst_xcalloc(1, size);
+}
+
+static void left_commit(void *arg, struct cst_identity *id)
+{
+	(void)arg;
+	assert_true(left.count < CST_ARRAY_LEN(left.all));
+	left.all[left.count++] = id;
+}
+
+static void left_free(void *arg, struct cst_identity *id, size_t size)
+{
+	(void)arg;
+	(void)size;
+	if (left.dying)
+		return;
+	for (size_t i = 0; i < left.count; i++)
+		if (left.all[i] == id) {
+			memmove(left.all + i, left.all + i + 1, (--left.count - i) * sizeof(id));
+			break;
+		}
+	free(id);
+}
+
+static const struct cst_identity_memory left_memory = {left_alloc, left_commit, left_free, NULL, &left.next_node, 1};
+
+static void dies_and_another_goes_on(void)
+{
+	struct cst_identity *inherited[CST_ARRAY_LEN(left.all)];
+	left.dying = true;
+	cst_fs_free(m.fs);
+	left.dying = false;
+	memcpy(inherited, left.all, sizeof(inherited));
+	m.config.inherited = inherited;
+	m.config.inherited_count = left.count;
+	for (size_t i = 0; i < CST_FS_REFUSED; i++) /* it has another number */
+		left.refused[i].by ^= 1;
+	fake_start(&m);
+	m.config.inherited = NULL;
+}
+
+static int opened_by(uint32_t pid, uint64_t node)
+{
+	struct fake_call *c = call_new();
+	c->node = node;
+	c->call.pid = pid;
+	cst_fs_open(m.fs, &c->call, node, O_RDONLY);
+	int rc = call_wait(c);
+	if (rc == 0)
+		do_release(&m, node, c->fh);
+	call_free(c);
+	return rc;
+}
+
+static void processes_die(void **state)
+{
+	struct cst_fs_entry e, later;
+	(void)state;
+	left.count = 0;
+	left.next_node = 0;
+	memset(left.refused, 0, sizeof(left.refused));
+	m.config.identities = &left_memory;
+	m.config.refused = left.refused;
+	fake_put(m.bucket, "b", 1000, "one", 1, NULL);
+	fake_start(&m);
+	uint64_t a = node_of("a"), b = node_of("b");
+	assert_int_equal(opened_by(1, a), 0);
+	dies_and_another_goes_on();
+	assert_int_equal(opened_by(1, b), 0); /* nobody has ever opened it */
+	assert_int_equal(opened_by(1, a), -ESTALE);
+	assert_int_equal(do_path(&m, "a", &e), 0);
+	assert_int_not_equal(e.node, a);
+	assert_int_equal(opened_by(2, e.node), 0);
+	/* The open that was refused comes to the next process, which doesn't know what is open any more. */
+	dies_and_another_goes_on();
+	assert_int_equal(opened_by(1, e.node), 0);
+	assert_int_equal(opened_by(1, e.node), -ESTALE); /* another open */
+	assert_int_equal(do_path(&m, "a", &later), 0);
+	assert_int_not_equal(later.node, e.node);
+	assert_int_equal(later.attr.st.st_ino, e.attr.st.st_ino);
+	/* Was it answered at all? */
+	dies_and_another_goes_on();
+	assert_int_equal(opened_by(1, e.node), -ESTALE);
+	assert_int_equal(opened_by(1, later.node), 0);
+}
+
 static void open_and_close(void *arg)
 {
 	const uint64_t *node = arg;
@@ -413,6 +535,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(another_mode_takes_another_node, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_file_that_the_cache_dropped, setup, teardown),
 		cmocka_unit_test_setup_teardown(refused_twice, setup, teardown),
+		cmocka_unit_test_setup_teardown(replaced_twice, setup, teardown),
+		cmocka_unit_test_setup_teardown(processes_die, setup, teardown),
 		cmocka_unit_test_setup_teardown(completing_ends_other_reads, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_rebuilt_handle_has_no_mode, setup, teardown),
 	};
