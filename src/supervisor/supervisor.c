@@ -166,8 +166,10 @@ static void note_death(struct supervisor *s, const struct served *p, const char 
 	snprintf(h->died_of, sizeof(h->died_of), "%s", hung ? "no sign of life" : why[0] ? why : text);
 	h->died_at = cst_wall();
 	cst_log_error("the file system's process %d has died: %s; another one goes on", (int)p->pid, h->died_of);
-	if (h->upgrade_begun != h->upgrade_ended)
+	if (h->upgrade_begun != h->upgrade_ended) {
 		supervisor_upgrade_failed(s, h->died_of);
+		kill_served(&s->next);
+	}
 	if (hung) {
 		h->hangs++;
 		s->hangs++;
@@ -239,7 +241,7 @@ static void next_gone(struct supervisor *s)
 		snprintf(why, sizeof(why), "the new program ended: %s",
 			 s->next.hung ? "it was not ready in time" : text);
 	served_fini(&s->next);
-	if (!s->stopping)
+	if (!s->stopping && s->header->upgrade_begun != s->header->upgrade_ended)
 		supervisor_upgrade_failed(s, why);
 }
 

@@ -14,6 +14,7 @@ fio --name=v --directory="$STORE_DIR/demo" --size=24m --bs=64k --rw=write --veri
 	--filename_format='v$jobnum' >"$WORK/fio.write" 2>&1 || skip "fio can't write"
 echo content >"$STORE_DIR/demo/file"
 start_store
+cd "$WORK" || exit 1
 start_mount oss://demo "$mnt"
 keeper=$MOUNT_PID
 cp "$CISTERN" "$WORK/next"
@@ -60,6 +61,17 @@ check "one that ends" refuses "exit status" "$CISTERN" upgrade "$mnt" --program 
 check "nothing has changed" equal "$(fs_pid)" "$before"
 check "the file is still read" cmp <(cat <&8) <(tail -c +1000001 "$STORE_DIR/demo/v0")
 check "a mount that isn't there" refuses "no cistern" "$CISTERN" upgrade "$WORK"
+
+# The process that serves dies while the next one is still being prepared, which this one is for ever: a shell that runs what its first argument names.
+printf 'kill -STOP $$\n' >"$WORK/file system of"
+"$CISTERN" upgrade "$mnt" --program "$(realpath "$(command -v bash)")" >"$WORK/upgrade.out" 2>&1 &
+upgrade=$!
+prepared() { [ "$(pgrep -cP "$keeper")" = 2 ]; }
+check "an upgrade begins" wait_for 20 prepared
+kill -9 "$before"
+check_not "it has failed when the process that serves dies meanwhile" wait "$upgrade"
+check "the next one is not held up by it" "$CISTERN" upgrade "$mnt"
+check "nobody is left of the first" equal "$(pgrep -cP "$keeper")" 1
 touch "$WORK/enough"
 for i in 0 1; do
 	check "fio found no wrong byte" wait "${job[i]}"
