@@ -364,6 +364,7 @@ static _Noreturn void leave(struct mount *m)
 {
 	cst_log_info("process %d leaves %s to another one", (int)getpid(), m->plan->mountpoint);
 	cst_control_stop(m->control);
+	cst_keeper_leave(m->keeper);
 	_exit(0);
 }
 

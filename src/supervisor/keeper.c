@@ -415,6 +415,23 @@ static void let_go(struct cst_keeper *k)
 	k->successor = 0;
 }
 
+static bool is_kept(const struct cst_keeper *k)
+{
+	struct pollfd p = {.fd = k->events};
+	return k->events >= 0 && (poll(&p, 1, 0) <= 0 || !(p.revents & (POLLHUP | POLLERR)));
+}
+
+void cst_keeper_leave(struct cst_keeper *k)
+{
+	cst_keeper_silence(k);
+	if (is_kept(k))
+		return;
+	cst_log_warn("the supervisor has died: starting another one before leaving");
+	int rc = new_supervisor(k);
+	if (rc < 0)
+		cst_log_error("no supervisor can be started: %s; the mount ends", strerror(-rc));
+}
+
 /* True when the thread shall end. */
 static bool pause_for(struct cst_keeper *k, int64_t ns)
 {

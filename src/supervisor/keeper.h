@@ -42,6 +42,8 @@ int cst_keeper_start(struct cst_keeper *keeper, const struct cst_keeper_ops *ops
 
 /* Ends that thread: what it calls is not called any more. When nothing is left to stop or to hand over. */
 void cst_keeper_silence(struct cst_keeper *keeper);
+/* The same for who leaves the mount to another process: sees to it that somebody is there to start that. */
+void cst_keeper_leave(struct cst_keeper *keeper);
 
 /* The device: the one that is mounted, or mounts. Borrowed; -errno. */
 int cst_keeper_device(struct cst_keeper *keeper, struct cst_error *err);
