@@ -369,12 +369,13 @@ int cst_fuse_start(struct cst_fuse *fuse, struct cst_fs *fs, struct cst_error *e
 	cst_fuse_buffers_grow(fuse, fuse->agreed.max_write);
 	add_clones(fuse);
 	rc = cst_fuse_notify_start(fuse);
+	/* Before anything is read here: that would be sent again too, and done twice. */
+	if (rc == 0)
+		cst_fuse_keep_resend(fuse);
 	pthread_mutex_lock(&fuse->lock);
 	for (unsigned i = 0; rc == 0 && i < fuse->channel_count; i++)
 		rc = start_reader(fuse, &fuse->channels[i]);
 	pthread_mutex_unlock(&fuse->lock);
-	if (rc == 0)
-		cst_fuse_keep_resend(fuse);
 	if (rc < 0) {
 		cst_error_set(err, -rc, "can't start the file system on %s", fuse->where.path);
 		cst_error_why(err, "no thread could be started: %s", strerror(-rc));
