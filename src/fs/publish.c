@@ -252,6 +252,7 @@ static void let_go(struct fs_writer *w, int rc)
 	cst_inode_unref(fs->table, parent);
 }
 
+/* With the turn: else what it tells its directory could come after what a removal told. */
 static void writer_end(struct fs_writer *w, int rc)
 {
 	struct cst_fs *fs = w->fs;
@@ -285,6 +286,15 @@ static void last_published(struct fs_sync *sync, int rc)
 	writer_end(w, rc);
 }
 
+static void end_without(struct fs_turn *turn)
+{
+	struct fs_writer *w = cst_container_of(turn, struct fs_writer, end_turn);
+	fs_writer_ref(w); /* keeps the file */
+	writer_end(w, w->end_rc);
+	fs_turn_give(w->file);
+	fs_writer_unref(w);
+}
+
 void fs_writer_close(struct fs_writer *w, bool forget)
 {
 	pthread_mutex_lock(&w->file->lock);
@@ -293,8 +303,11 @@ void fs_writer_close(struct fs_writer *w, bool forget)
 	pthread_mutex_unlock(&w->file->lock);
 	w->last.done = last_published;
 	int rc = fs_writer_sync(w, &w->last, false);
-	if (rc != 0)
-		writer_end(w, cst_min(rc, 0));
+	if (rc == 0)
+		return;
+	w->end_rc = cst_min(rc, 0);
+	w->end_turn.ready = end_without;
+	fs_turn_take(w->file, &w->end_turn);
 }
 
 /* ---- flush, fsync ---- */

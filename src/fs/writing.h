@@ -108,6 +108,8 @@ struct fs_writer {
 	struct fs_turn turn;
 	TAILQ_HEAD(fs_syncs, fs_sync) syncs;
 	struct fs_sync last;
+	struct fs_turn end_turn; /* when there is nothing to publish */
+	int end_rc;
 	TAILQ_ENTRY(fs_writer) link; /* fs->writers */
 };
 #define FS_WRITER_MAGIC 0xf5f11e02u
