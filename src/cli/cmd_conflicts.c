@@ -229,6 +229,13 @@ static int take_key(const struct work *w, const char *text, const char **key, st
 	return 0;
 }
 
+static void say_upload_stays(const struct cst_keep_record *r, const struct cst_error *err)
+{
+	char text[CST_ERROR_TEXT_MAX];
+	cst_cli_say("the upload %s of %s stays in the store: %s", r->upload_id, r->key,
+		    cst_error_text(err, text, sizeof(text)));
+}
+
 static int push(struct work *w, const struct cst_option_list *args, struct cst_error *err)
 {
 	struct cst_keep_record r = {0};
@@ -244,8 +251,9 @@ static int push(struct work *w, const struct cst_option_list *args, struct cst_e
 		rc = take_key(w, w->o.current_as, &p.current_as, err);
 	if (rc == 0)
 		rc = cst_conflict_push(w->link.bucket, &p, &size, err);
-	if (rc == 0 && p.as)
-		rc = cst_conflict_abort(w->link.bucket, &r, err);
+	/* An upload that nobody completes now. It is published in any case. */
+	if (rc == 0 && (p.as || r.part_count == 0) && cst_conflict_abort(w->link.bucket, &r, err) != 0)
+		say_upload_stays(&r, err);
 	if (rc == 0)
 		rc = cst_keep_remove(w->dir, r.id, err);
 	if (rc == 0) {
@@ -266,9 +274,7 @@ static int remove_one(struct work *w, const char *id, struct cst_error *err)
 	if (rc == 0 && upload)
 		rc = cst_conflict_abort(w->link.bucket, &r, err);
 	if (rc != 0 && upload && w->o.force) {
-		char text[CST_ERROR_TEXT_MAX];
-		cst_cli_say("the upload %s of %s stays in the store: %s", r.upload_id, r.key,
-			    cst_error_text(err, text, sizeof(text)));
+		say_upload_stays(&r, err);
 		rc = 0;
 	}
 	if (rc == 0)

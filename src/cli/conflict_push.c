@@ -97,6 +97,34 @@ static int data_error(struct cst_error *err, const char *path, int code)
 	return -code;
 }
 
+/* The sum of all bytes, those in the store by what it told of them: a data file that has rotted is found before it is anybody's content. */
+static int check_sum(const struct cst_keep_record *r, const struct cst_conflict_data *data, struct cst_error *err)
+{
+	uint64_t crc = 0, offset = 0;
+	if (r->crc64 == 0)
+		return 0; /* not known */
+	for (size_t i = 0; i < r->part_count; i++) {
+		const struct cst_object_part *part = &r->parts[i];
+		if (part->etag[0] && !part->has_crc64)
+			return 0;
+		if (part->etag[0])
+			crc = cst_crc64_combine(crc, part->crc64, part->size);
+		else if (offset < r->tail_from || part->size > data->size - cst_min(data->size, offset - r->tail_from))
+			return 0; /* a damaged record: that is told when the part is to be sent */
+		else
+			crc = cst_crc64(crc, (char *)data->data + (offset - r->tail_from), part->size);
+		offset += part->size;
+	}
+	if (offset < r->tail_from || offset - r->tail_from > data->size)
+		return 0;
+	crc = cst_crc64(crc, (char *)data->data + (offset - r->tail_from), data->size - (offset - r->tail_from));
+	if (crc == r->crc64)
+		return 0;
+	cst_error_set(err, EBADMSG, "the kept version %s is damaged", r->id);
+	cst_error_why(err, "its bytes have another CRC64 than its record says");
+	return -EBADMSG;
+}
+
 int cst_conflict_map(const char *dir, const struct cst_keep_record *record, struct cst_conflict_data *data,
 		     struct cst_error *err)
 {
@@ -122,7 +150,10 @@ int cst_conflict_map(const char *dir, const struct cst_keep_record *record, stru
 		return data_error(err, path.data, errno);
 	}
 	data->size = expected;
-	return 0;
+	int rc = check_sum(record, data, err);
+	if (rc < 0)
+		cst_conflict_unmap(data);
+	return rc;
 }
 
 void cst_conflict_unmap(struct cst_conflict_data *data)
@@ -348,8 +379,9 @@ int cst_conflict_abort(struct cst_bucket *bucket, const struct cst_keep_record *
 	struct answer a = ANSWER_INIT;
 	if (!record->upload_id || !record->upload_id[0])
 		return 0;
-	return await(&a,
-		     cst_object_multipart_abort(bucket, cst_slice_of(record->key), cst_slice_of(record->upload_id),
-						written, &a),
-		     err);
+	int rc = await(&a,
+		       cst_object_multipart_abort(bucket, cst_slice_of(record->key), cst_slice_of(record->upload_id),
+						  written, &a),
+		       err);
+	return rc == -ENOENT ? 0 : rc; /* gone already */
 }

@@ -59,6 +59,12 @@ run_case() { # SCHEME HOW KEY FIRST SECOND FILE1 FILE2
 	if [ "$(stat -c %s "$two")" -lt 1000000 ]; then
 		check "$scheme $how $key: it can be read" conflicts get "$id" "$WORK/got" --force
 		check "$scheme $how $key: its bytes" cmp <(printf '%s' "$before"; cat "$two") "$WORK/got"
+		cp "$WORK/kept/$id.data" "$WORK/whole"
+		printf '\377' | dd of="$WORK/kept/$id.data" bs=1 seek=1 conv=notrunc status=none
+		# shellcheck disable=SC2046
+		check "$scheme $how $key: one that has rotted is not published" refuses "is damaged.*another CRC64" \
+			"$CISTERN" conflicts push "$id" --keep-dir "$WORK/kept" --as "$key.rotten" $(store_options)
+		cp "$WORK/whole" "$WORK/kept/$id.data"
 		# shellcheck disable=SC2046
 		check "$scheme $how $key: it can be published under another key" conflicts push "$id" --as "$key.second" $(store_options)
 		check "$scheme $how $key: both are there" sh -c "cat '$BUCKET/$key.second' >/dev/null && cmp '$WORK/got' '$BUCKET/$key.second'"
