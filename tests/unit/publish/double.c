@@ -826,7 +826,7 @@ void start_sync(struct syncer *y, struct cst_publish_stream *s)
 	cst_publish_sync(s, &y->sync);
 }
 
-static void wait_for(struct done *d)
+void wait_done(struct done *d)
 {
 	int64_t until = cst_now() + 100 * CST_NS_PER_S;
 	while (!__atomic_load_n(&d->calls, __ATOMIC_ACQUIRE)) {
@@ -846,7 +846,7 @@ void write_now(struct cst_publish_stream *s, uint64_t offset, size_t len, int rc
 	for (size_t i = 0; i < len; i++)
 		data[i] = (char)pattern(offset + i);
 	start_write(&w, s, offset, data, len);
-	wait_for(&w.done);
+	wait_done(&w.done);
 	if (w.done.rc != rc)
 		print_error("%s\n", w.done.text);
 	assert_int_equal(w.done.rc, rc);
@@ -857,7 +857,7 @@ void write_now(struct cst_publish_stream *s, uint64_t offset, size_t len, int rc
 int sync_now(struct cst_publish_stream *s, struct syncer *y)
 {
 	start_sync(y, s);
-	wait_for(&y->done);
+	wait_done(&y->done);
 	return y->done.rc;
 }
 

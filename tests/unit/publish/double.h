@@ -140,6 +140,7 @@ void start_write(struct writer *w, struct cst_publish_stream *s, uint64_t offset
 void start_sync(struct syncer *y, struct cst_publish_stream *s);
 /* Writes pattern bytes [offset, offset + len) and expects rc; answers meanwhile. */
 void write_now(struct cst_publish_stream *s, uint64_t offset, size_t len, int rc);
+void wait_done(struct done *d); /* answers meanwhile */
 int sync_now(struct cst_publish_stream *s, struct syncer *y);
 unsigned char pattern(uint64_t at);
 void expect_object(const char *key, uint64_t size); /* the pattern */

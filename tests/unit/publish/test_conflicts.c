@@ -560,8 +560,8 @@ static void test_write_while_kept(void **state)
 	answer(OP_PUT);
 	answer(OP_HEAD); /* the record is on its way to the disk, or there */
 	start_write(&w, s, 1000, bytes, sizeof(bytes));
-	for (int i = 0; i < 30000 && !(y.done.calls && w.done.calls); i++)
-		cst_sleep(CST_NS_PER_MS);
+	wait_done(&y.done);
+	wait_done(&w.done);
 	assert_int_equal(y.done.rc, -ESTALE);
 	assert_int_equal(w.done.rc, -ESTALE);
 	struct kept k = kept_versions();
