@@ -310,12 +310,27 @@ static enum entered enter_writing(struct cst_fs *fs, struct cst_inode *inode, st
 	return ENTERED;
 }
 
-static enum entered enter_reading(struct cst_fs *fs, struct fs_file *file, const struct cst_fs_call *call, bool again,
-				  bool direct)
+/* What this mount has written it may go on writing, a log most of all: who reads it meanwhile sees that, as he has no pages of a version. */
+static bool is_written_here(struct cst_fs *fs, struct cst_inode *inode)
+{
+	cst_inode_lock(fs->table, inode);
+	bool written = inode->written;
+	cst_inode_unlock(fs->table, inode);
+	return written;
+}
+
+static enum entered enter_reading(struct cst_fs *fs, struct cst_inode *inode, struct fs_file *file,
+				  const struct cst_fs_call *call, bool again, bool direct,
+				  struct cst_cache_object **unused)
 {
 	bool may = passes_through(fs, file, call->flags);
 	if (file->writer && file->writer->closing)
 		return ENTER_LATER;
+	if (file->mode == FS_MODE_NONE && is_written_here(fs, inode)) {
+		*unused = drop_cached(fs, inode, file);
+		file->mode = FS_MODE_WRITING;
+		return ENTERED;
+	}
 	if (file->mode == FS_MODE_NONE) {
 		bool pass = may && !direct && pass_through_locked(fs, file);
 		file->mode = pass ? FS_MODE_PASSTHROUGH : fs->config.direct_io ? FS_MODE_DIRECT : FS_MODE_CACHED;
@@ -346,7 +361,7 @@ static enum entered enter_mode(struct cst_fs *fs, struct cst_inode *inode, struc
 	bool direct = was_direct(fs, inode, call->flags) || was_left_cached(fs, inode);
 	pthread_mutex_lock(&file->lock);
 	enum entered entered = writes(call->flags) ? enter_writing(fs, inode, file, call, again, writer, &unused)
-						   : enter_reading(fs, file, call, again, direct);
+						   : enter_reading(fs, inode, file, call, again, direct, &unused);
 	if (entered == ENTERED)
 		file->handles++;
 	*mode = file->mode;
@@ -600,7 +615,7 @@ static void open_with_cache(struct cst_fs *fs, struct cst_fs_call *call, struct 
 	struct fs_file *file = fs_file_get(fs, inode);
 	struct open_call *o = NULL;
 	pthread_mutex_lock(&file->lock);
-	asks = asks && !file->writer && file->mode != FS_MODE_WRITING;
+	asks = asks && !file->writer && file->mode != FS_MODE_WRITING && !is_written_here(fs, inode);
 	bool ask = asks && file->cache == CACHE_UNASKED;
 	if (asks && file->cache != CACHE_ASKED) {
 		file->cache = CACHE_ASKING;

@@ -52,6 +52,9 @@ void fs_adopt(struct cst_fs *fs, struct cst_inode *inode, struct fs_file *file, 
 		entry.mtime = cst_wall() / CST_NS_PER_S;
 	pthread_mutex_lock(&file->lock);
 	cst_inode_publish(fs->table, inode, &entry);
+	cst_inode_lock(fs->table, inode);
+	inode->written = true;
+	cst_inode_unlock(fs->table, inode);
 	fs_file_renew(fs, inode, file);
 	bool read = file->handles > 1;
 	pthread_mutex_unlock(&file->lock);

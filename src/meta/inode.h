@@ -64,6 +64,7 @@ struct cst_inode { /* what a search looks at comes first, so that it fits a line
 	bool stale : 1; /* [locked] replaced or removed in the store; never reset */
 	bool aside : 1; /* [locked] another inode of the same version has its place by name; never reset */
 	bool held : 1; /* [locked] being written: what the store says of the name doesn't change it, until its writer resets this */
+	bool written : 1;	     /* [locked] this mount has published it; never reset */
 	uint32_t refs;		     /* [locked] users in this process, children included */
 	uint32_t hash;		     /* private: of parent and name, guarded as the identity is */
 	struct cst_identity *id;     /* private */
