@@ -222,14 +222,28 @@ def fuzz(tally):
 
 
 def covered_sources():
-    """Which fuzzers' corpora must reach the lines of a file: fuzz_NAME.c says "Covers: src/x/y.c …". {source: [name]}"""
+    """Which fuzzers' corpora must reach the lines of a file, or of some of its functions: fuzz_NAME.c says "Covers: src/x/y.c src/x/z.c(read_it, check_it) …".
+    {source: ([name], {function})}"""
     sources = {}
     for name in fuzz_names():
         with open(os.path.join(TOP, "tests", "fuzz", f"fuzz_{name}.c"), encoding="utf-8") as file:
-            found = re.search(r"Covers:((?:[\s*]+src/\S+\.c)+)", file.read())
-        for source in re.findall(r"src/\S+\.c", found.group(1)) if found else []:
-            sources.setdefault(source, []).append(name)
+            text = re.sub(r"\n \*", "\n", file.read())
+        found = re.search(r"Covers:((?:\s+src/\S+\.c(?:\([^)]*\))?)+)", text)
+        for source, functions in re.findall(r"(src/\S+?\.c)(?:\(([^)]*)\))?", found.group(1)) if found else []:
+            names, wanted = sources.setdefault(source, ([], set()))
+            names.append(name)
+            wanted.update(re.findall(r"\w+", functions))
     return sources
+
+
+def lines_reached(function):
+    """Lines of a function's code and those of them that ran; the innermost region of a line decides."""
+    lines = {}
+    for first, _, last, _, count, _, _, kind in function["regions"]:
+        for line in range(first, last + 1) if kind == 0 else ():
+            if line not in lines or first >= lines[line][0]:
+                lines[line] = first, count
+    return len(lines), sum(count > 0 for _, count in lines.values())
 
 
 def coverage(tally):
@@ -240,17 +254,24 @@ def coverage(tally):
     with tempfile.TemporaryDirectory() as scratch:
         for name in fuzz_names():
             run([program(name), os.path.join(TOP, "tests/fuzz/corpus", name)], 120, {"LLVM_PROFILE_FILE": os.path.join(scratch, name)})
-        for source, names in sorted(covered_sources().items()):
+        for source, (names, wanted) in sorted(covered_sources().items()):
             started = time.monotonic()
             merged = os.path.join(scratch, "merged")
             run(["llvm-profdata", "merge", "-o", merged, *[os.path.join(scratch, name) for name in names]], 60)
             objects = [argument for name in names[1:] for argument in ("-object", program(name))]
-            _, output, _ = run(["llvm-cov", "report", program(names[0]), *objects, f"-instr-profile={merged}"], 60)
-            row = re.search(rf"^\S*{re.escape(source)}\s.*", output, re.M)
-            percents = re.findall(r"([\d.]+)%", row.group(0)) if row else []
-            reached = float(percents[2]) if len(percents) > 2 else 0.0
-            ok = reached >= COVERAGE_WANTED
-            tally.add(f"coverage/{source}", ok, int(ok), int(not ok), output, time.monotonic() - started, f"{reached:.1f} % of the lines")
+            _, output, _ = run(["llvm-cov", "export", program(names[0]), *objects, f"-instr-profile={merged}"], 60)
+            found = {}  # a function stands there once for each program
+            for function in json.loads(output)["data"][0]["functions"]:
+                short = function["name"].split(":")[-1]
+                if os.path.normpath(function["filenames"][0]).endswith(source) and (not wanted or short in wanted):
+                    found[short] = max(found.get(short, (0, 0)), lines_reached(function), key=lambda lines: lines[1])
+            total, reached = (sum(lines[i] for lines in found.values()) for i in (0, 1))
+            percent = reached / total * 100 if total else 0.0
+            missing = wanted - set(found)
+            ok = percent >= COVERAGE_WANTED and not missing
+            least = "\n".join(f"{name}: {got} of {all_lines} lines" for name, (all_lines, got) in sorted(found.items()))
+            tally.add(f"coverage/{source}", ok, int(ok), int(not ok), least, time.monotonic() - started,
+                      f"{percent:.1f} % of the lines" + (f"; no function {', '.join(sorted(missing))}" if missing else ""))
 
 
 def main():

@@ -1,6 +1,7 @@
 /* Map, data and slab files with any bytes: nothing but what was kept is ever given out. The first byte says what the rest is: 0: a map (beside it a good
  * data file), 1: a slab, 2: changes (place 3, value 1) to a good map and a good data file.
- * Covers: src/cache/files.c */
+ * Covers: src/cache/files.c(header_decode, header_texts, text_length, size_allowed, read_map_header, record_valid, record_check, identity_matches,
+ * cst_extent_present, cst_extent_identity, cst_slot_identity, slot_holds) */
 #include "base/buf.h"
 #include "cache/files.h"
 

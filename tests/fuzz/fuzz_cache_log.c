@@ -1,5 +1,6 @@
 /* The log of a cache's index: whatever it holds, an index in order comes out of it.
- * Covers: src/cache/index_replay.c src/cache/index_log.c src/cache/index_slab.c src/cache/index_table.c */
+ * Covers: src/cache/index_replay.c src/cache/index_log.c(record_decode, record_crc)
+ * src/cache/index_slab.c(slabs_restore_locked, slab_add_locked, slab_from, slab_length) */
 #include "../unit/cache/index_check.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

@@ -1,5 +1,6 @@
 /* Packets between the processes of a cache volume, in both directions: what is taken can be written again and is the same.
- * Covers: src/cache/volume_message.c */
+ * Covers: src/cache/volume_message.c(cst_volume_message_parse, cst_volume_message_touch, cst_volume_message_entry, get, get16, get32, get64,
+ * get_number, get_bool, get_items, get_reply, get_stats, get_request, get_identity, get_pair, get_entry) */
 #include "cache/volume_private.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

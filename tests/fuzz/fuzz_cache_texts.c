@@ -1,6 +1,7 @@
 /* Levels and directories of a cache as a person writes them, and patterns of a load. The first line is a level and a directory; with a second one the
  * first is a pattern for it, compared with a slow matcher that follows the definition.
- * Covers: src/cache/level.c src/cache/load_glob.c */
+ * Covers: src/cache/level.c(cst_cache_level_parse, cst_cache_dir_parse, parse_fields, parse_medium, parse_paths, parse_quota, parse_bytes, parse_share,
+ * absolute) src/cache/load_glob.c */
 #include "cache/load_private.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

@@ -1,5 +1,5 @@
 /* Records of kept versions: whatever lies in that directory is refused or makes sense, and nothing of it leaks.
- * Covers: src/publish/keep.c */
+ * Covers: src/publish/keep.c(cst_keep_parse, fill, get_text, get_number, get_parts, get_short, get_meta, is_id) */
 #include "publish/keep.h"
 
 #include <string.h>

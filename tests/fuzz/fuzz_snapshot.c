@@ -1,6 +1,7 @@
 /* A file of saved listings with any bytes: what is read of it is what the checks let through. The first byte says how the rest is meant: 0: the file;
  * 1: the bytes of blocks (2 bytes of length each), given their sums, so that what is inside them is reached.
- * Covers: src/meta/snapshot.c */
+ * Covers: src/meta/snapshot.c(cst_snapshot_read, read_header, get_block, get_byte, get_number, get_text, run, read_blocks, read_dir, read_entries, put_dir,
+ * dir_ends) */
 #include "base/digest.h"
 #include "meta/snapshot.h"
 

@@ -1,5 +1,6 @@
 /* The journal of the staging area: whatever it holds, it is read or refused, and what it amounts to is in order and survives a checkpoint.
- * Covers: src/stage/journal_scan.c src/stage/state.c src/stage/record.c */
+ * Covers: src/stage/journal_scan.c(cst_journal_scan, is_whole, take_record, take_header, look_beyond, damaged) src/stage/state.c
+ * src/stage/record.c(cst_record_check, cst_record_decode, has, padded, body_size, base_size, take_body, take_base) */
 #include "stage/journal.h"
 
 #include <errno.h>

@@ -22,7 +22,7 @@ static bool leaf(void *arg, const char *parent, const char *name, struct cst_sli
 
 	*(size_t *)arg += strlen(parent) + strlen(name);
 	cst_request_number(text, &n);
-	return true;
+	return strcmp(name, "Unwanted") != 0;
 }
 
 static bool end(void *arg, const char *name)
