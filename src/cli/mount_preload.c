@@ -50,7 +50,9 @@ char *cst_mount_snapshot_path(const struct cst_mount_plan *plan, char **identity
 	CST_AUTO_FREE char *beside = NULL;
 	uint8_t digest[CST_SHA256_LEN];
 	*identity = NULL;
-	if (!dir && cache->level_count > 0 && cache->levels[cache->level_count - 1].path_count > 0)
+	/* A new mount is expected to see the store as it is: what the one before knew is used where somebody asked for it. */
+	if (!dir && o->metadata_snapshot_max_age > 0 && cache->level_count > 0 &&
+	    cache->levels[cache->level_count - 1].path_count > 0)
 		dir = beside = cst_xasprintf("%s/listings", cache->levels[cache->level_count - 1].paths[0].path);
 	if (!dir || strcmp(dir, "off") == 0)
 		return NULL;

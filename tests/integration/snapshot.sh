@@ -132,17 +132,19 @@ rm "$mnt/dir5/mine"
 touch "$mnt/dir6/a"
 check "unmounted" stop_mount
 
-# With a cache on disk it is the default; off is off.
-start_mount oss://demo "$mnt" --cache-dir "$WORK/cache:1GiB"
+# With a cache on disk and an age it is the default; off is off.
+start_mount oss://demo "$mnt" --cache-dir "$WORK/cache:1GiB" --metadata-snapshot-max-age 1h
 check "a mount with a cache" found
 check "unmounted" stop_mount
 check "saves them there" test -s "$(file_of "$WORK/cache/listings")"
-start_mount oss://demo "$mnt" --cache-dir "$WORK/cache:1GiB"
-store_stats_reset
+start_mount oss://demo "$mnt" --cache-dir "$WORK/cache:1GiB" --metadata-snapshot-max-age 1h
 check "and knows them" found
-check "without a request" equal "$(requests)" 0
 check "unmounted" stop_mount
-start_mount oss://demo "$mnt" --cache-dir "$WORK/cache2:1GiB" --metadata-snapshot off
+start_mount oss://demo "$mnt" --cache-dir "$WORK/cache3:1GiB"
+check "without an age" found
+check "unmounted" stop_mount
+check "nothing is saved" test ! -e "$WORK/cache3/listings"
+start_mount oss://demo "$mnt" --cache-dir "$WORK/cache2:1GiB" --metadata-snapshot off --metadata-snapshot-max-age 1h
 check "off" found
 check "unmounted" stop_mount
 check "is off" test ! -e "$WORK/cache2/listings"
