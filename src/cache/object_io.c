@@ -633,11 +633,13 @@ struct completion {
 	struct cst_place *p;
 };
 
-/* Blocks failed their check. The volume has taken away their records; if it has not, nothing of the entry can be relied on. */
-static void found_damaged(struct cst_cache_object *o, struct cst_place *p)
+/* Blocks failed their check, and the volume has taken away their records, or others have made the files anew: what is there is looked up again. If that is
+ * all, nothing of the entry can be relied on. */
+static void found_less(struct cst_cache_object *o, struct cst_place *p, bool damaged)
 {
 	struct cst_level *level = cst_cache_volume_level(p->volume);
-	cst_count(level->counters.corrupt, level->metrics.corrupt, 1);
+	if (damaged)
+		cst_count(level->counters.corrupt, level->metrics.corrupt, 1);
 	pthread_mutex_lock(&o->lock);
 	memset(p->bits, 0, (p->blocks + 63) / 64 * sizeof(uint64_t));
 	p->present = p->own = 0;
@@ -661,8 +663,8 @@ static void completed(void *arg, int rc)
 	pthread_mutex_unlock(&o->lock);
 	if (rc != 0 && rc != -EAGAIN) {
 		cst_cache_volume_error(c->p->volume, rc, "completing an entry");
-		if (rc == -EBADMSG)
-			found_damaged(o, c->p);
+		if (rc == -EBADMSG || rc == -ENODATA)
+			found_less(o, c->p, rc == -EBADMSG);
 		else if (rc == -ENOENT)
 			cst_object_forget(o, c->p);
 	}

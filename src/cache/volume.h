@@ -64,7 +64,8 @@ typedef void (*cst_volume_done_fn)(void *arg, int rc);
  * written are given back with a negative number (fn may be NULL then). */
 void cst_volume_charge(struct cst_volume_handle *h, int64_t bytes, cst_volume_done_fn fn, void *arg);
 /* Every block is in the data file: the owner's thread syncs data, map, then the record with the boot id; fn: 0 once the file may be opened
- * passthrough. Blocks whose checksum the caller has not just made or checked itself: `verify`, they are read again first. */
+ * passthrough. -EBADMSG: blocks were damaged; -ENODATA: others have made the files anew, and not all is there. Blocks whose checksum the caller has not just made or
+ * checked itself: `verify`, they are read again first. */
 void cst_volume_complete(struct cst_volume_handle *h, bool verify, cst_volume_done_fn fn, void *arg);
 /* A small object, whole: one slot. fn gets the entry opened, as of cst_volume_entry_open(). The bytes are copied before it returns. */
 void cst_volume_put(struct cst_volume *v, const struct cst_cache_identity *id, unsigned flags, const struct iovec *iov,

@@ -104,14 +104,14 @@ static int verify_and_sync(struct cst_volume *v, struct cst_extent *e, bool veri
 {
 	int rc = cst_extent_open(v->dir, NULL, true, e);
 	if (rc < 0)
-		return rc == -ENOENT ? -EBADMSG : rc;
+		return rc == -ENOENT ? -ENODATA : rc;
 	if (verify) {
 		rc = verify_blocks(v, e, epoch);
 	} else {
 		uint64_t bytes = 0;
 		rc = cst_extent_count(e, &bytes);
 		if (rc == 0 && bytes != e->size)
-			rc = -EBADMSG;
+			rc = -ENODATA;
 	}
 	if (rc == 0) {
 		rc = cst_extent_sync(e);
