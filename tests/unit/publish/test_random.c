@@ -238,7 +238,7 @@ static void one_run(bool s3, unsigned number, unsigned faults)
 }
 
 #if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
-#define SHARE 5 /* slower as much */
+#define SHARE 15 /* slower as much */
 #else
 #define SHARE 1
 #endif
