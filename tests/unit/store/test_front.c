@@ -274,7 +274,7 @@ static void injects_resets(void **state)
 	size_t len;
 	start("1:reset", 0, true, "127.0.0.1:0");
 	for (int i = 0; i < 40; i++) {
-		unsigned before = executed;
+		unsigned before = __atomic_load_n(&executed, __ATOMIC_RELAXED);
 		char *answer = ask(GET("/b/k"), &rc, &len);
 		assert_int_equal(rc, -ECONNRESET);
 		free(answer);
@@ -301,7 +301,7 @@ static void loses_answers(void **state)
 	int rc;
 	size_t len;
 	start("1:lost", 0, true, "127.0.0.1:0");
-	unsigned before = executed;
+	unsigned before = __atomic_load_n(&executed, __ATOMIC_RELAXED);
 	for (unsigned i = 0; i < 10; i++) {
 		free(ask(GET("/b/k"), &rc, &len));
 		assert_int_equal(rc, 0); /* closed, not reset */
@@ -309,7 +309,7 @@ static void loses_answers(void **state)
 		free(ask("PUT /b/k HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nbody", &rc, &len));
 		assert_int_equal(len, 0);
 	}
-	assert_int_equal(executed - before, 20); /* and each was done */
+	assert_int_equal(__atomic_load_n(&executed, __ATOMIC_RELAXED) - before, 20); /* and each was done */
 	json_t *s = stats();
 	assert_int_equal(number(s, "faults", "PutObject", "lost"), 10);
 	assert_int_equal(number(s, "in_flight", NULL, NULL), 0);
