@@ -23,6 +23,9 @@ import time
 TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 INTEGRATION = os.path.join(TOP, "tests", "integration")
 CORES = os.cpu_count() or 2
+# Most tests wait most of the time: for a store, a disk, another process.
+UNIT_JOBS = 2 * CORES
+INTEGRATION_JOBS = CORES + 1
 FUZZ_SECONDS = 60
 COVERAGE_WANTED = 90.0  # per cent of a parser's lines
 
@@ -166,7 +169,6 @@ def integration_scripts():
 
 
 def integration(tally, directory, long, label="", env=None, prefix=()):
-    """Most of them wait most of the time, so as many as there are cores run side by side."""
     wanted = {"CISTERN": os.path.join(directory, "src/cli/cistern"), "CISTERN_BUILD": directory, "CISTERN_TEST_STRICT": "1", **(env or {})}
     chosen = {name: marks(os.path.join(INTEGRATION, name)) for name in integration_scripts()}
     chosen = {name: mark for name, mark in chosen.items()
@@ -175,7 +177,7 @@ def integration(tally, directory, long, label="", env=None, prefix=()):
     def one(name):
         return name, run([*prefix, "bash", os.path.join(INTEGRATION, name)], chosen[name]["timeout"] * (3 if label else 1), wanted)
 
-    for jobs, alone in (CORES, False), (1, True):
+    for jobs, alone in (INTEGRATION_JOBS, False), (1, True):
         with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
             for name, result in pool.map(one, [name for name, mark in chosen.items() if mark["alone"] == alone]):
                 judge(tally, f"{label}integration/{name}", result)
@@ -189,7 +191,7 @@ def sanitized(tally, name, long):
     label = f"{name}/"
     # gcc 12's TSan does not know the addresses that newer kernels place things at; the setting is inherited.
     prefix = ["setarch", "-R"] if name == "tsan" and run(["setarch", "-R", "true"], 10)[0] == 0 else []
-    run_meson_suite(tally, directory, "unit", label, env, CORES, prefix)
+    run_meson_suite(tally, directory, "unit", label, env, UNIT_JOBS, prefix)
     integration(tally, directory, long, label, {**env, "CISTERN_SANITIZED": name}, prefix)
 
 
@@ -290,7 +292,7 @@ def main():
                 lint(tally)
             for suite in ("unit", "fuzz-replay"):
                 if suite in only:
-                    run_meson_suite(tally, release, suite, "", {}, CORES)
+                    run_meson_suite(tally, release, suite, "", {}, UNIT_JOBS)
             if "integration" in only:
                 integration(tally, release, chosen.long)
     for name in SANITIZERS:
